@@ -1,0 +1,88 @@
+# Everything this project does, by name. `make help` lists it. Each target does its own set-up: Go modules are fetched by
+# go, and what else is missing is installed from Debian's packages when this runs as root (scripts/ensure.sh).
+
+SHELL := /bin/sh
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS := -s -w -X github.com/etherloom/etherloom/node.Version=$(VERSION)
+BIN := bin
+LINT := go tool -modfile=tools/lint/go.mod
+PROTO := go tool -modfile=tools/proto/go.mod
+FUZZTIME ?= 60s
+PREFIX ?= /usr/local
+GOFILES := $(shell git ls-files '*.go' 2>/dev/null | grep -v -e '\.pb\.go$$' -e '\.connect\.go$$')
+
+.PHONY: help build test short e2e demo fuzz bench cover lint fmt check accept install deb clean generate toolchain
+
+help: ## List what can be made
+	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+toolchain:
+	@scripts/toolchain.sh
+
+build: toolchain ## Build both programs into bin/
+	@mkdir -p $(BIN)
+	go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/etherloom ./cmd/etherloom-controller
+
+demo: build ## Show the main job on this machine, in network namespaces
+	@scripts/ensure.sh ping:iputils-ping
+	@$(BIN)/etherloom demo
+
+test: toolchain ## Run every test, those in network namespaces included
+	@scripts/ensure.sh gcc:gcc $(E2E_PROGRAMS)
+	go test ./...
+
+short: toolchain ## Run the quick tests alone
+	go test -short $$(go list ./... | grep -v -e /internal/e2e -e /internal/lab)
+
+E2E_PROGRAMS := ping:iputils-ping arping:iputils-arping iperf3:iperf3 socat:socat dig:bind9-dnsutils dnsmasq:dnsmasq-base \
+	dbus-daemon:dbus-daemon setpriv:util-linux
+
+e2e: toolchain ## Run the end-to-end tests; one that cannot run is a failure
+	@scripts/ensure.sh $(E2E_PROGRAMS)
+	ETHERLOOM_E2E=1 go test -count=1 -timeout 20m ./internal/e2e ./internal/lab ./bridge ./dnsd/...
+
+fuzz: toolchain ## Run every fuzz target for FUZZTIME (60s)
+	@scripts/fuzz.sh $(FUZZTIME)
+
+bench: build ## Measure Etherloom beside the peers that are installed
+	@scripts/bench.sh
+
+cover: toolchain ## Write coverage.out and print what it says of each package
+	go test -coverprofile=coverage.out ./... && go tool cover -func=coverage.out | tail -n 1
+
+lint: toolchain ## Check style, import rules, scripts, and that generated code is what it should be
+	@scripts/ensure.sh shellcheck:shellcheck
+	shellcheck scripts/*.sh .ci/run
+	$(LINT) golangci-lint run ./...
+	go mod tidy -diff
+	$(PROTO) buf lint
+	$(PROTO) buf generate && git diff --exit-code -- control/controlv1
+
+fmt: ## Format the code
+	$(LINT) gofumpt -w $(GOFILES)
+
+generate: ## Generate control/controlv1 anew
+	$(PROTO) buf generate
+
+check: lint ## What CI runs: lint, unit tests with the race detector, end to end, demo
+	@scripts/ensure.sh gcc:gcc $(E2E_PROGRAMS)
+	ETHERLOOM_E2E=1 go test -race -count=1 -timeout 25m $$(go list ./... | grep -v /internal/e2e)
+	$(MAKE) e2e-only demo
+
+.PHONY: e2e-only
+e2e-only:
+	ETHERLOOM_E2E=1 go test -count=1 -timeout 20m ./internal/e2e
+
+accept: check ## Run every bar with its full counts and durations
+	ETHERLOOM_E2E=1 ETHERLOOM_E2E_RACE=1 go test -count=1 -timeout 30m ./internal/e2e
+	$(MAKE) fuzz bench
+
+install: build ## Install the programs into PREFIX/bin and the systemd units
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(BIN)/etherloom $(BIN)/etherloom-controller
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system scripts/systemd/*.service
+
+deb: build ## Build Debian packages into bin/
+	VERSION=$(VERSION) go tool -modfile=tools/package/go.mod nfpm package -f scripts/nfpm.yaml -p deb -t $(BIN)/
+
+clean: ## Remove what was built
+	rm -rf $(BIN) coverage.out
