@@ -1,0 +1,287 @@
+package ether
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"net"
+	"net/netip"
+	"testing"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+)
+
+func frame(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
+
+var (
+	dst = []byte{2, 0, 0, 0, 0, 1}
+	src = []byte{2, 0, 0, 0, 0, 2}
+)
+
+func TestParse(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		in      []byte
+		err     error
+		typ     Type
+		tagged  bool
+		tci     uint16
+		payload string
+	}{
+		{name: "empty", err: ErrShort},
+		{name: "13 bytes", in: make([]byte, 13), err: ErrShort},
+		{name: "header only", in: frame(dst, src, []byte{8, 0}), typ: TypeIPv4},
+		{name: "arp", in: frame(dst, src, []byte{8, 6}, []byte("x")), typ: TypeARP, payload: "x"},
+		{name: "802.3 length", in: frame(dst, src, []byte{0, 5}, []byte("hello")), typ: 0, payload: "hello"},
+		{name: "largest length", in: frame(dst, src, []byte{0x05, 0xff}), typ: 0},
+		{name: "smallest type", in: frame(dst, src, []byte{0x06, 0x00}), typ: 0x0600},
+		// V08: a tag that is cut.
+		{name: "tag cut at 14", in: frame(dst, src, []byte{0x81, 0}), err: ErrPartialTag},
+		{name: "tag cut at 15", in: frame(dst, src, []byte{0x81, 0, 0}), err: ErrPartialTag},
+		{name: "tag cut at 16", in: frame(dst, src, []byte{0x81, 0, 0, 1}), err: ErrPartialTag},
+		{name: "tag cut at 17", in: frame(dst, src, []byte{0x81, 0, 0, 1, 8}), err: ErrPartialTag},
+		{
+			name: "priority tag", in: frame(dst, src, []byte{0x81, 0, 0xa0, 0, 0x86, 0xdd}, []byte("y")),
+			typ: TypeIPv6, tagged: true, tci: 0xa000, payload: "y",
+		},
+		{
+			name: "vlan 4095", in: frame(dst, src, []byte{0x81, 0, 0x0f, 0xff, 8, 0}),
+			typ: TypeIPv4, tagged: true, tci: 0x0fff,
+		},
+		// V07: a service tag is payload of its own type, never half stripped.
+		{name: "QinQ", in: frame(dst, src, []byte{0x88, 0xa8, 0, 1, 0x81, 0}), typ: TypeQinQ, payload: "\x00\x01\x81\x00"},
+	} {
+		f, err := Parse(c.in)
+		if !errors.Is(err, c.err) {
+			t.Errorf("%s: err = %v, want %v", c.name, err, c.err)
+			continue
+		}
+		if err != nil {
+			continue
+		}
+		if f.Type != c.typ || f.Tagged != c.tagged || f.TCI != c.tci || string(f.Payload) != c.payload {
+			t.Errorf("%s: %+v", c.name, f)
+		}
+		if f.Dst != MAC(dst) || f.Src != MAC(src) || f.VLAN() != c.tci&0xfff {
+			t.Errorf("%s: addresses or VLAN wrong: %+v", c.name, f)
+		}
+	}
+}
+
+// F04: which addresses are for the wire only.
+func TestReserved(t *testing.T) {
+	for addr, want := range map[string]bool{
+		"01:80:c2:00:00:00": true, "01:80:c2:00:00:02": true, "01:80:c2:00:00:03": true, "01:80:c2:00:00:0e": true,
+		"01:80:c2:00:00:0f": true, "01:80:c2:00:00:10": false, "01:80:c2:00:00:14": false, "01:80:c2:00:00:15": false,
+		"01:00:0c:cc:cc:cc": true, "01:00:0c:cc:cc:cd": true, "01:00:0c:cd:cd:cd": true, "01:00:0c:cc:cc:ce": false,
+		"00:e0:2b:00:00:04": true, "00:e0:2b:00:00:05": false, "01:1b:19:00:00:00": false, "09:00:07:ff:ff:ff": false,
+		"ff:ff:ff:ff:ff:ff": false, "02:00:00:00:00:01": false, "01:80:c2:01:00:00": false,
+	} {
+		m, err := ParseMAC(addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := m.IsReserved(); got != want {
+			t.Errorf("IsReserved(%s) = %v", addr, got)
+		}
+	}
+}
+
+func TestMAC(t *testing.T) {
+	for _, bad := range []string{"", "02:00:00:00:00", "02:00:00:00:00:01:02:03", "x"} {
+		if _, err := ParseMAC(bad); err == nil {
+			t.Errorf("ParseMAC(%q) accepted", bad)
+		}
+	}
+	m, _ := ParseMAC("02:00:5e:10:00:01")
+	if got := m.LinkLocal(); got != netip.MustParseAddr("fe80::5eff:fe10:1") {
+		t.Errorf("LinkLocal = %v", got)
+	}
+	if !m.IsStation() || Broadcast.IsStation() || (MAC{}).IsStation() || (MAC{1}).IsStation() {
+		t.Error("IsStation is wrong")
+	}
+}
+
+// gopacket builds what the views read.
+func packet(t *testing.T, l ...gopacket.SerializableLayer) []byte {
+	t.Helper()
+	b := gopacket.NewSerializeBuffer()
+	if err := gopacket.SerializeLayers(b, gopacket.SerializeOptions{FixLengths: true}, l...); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func TestARP(t *testing.T) {
+	p := packet(t, &layers.ARP{
+		AddrType: layers.LinkTypeEthernet, Protocol: layers.EthernetTypeIPv4, Operation: layers.ARPReply,
+		SourceHwAddress: src, SourceProtAddress: []byte{192, 0, 2, 1},
+		DstHwAddress: dst, DstProtAddress: []byte{192, 0, 2, 2},
+	})
+	a, ok := ParseARP(p)
+	if !ok || a.Op != ARPReply || a.SenderMAC != MAC(src) || a.SenderIP != [4]byte{192, 0, 2, 1} ||
+		a.TargetMAC != MAC(dst) || a.TargetIP != [4]byte{192, 0, 2, 2} {
+		t.Errorf("ParseARP = %+v, %v", a, ok)
+	}
+	if _, ok := ParseARP(p[:27]); ok { // A07
+		t.Error("27 bytes accepted")
+	}
+	p[4] = 8 // A08: hardware addresses of eight bytes
+	if _, ok := ParseARP(p); ok {
+		t.Error("hln 8 accepted")
+	}
+}
+
+func TestIPv4(t *testing.T) {
+	ip := &layers.IPv4{
+		Version: 4, TTL: 64, Protocol: layers.IPProtocolUDP, SrcIP: net.IP{192, 0, 2, 1}, DstIP: net.IP{192, 0, 2, 2},
+		Options: []layers.IPv4Option{{OptionType: 148, OptionLength: 4, OptionData: []byte{0, 0}}},
+	}
+	p := packet(t, ip, gopacket.Payload("abcd"))
+	h, ok := ParseIPv4(append(p, 0, 0, 0)) // with Ethernet padding
+	if !ok || h.Src != [4]byte{192, 0, 2, 1} || h.Protocol != ProtoUDP || string(h.Payload) != "abcd" || h.Fragment {
+		t.Errorf("ParseIPv4 = %+v, %v", h, ok)
+	}
+	for name, bad := range map[string]func([]byte){
+		"version 6 (I10)":   func(b []byte) { b[0] = 6<<4 | 6 },
+		"header of 16":      func(b []byte) { b[0] = 4<<4 | 4 },
+		"longer than frame": func(b []byte) { binary.BigEndian.PutUint16(b[2:], 200) },
+		"total < header":    func(b []byte) { binary.BigEndian.PutUint16(b[2:], 10) },
+	} {
+		b := bytes.Clone(p)
+		bad(b)
+		if _, ok := ParseIPv4(b); ok {
+			t.Errorf("%s accepted", name)
+		}
+	}
+	ip.FragOffset = 3
+	if h, _ := ParseIPv4(packet(t, ip)); !h.Fragment || h.Offset != 24 {
+		t.Errorf("fragment = %+v", h)
+	}
+}
+
+func TestIPv6Upper(t *testing.T) {
+	head := func(next Protocol, body []byte) []byte {
+		b := make([]byte, 40)
+		b[0], b[6], b[7] = 0x60, byte(next), 255
+		binary.BigEndian.PutUint16(b[4:], uint16(len(body)))
+		return append(b, body...)
+	}
+	ext := func(next Protocol, units int) []byte {
+		b := make([]byte, 8+8*units)
+		b[0], b[1] = byte(next), byte(units)
+		return b
+	}
+	frag := func(next Protocol, offset uint16) []byte {
+		b := make([]byte, 8)
+		b[0] = byte(next)
+		binary.BigEndian.PutUint16(b[2:], offset<<3|1)
+		return b
+	}
+	many := bytes.Repeat(ext(ProtoDestOpts, 0), maxExtensions+1)
+	for _, c := range []struct {
+		name     string
+		in       []byte
+		upper    Protocol
+		payload  string
+		fragment bool
+		ok       bool
+	}{
+		{name: "plain", in: head(ProtoUDP, []byte("u")), upper: ProtoUDP, payload: "u", ok: true},
+		{
+			name: "hop by hop, routing", in: head(ProtoHopByHop, frame(ext(ProtoRouting, 1), ext(ProtoICMPv6, 0), []byte("i"))),
+			upper: ProtoICMPv6, payload: "i", ok: true,
+		},
+		{
+			name: "first fragment", in: head(ProtoFragment, frame(frag(ProtoTCP, 0), []byte("t"))),
+			upper: ProtoTCP, payload: "t", fragment: true, ok: true,
+		},
+		{name: "later fragment", in: head(ProtoFragment, frame(frag(ProtoTCP, 1), []byte("t"))), upper: ProtoTCP, fragment: true},
+		{name: "cut extension", in: head(ProtoHopByHop, []byte{58, 0, 0}), upper: ProtoHopByHop},
+		{name: "extension longer than packet", in: head(ProtoHopByHop, ext(ProtoICMPv6, 0)[:8:8]), upper: ProtoICMPv6, ok: true},
+		{name: "length beyond end", in: head(ProtoHopByHop, []byte{58, 9, 0, 0, 0, 0, 0, 0}), upper: ProtoHopByHop},
+		{name: "too many", in: head(ProtoDestOpts, many), upper: ProtoDestOpts},
+		{name: "unknown header", in: head(253, []byte("z")), upper: 253, payload: "z", ok: true},
+	} {
+		h, ok := ParseIPv6(c.in)
+		if !ok {
+			t.Errorf("%s: not parsed", c.name)
+			continue
+		}
+		upper, payload, fragment, ok := h.Upper()
+		if upper != c.upper || string(payload) != c.payload || fragment != c.fragment || ok != c.ok {
+			t.Errorf("%s: Upper = %d, %q, %v, %v", c.name, upper, payload, fragment, ok)
+		}
+	}
+	for name, bad := range map[string][]byte{
+		"short": make([]byte, 39), "version 4 (I10)": head(17, nil)[:0:0], "length": head(17, []byte("ab"))[:41],
+	} {
+		if _, ok := ParseIPv6(bad); ok {
+			t.Errorf("%s accepted", name)
+		}
+	}
+}
+
+func TestND(t *testing.T) {
+	target := netip.MustParseAddr("2001:db8::1").As16()
+	ns := packet(t, &layers.ICMPv6NeighborSolicitation{TargetAddress: target[:], Options: layers.ICMPv6Options{
+		{Type: layers.ICMPv6OptSourceAddress, Data: src},
+	}})
+	ns = append([]byte{NeighborSolicitation, 0, 0, 0}, ns...)
+	nd, is, ok := ParseND(ns)
+	if !is || !ok || nd.Target != target || nd.SourceMAC != MAC(src) || nd.TargetMAC != (MAC{}) {
+		t.Errorf("ParseND = %+v, %v, %v", nd, is, ok)
+	}
+	zero := bytes.Clone(ns) // A07: an option of length zero must not hang
+	zero[25] = 0
+	for name, bad := range map[string][]byte{"option length 0": zero, "cut option": ns[:30], "cut header": ns[:20]} {
+		if _, is, ok := ParseND(bad); !is || ok {
+			t.Errorf("%s: is %v, ok %v", name, is, ok)
+		}
+	}
+	if _, is, _ := ParseND([]byte{128, 0}); is {
+		t.Error("an echo request is taken for neighbour discovery")
+	}
+	if _, is, _ := ParseND(nil); is {
+		t.Error("nothing is taken for neighbour discovery")
+	}
+}
+
+// Every view over every input: no panic, and nothing outside the input.
+func FuzzViews(f *testing.F) {
+	f.Add(frame(dst, src, []byte{8, 6}, make([]byte, 28)))
+	f.Add(frame(dst, src, []byte{8, 0}, []byte{0x45, 0, 0, 20}, make([]byte, 16)))
+	f.Add(frame(dst, src, []byte{0x81, 0, 0, 0, 0x86, 0xdd}, []byte{0x60, 0, 0, 0, 0, 8, 0, 255}, make([]byte, 40)))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		fr, err := Parse(data)
+		if err != nil {
+			return
+		}
+		if len(fr.Payload) > len(data)-HeaderLen {
+			t.Fatal("payload longer than the frame")
+		}
+		ParseARP(fr.Payload)
+		if h, ok := ParseIPv4(fr.Payload); ok {
+			Ports(h.Payload)
+		}
+		if h, ok := ParseIPv6(fr.Payload); ok {
+			if _, p, _, ok := h.Upper(); ok {
+				ParseND(p)
+				Ports(p)
+			}
+		}
+	})
+}
+
+func TestViewsDoNotAllocate(t *testing.T) {
+	in := frame(dst, src, []byte{0x81, 0, 0, 0, 0x86, 0xdd}, []byte{0x60, 0, 0, 0, 0, 8, 58, 255}, make([]byte, 40))
+	if n := testing.AllocsPerRun(100, func() {
+		f, _ := Parse(in)
+		h, _ := ParseIPv6(f.Payload)
+		_, p, _, _ := h.Upper()
+		ParseND(p)
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}

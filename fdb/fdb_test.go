@@ -1,0 +1,311 @@
+package fdb
+
+import (
+	"encoding/binary"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/etherloom/etherloom/ether"
+)
+
+func mac(n int) ether.MAC {
+	m := ether.MAC{0x02}
+	binary.BigEndian.PutUint32(m[2:], uint32(n))
+	return m
+}
+
+func want(t *testing.T, tab *Table[int], m ether.MAC, now time.Time, port int) {
+	t.Helper()
+	got, ok := tab.Lookup(m, now)
+	if !ok && port == 0 {
+		return
+	}
+	if !ok || got != port {
+		t.Errorf("Lookup(%v) = %d, %v; want port %d", m, got, ok, port)
+	}
+}
+
+// L01, L02: an address is found where it was last seen, and a move shows at once and is counted.
+func TestLearnAndMove(t *testing.T) {
+	tab, now := New[int](Limits{}), time.Now()
+	want(t, tab, mac(1), now, 0)
+	for i, step := range []struct {
+		port    int
+		outcome Outcome
+	}{{1, Learned}, {1, Known}, {2, Moved}, {2, Known}, {1, Moved}} {
+		if got := tab.Learn(mac(1), step.port, now); got != step.outcome {
+			t.Errorf("step %d: Learn = %v, want %v", i, got, step.outcome)
+		}
+		want(t, tab, mac(1), now, step.port)
+	}
+	if s := tab.Stats(); s.Moved != 2 || s.Learned != 1 || s.Entries != 1 {
+		t.Errorf("Stats = %+v", s)
+	}
+}
+
+// L03: silence ends an entry, although nobody has collected it; traffic to an address does not keep it.
+func TestAgeing(t *testing.T) {
+	tab, now := New[int](Limits{Age: 10 * time.Second}), time.Now()
+	tab.Learn(mac(1), 1, now)
+	want(t, tab, mac(1), now.Add(10*time.Second), 1)
+	want(t, tab, mac(1), now.Add(10*time.Second+1), 0)
+	if n := len(tab.Entries(now.Add(11 * time.Second))); n != 0 {
+		t.Errorf("%d dead entries listed", n)
+	}
+	tab.Learn(mac(1), 1, now.Add(9*time.Second))
+	want(t, tab, mac(1), now.Add(19*time.Second), 1)
+	if n := tab.Age(now.Add(20 * time.Second)); n != 1 {
+		t.Errorf("Age collected %d, want 1", n)
+	}
+}
+
+// L08: a port that is gone takes its addresses with it, and no others.
+func TestFlushPort(t *testing.T) {
+	tab, now := New[int](Limits{}), time.Now()
+	tab.Learn(mac(1), 1, now)
+	tab.Learn(mac(2), 2, now)
+	if err := tab.AddStatic(mac(3), 1); err != nil {
+		t.Fatal(err)
+	}
+	if n := tab.FlushPort(1); n != 2 {
+		t.Errorf("FlushPort = %d, want 2", n)
+	}
+	want(t, tab, mac(1), now, 0)
+	want(t, tab, mac(2), now, 2)
+	want(t, tab, mac(3), now, 0)
+}
+
+// L09, L10, L11: static entries survive flushing and ageing, and do not move.
+func TestStatic(t *testing.T) {
+	tab, now := New[int](Limits{Age: 5 * time.Second}), time.Now()
+	for i := range 17 {
+		if err := tab.AddStatic(mac(i), 2); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := tab.AddStatic(mac(0), 3); !errors.Is(err, ErrExists) {
+		t.Errorf("AddStatic twice = %v", err)
+	}
+	for i := range 16 {
+		tab.Learn(mac(100+i), 1, now)
+	}
+	if got := tab.Learn(mac(0), 1, now); got != Refused {
+		t.Errorf("Learn of a static address elsewhere = %v", got)
+	}
+	if got := tab.Learn(mac(0), 2, now); got != Known {
+		t.Errorf("Learn of a static address at home = %v", got)
+	}
+	want(t, tab, mac(0), now.Add(time.Hour), 2)
+	if n := tab.Age(now.Add(20 * time.Second)); n != 16 {
+		t.Errorf("Age = %d, want 16", n)
+	}
+	tab.Learn(mac(200), 1, now)
+	tab.FlushDynamic()
+	if s := tab.Stats(); s.Entries != 17 || s.Refused != 1 {
+		t.Errorf("Stats = %+v", s)
+	}
+	if !tab.Remove(mac(0)) || tab.Remove(mac(0)) {
+		t.Error("Remove does not say whether there was something")
+	}
+}
+
+// A static entry takes the place of a dynamic one.
+func TestStaticReplacesDynamic(t *testing.T) {
+	tab, now := New[int](Limits{}), time.Now()
+	tab.Learn(mac(1), 1, now)
+	if err := tab.AddStatic(mac(1), 2); err != nil {
+		t.Fatal(err)
+	}
+	want(t, tab, mac(1), now, 2)
+	if n := tab.FlushPort(1); n != 0 {
+		t.Errorf("the old port still has %d entries", n)
+	}
+}
+
+// L12: past a port's limit, its own least recently used entry goes.
+func TestPortLimit(t *testing.T) {
+	tab, now := New[int](Limits{PerPort: 10}), time.Now()
+	for i := range 10 {
+		tab.Learn(mac(i), 3, now.Add(time.Duration(i)*time.Second))
+	}
+	tab.Learn(mac(0), 3, now.Add(20*time.Second)) // no longer the oldest
+	tab.Learn(mac(50), 3, now.Add(21*time.Second))
+	later := now.Add(22 * time.Second)
+	want(t, tab, mac(0), later, 3)
+	want(t, tab, mac(1), later, 0)
+	want(t, tab, mac(50), later, 3)
+	if s := tab.Stats(); s.Entries != 10 || s.Evicted != 1 {
+		t.Errorf("Stats = %+v", s)
+	}
+}
+
+// L13: when the table is full, the port that holds most entries pays.
+func TestFairEviction(t *testing.T) {
+	tab, now := New[int](Limits{Entries: 10}), time.Now()
+	for i := range 10 {
+		tab.Learn(mac(i), 1+i/2, now.Add(time.Duration(i)))
+	}
+	for i := range 16 {
+		tab.Learn(mac(100+i), 6, now.Add(time.Duration(100+i)))
+	}
+	per := map[int]int{}
+	for _, e := range tab.Entries(now.Add(time.Millisecond)) {
+		per[e.Port]++
+	}
+	for port := 1; port <= 5; port++ {
+		if per[port] < 1 {
+			t.Errorf("port %d has lost all its entries: %v", port, per)
+		}
+	}
+	if per[6] > 3 {
+		t.Errorf("the flooding port holds %d entries, want at most 3: %v", per[6], per)
+	}
+}
+
+// The attack of a million addresses: others keep theirs, and the table its size.
+func TestFloodEvictsOnlyItself(t *testing.T) {
+	tab, now := New[int](Limits{Entries: 1000, PerPort: 500}), time.Now()
+	for i := range 400 {
+		tab.Learn(mac(i), 1, now)
+	}
+	for i := range 1_000_000 {
+		tab.Learn(mac(1000+i), 2, now.Add(time.Duration(i)))
+	}
+	for i := range 400 {
+		want(t, tab, mac(i), now.Add(time.Second), 1)
+	}
+	if s := tab.Stats(); s.Entries != 900 {
+		t.Errorf("Stats = %+v, want 900 entries", s)
+	}
+}
+
+// golden is the table as one would first write it.
+type golden struct {
+	age     time.Duration
+	entries map[ether.MAC]goldenEntry
+}
+
+type goldenEntry struct {
+	port   int
+	static bool
+	seen   time.Time
+}
+
+func (g *golden) lookup(m ether.MAC, now time.Time) (int, bool) {
+	e, ok := g.entries[m]
+	if !ok || !e.static && now.Sub(e.seen) > g.age {
+		return 0, false
+	}
+	return e.port, true
+}
+
+func (g *golden) learn(m ether.MAC, port int, now time.Time) {
+	if e, ok := g.entries[m]; ok && e.static {
+		return
+	}
+	g.entries[m] = goldenEntry{port: port, seen: now}
+}
+
+func (g *golden) removeIf(match func(goldenEntry) bool) {
+	for m, e := range g.entries {
+		if match(e) {
+			delete(g.entries, m)
+		}
+	}
+}
+
+// Random operations give the same answers as the golden model, as long as no limit is reached.
+func TestGolden(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	tab, now := New[int](Limits{Age: time.Second}), time.Now()
+	g := &golden{age: time.Second, entries: map[ether.MAC]goldenEntry{}}
+	for step := range 200_000 {
+		now = now.Add(time.Duration(r.IntN(10)) * time.Millisecond)
+		m, port := mac(r.IntN(60)), 1+r.IntN(5)
+		switch op := r.IntN(1000); {
+		case op < 500:
+			tab.Learn(m, port, now)
+			g.learn(m, port, now)
+		case op < 510:
+			if tab.AddStatic(m, port) == nil {
+				g.entries[m] = goldenEntry{port: port, static: true}
+			}
+		case op < 530:
+			tab.Remove(m)
+			delete(g.entries, m)
+		case op < 533:
+			tab.FlushPort(port)
+			g.removeIf(func(e goldenEntry) bool { return e.port == port })
+		case op < 535:
+			tab.FlushDynamic()
+			g.removeIf(func(e goldenEntry) bool { return !e.static })
+		case op < 540:
+			tab.Age(now)
+		}
+		gotPort, gotOK := tab.Lookup(m, now)
+		wantPort, wantOK := g.lookup(m, now)
+		if gotPort != wantPort || gotOK != wantOK {
+			t.Fatalf("step %d: Lookup(%v) = %d, %v; the model says %d, %v", step, m, gotPort, gotOK, wantPort, wantOK)
+		}
+	}
+}
+
+// Concurrent use keeps limits and counts whole; the race detector watches.
+func TestConcurrent(t *testing.T) {
+	tab, now := New[int](Limits{Entries: 64, PerPort: 16, Age: time.Millisecond}), time.Now()
+	var wg sync.WaitGroup
+	for w := range 8 {
+		wg.Go(func() {
+			r := rand.New(rand.NewPCG(uint64(w), 1))
+			for i := range 20_000 {
+				at := now.Add(time.Duration(i) * time.Microsecond)
+				switch m := mac(r.IntN(200)); r.IntN(100) {
+				case 0:
+					tab.Age(at)
+				case 1:
+					tab.FlushPort(w)
+				default:
+					tab.Learn(m, w, at)
+					tab.Lookup(m, at)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if s := tab.Stats(); s.Entries > 64 {
+		t.Errorf("the table holds %d entries, more than its limit", s.Entries)
+	}
+	per := 0
+	for _, l := range tab.ports {
+		per += l.count
+	}
+	if per != tab.count || per != tab.Stats().Entries {
+		t.Errorf("counts disagree: %d in ports, %d in table, %d entries", per, tab.count, tab.Stats().Entries)
+	}
+}
+
+func TestHotPathDoesNotAllocate(t *testing.T) {
+	tab, now := New[int](Limits{}), time.Now()
+	tab.Learn(mac(1), 1, now)
+	if n := testing.AllocsPerRun(1000, func() {
+		now = now.Add(time.Microsecond)
+		tab.Learn(mac(1), 1, now)
+		tab.Lookup(mac(1), now)
+	}); n != 0 {
+		t.Errorf("%v allocations for a refresh and a look-up", n)
+	}
+}
+
+func BenchmarkLearnAndLookup(b *testing.B) {
+	tab, now := New[int](Limits{}), time.Now()
+	for i := range 1000 {
+		tab.Learn(mac(i), i%4, now)
+	}
+	for i := 0; b.Loop(); i++ {
+		tab.Learn(mac(i%1000), (i%1000)%4, now)
+		tab.Lookup(mac((i+7)%1000), now)
+	}
+}

@@ -1,0 +1,91 @@
+// Package policy says what a frame may do.
+//
+// The one object is the grant: it lets its sources use a segment. Who holds an unexpired grant to a segment is a member
+// of it; a frame passes only from one member to another, and everything else is denied, whatever its EtherType. An
+// empty policy passes nothing: no ARP, no DHCP, no multicast.
+//
+// Two questions are asked of every frame, at the node that sends it and again, from the start, at the node that
+// receives it:
+//
+//   - Is the source what it says? A Station holds the MAC and the IP addresses that an identity may use on a segment,
+//     and Station.Check holds a frame against them: Ethernet source, ARP and neighbour discovery fields, IP source.
+//   - Does a grant let it pass? View.Egress picks the grant for one receiver, and its id travels in the frame;
+//     View.Ingress demands that this very grant is known here, names this source and has not expired. The id in a
+//     frame only selects a candidate: it proves nothing.
+//
+// A View is what policy says of one segment as one node may know it. It is immutable: a change of policy makes a new
+// one, with a greater generation. Time is an argument.
+package policy
+
+import "time"
+
+// Identity numbers a party within its network; 0 is nobody.
+type Identity uint32
+
+// GrantID numbers a grant; ids are never used again. 0 is none.
+type GrantID uint32
+
+// VNI numbers a segment: 24 bits.
+type VNI uint32
+
+// MaxVNI is the greatest segment number.
+const MaxVNI VNI = 1<<24 - 1
+
+// Grant lets its sources use the segment that its View is of.
+type Grant struct {
+	ID      GrantID
+	Sources []Identity
+	Expires time.Time // zero: never
+}
+
+// Verdict is what policy says of a frame: Pass, or the reason why not.
+type Verdict uint8
+
+// The verdicts. Their texts are in String.
+const (
+	Pass Verdict = iota
+	NoStation
+	SourceMAC
+	ARPSender
+	NDSender
+	IPSource
+	BadHeader
+	Undetermined
+	NoGrant
+	NotMember
+	UnknownGrant
+	WrongGrant
+	GrantExpired
+	PolicyExpired
+	NumVerdicts
+)
+
+// String says in one line what happened, for an operator.
+func (v Verdict) String() string {
+	return [NumVerdicts]string{
+		Pass:          "passed",
+		NoStation:     "the source has no address on this segment",
+		SourceMAC:     "source MAC is not the one this identity may use",
+		ARPSender:     "ARP sender is not this identity's MAC and IPv4 address",
+		NDSender:      "neighbour discovery names a MAC or address that is not this identity's",
+		IPSource:      "IP source is not an address this identity may use",
+		BadHeader:     "ARP or IP header is cut, or is not what the EtherType says",
+		Undetermined:  "IPv6 extension headers hide what the packet is",
+		NoGrant:       "no grant lets the source use this segment",
+		NotMember:     "the receiver is not a member of this segment",
+		UnknownGrant:  "the frame names a grant that this node does not know",
+		WrongGrant:    "the grant that the frame names does not cover its source",
+		GrantExpired:  "the grant has expired",
+		PolicyExpired: "the policy is older than its maximum age and no controller has renewed it",
+	}[v]
+}
+
+// Code is the verdict as a stable word for scripts.
+func (v Verdict) Code() string {
+	return [NumVerdicts]string{
+		Pass: "pass", NoStation: "no-station", SourceMAC: "source-mac", ARPSender: "arp-sender", NDSender: "nd-sender",
+		IPSource: "ip-source", BadHeader: "bad-header", Undetermined: "undetermined", NoGrant: "no-grant",
+		NotMember: "not-member", UnknownGrant: "unknown-grant", WrongGrant: "wrong-grant",
+		GrantExpired: "grant-expired", PolicyExpired: "policy-expired",
+	}[v]
+}

@@ -1,0 +1,192 @@
+package policy
+
+import (
+	"net"
+	"net/netip"
+	"testing"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+
+	"github.com/etherloom/etherloom/ether"
+)
+
+var (
+	own     = ether.MAC{2, 0, 0, 0, 0, 1}
+	other   = ether.MAC{2, 0, 0, 0, 0, 2}
+	ownV4   = netip.MustParseAddr("192.0.2.1")
+	otherV4 = netip.MustParseAddr("192.0.2.2")
+	ownV6   = netip.MustParseAddr("2001:db8::1")
+	otherV6 = netip.MustParseAddr("2001:db8::2")
+	noV4    = netip.IPv4Unspecified()
+	noV6    = netip.IPv6Unspecified()
+)
+
+func build(t *testing.T, src ether.MAC, typ layers.EthernetType, l ...gopacket.SerializableLayer) []byte {
+	t.Helper()
+	eth := &layers.Ethernet{SrcMAC: src[:], DstMAC: ether.Broadcast[:], EthernetType: typ}
+	b := gopacket.NewSerializeBuffer()
+	if err := gopacket.SerializeLayers(b, gopacket.SerializeOptions{FixLengths: true},
+		append([]gopacket.SerializableLayer{eth}, l...)...); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func arp(t *testing.T, op uint16, sender ether.MAC, ip netip.Addr) []byte {
+	return build(t, own, layers.EthernetTypeARP, &layers.ARP{
+		AddrType: layers.LinkTypeEthernet, Protocol: layers.EthernetTypeIPv4, HwAddressSize: 6, ProtAddressSize: 4,
+		Operation: op, SourceHwAddress: sender[:], SourceProtAddress: ip.AsSlice(),
+		DstHwAddress: make([]byte, 6), DstProtAddress: otherV4.AsSlice(),
+	})
+}
+
+func udp4(t *testing.T, src netip.Addr, sport, dport layers.UDPPort, frag uint16) []byte {
+	return build(t, own, layers.EthernetTypeIPv4,
+		&layers.IPv4{
+			Version: 4, Protocol: layers.IPProtocolUDP, SrcIP: src.AsSlice(), DstIP: net.IP{255, 255, 255, 255}, FragOffset: frag,
+		},
+		&layers.UDP{SrcPort: sport, DstPort: dport})
+}
+
+type v6opts struct {
+	hop  uint8
+	next layers.IPProtocol
+	ext  []byte
+}
+
+func v6(t *testing.T, src netip.Addr, o v6opts, body []byte) []byte {
+	if o.hop == 0 {
+		o.hop = 255
+	}
+	if o.next == 0 && o.ext == nil {
+		o.next = layers.IPProtocolICMPv6
+	}
+	return build(t, own, layers.EthernetTypeIPv6,
+		&layers.IPv6{Version: 6, HopLimit: o.hop, NextHeader: o.next, SrcIP: src.AsSlice(), DstIP: net.ParseIP("ff02::1")},
+		gopacket.Payload(append(o.ext, body...)))
+}
+
+// nd builds a neighbour discovery body: type, target, one option (kind, MAC) if kind is not 0.
+func nd(typ byte, target netip.Addr, kind byte, mac ether.MAC) []byte {
+	b := append([]byte{typ, 0, 0, 0, 0, 0, 0, 0}, target.AsSlice()...)
+	if kind != 0 {
+		b = append(append(b, kind, 1), mac[:]...)
+	}
+	return b
+}
+
+func TestCheck(t *testing.T) {
+	const ns, na, ra, echo, report = 135, 136, 134, 128, 143
+	hbh := []byte{58, 0, 5, 2, 0, 0, 1, 0} // router alert, then ICMPv6
+	fragment0, fragment1 := []byte{58, 0, 0, 1, 0, 0, 0, 9}, []byte{58, 0, 0, 9, 0, 0, 0, 9}
+	mac := own
+	for _, c := range []struct {
+		name string
+		in   []byte
+		want Verdict
+	}{
+		{"own MAC, any EtherType", build(t, own, 0x88b5, gopacket.Payload("x")), Pass},
+		{"another's MAC (I01)", build(t, other, 0x88b5, gopacket.Payload("x")), SourceMAC},
+
+		{"ARP request", arp(t, 1, own, ownV4), Pass},
+		{"ARP reply", arp(t, 2, own, ownV4), Pass},
+		{"ARP probe", arp(t, 1, own, noV4), Pass},
+		{"ARP reply from 0.0.0.0", arp(t, 2, own, noV4), ARPSender},
+		{"ARP for another's address (I05)", arp(t, 2, own, otherV4), ARPSender},
+		{"ARP with another's MAC inside (I05)", arp(t, 1, other, ownV4), ARPSender},
+		{"cut ARP", arp(t, 1, own, ownV4)[:40], BadHeader},
+
+		{"IPv4", udp4(t, ownV4, 1, 2, 0), Pass},
+		{"IPv4 fragment", udp4(t, ownV4, 1, 2, 5), Pass},
+		{"another's IPv4 (I06)", udp4(t, otherV4, 1, 2, 0), IPSource},
+		{"no IPv4, not DHCP (I06)", udp4(t, noV4, 68, 69, 0), IPSource},
+		{"no IPv4, DHCP but not a client", udp4(t, noV4, 68, 67, 0), IPSource},
+		{"IPv6 under IPv4's EtherType (I10)", build(t, own, layers.EthernetTypeIPv4, gopacket.Payload(v6(t, ownV6, v6opts{}, nil)[14:])), BadHeader},
+		{"IPv4 under IPv6's EtherType (I10)", build(t, own, layers.EthernetTypeIPv6, gopacket.Payload(udp4(t, ownV4, 1, 2, 0)[14:])), BadHeader},
+		{"ARP under IPv6's EtherType (I10)", build(t, own, layers.EthernetTypeIPv6, gopacket.Payload(arp(t, 1, own, ownV4)[14:])), BadHeader},
+
+		{"IPv6", v6(t, ownV6, v6opts{next: 17}, []byte("udp")), Pass},
+		{"link-local IPv6", v6(t, own.LinkLocal(), v6opts{}, []byte{echo}), Pass},
+		{"another's IPv6 (I06)", v6(t, otherV6, v6opts{next: 17}, nil), IPSource},
+		{"no IPv6, UDP (I06)", v6(t, noV6, v6opts{next: 17}, nil), IPSource},
+		{"no IPv6, echo", v6(t, noV6, v6opts{}, []byte{echo, 0}), IPSource},
+		{"no IPv6, listener report (N07)", v6(t, noV6, v6opts{ext: hbh}, []byte{report, 0}), Pass},
+		{"no IPv6, router advertisement", v6(t, noV6, v6opts{}, append([]byte{ra}, make([]byte, 15)...)), IPSource},
+
+		{"solicitation", v6(t, ownV6, v6opts{}, nd(ns, otherV6, 1, own)), Pass},
+		{"solicitation with another's MAC", v6(t, ownV6, v6opts{}, nd(ns, otherV6, 1, other)), NDSender},
+		{"duplicate address detection", v6(t, noV6, v6opts{}, nd(ns, ownV6, 0, mac)), Pass},
+		{"detection of another's address", v6(t, noV6, v6opts{}, nd(ns, otherV6, 0, mac)), NDSender},
+		{"detection with a MAC option", v6(t, noV6, v6opts{}, nd(ns, ownV6, 1, own)), NDSender},
+		{"advertisement", v6(t, ownV6, v6opts{}, nd(na, ownV6, 2, own)), Pass},
+		{"advertisement without option", v6(t, ownV6, v6opts{}, nd(na, ownV6, 0, mac)), Pass},
+		{"advertisement with another's MAC", v6(t, ownV6, v6opts{}, nd(na, ownV6, 2, other)), NDSender},
+		{"advertisement of another's address", v6(t, ownV6, v6opts{}, nd(na, otherV6, 2, own)), NDSender},
+		{"advertisement without source", v6(t, noV6, v6opts{}, nd(na, ownV6, 2, own)), NDSender},
+		{"hop limit 254", v6(t, ownV6, v6opts{hop: 254}, nd(na, ownV6, 2, own)), NDSender},
+		{"hidden behind an extension header", v6(t, ownV6, v6opts{next: 60, ext: hbh}, nd(na, otherV6, 2, own)), NDSender},
+		{"fragmented", v6(t, ownV6, v6opts{next: 44, ext: fragment0}, nd(na, ownV6, 2, own)), NDSender},
+		{"later fragment", v6(t, ownV6, v6opts{next: 44, ext: fragment1}, []byte("rest")), Pass},
+		{"later fragment without source", v6(t, noV6, v6opts{next: 44, ext: fragment1}, []byte("rest")), IPSource},
+		{"option of length 0", v6(t, ownV6, v6opts{}, append(nd(na, ownV6, 0, mac), 2, 0, 0, 0, 0, 0, 0, 0)), NDSender},
+		{"cut extension header", v6(t, ownV6, v6opts{next: 60, ext: []byte{58, 9, 0, 0, 0, 0, 0, 0}}, nil), Undetermined},
+		{"cut IPv6 header", v6(t, ownV6, v6opts{}, nil)[:40], BadHeader},
+	} {
+		f, err := ether.Parse(c.in)
+		if err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		s := NewStation(own, []netip.Addr{ownV4, ownV6, own.LinkLocal()}, false)
+		if got := s.Check(&f); got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
+func TestDHCPClient(t *testing.T) {
+	s := NewStation(own, nil, true)
+	for _, c := range []struct {
+		name string
+		in   []byte
+		want Verdict
+	}{
+		{"discover", udp4(t, noV4, 68, 67, 0), Pass},
+		{"fragment of it", udp4(t, noV4, 68, 67, 1), IPSource},
+		{"as a server", udp4(t, noV4, 67, 68, 0), IPSource},
+		{"from an address", udp4(t, ownV4, 68, 67, 0), IPSource},
+	} {
+		f, _ := ether.Parse(c.in)
+		if got := s.Check(&f); got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
+func TestStationWithoutAddresses(t *testing.T) {
+	s := NewStation(own, nil, false)
+	for name, in := range map[string][]byte{
+		"ARP": arp(t, 1, own, ownV4), "IPv4": udp4(t, ownV4, 1, 2, 0), "IPv6": v6(t, own.LinkLocal(), v6opts{}, []byte{128}),
+	} {
+		f, _ := ether.Parse(in)
+		if s.Check(&f) == Pass {
+			t.Errorf("%s passes", name)
+		}
+	}
+}
+
+func FuzzCheck(f *testing.F) {
+	f.Add([]byte{8, 6, 0, 1, 8, 0, 6, 4})
+	f.Add([]byte{0x86, 0xdd, 0x60, 0, 0, 0, 0, 8, 0, 255})
+	s := NewStation(own, []netip.Addr{ownV4, ownV6}, true)
+	f.Fuzz(func(t *testing.T, rest []byte) {
+		data := append(append(ether.Broadcast[:len(ether.Broadcast):len(ether.Broadcast)], own[:]...), rest...)
+		fr, err := ether.Parse(data)
+		if err != nil {
+			return
+		}
+		if v := s.Check(&fr); v >= NumVerdicts {
+			t.Fatalf("verdict %d", v)
+		}
+	})
+}

@@ -1,0 +1,20 @@
+// Package vswitch is the forwarding path of a segment: what happens to a frame from the port where it enters to the
+// ports where it leaves. (A Go package cannot be named switch; the folder is.)
+//
+// A Segment joins ports. A Port is local (a TAP: the machine this daemon runs on) or a link (another node). Frames
+// enter through Forward, which is the whole path in one function, top to bottom:
+//
+//	parse      lengths and tags; what cannot be parsed matches nothing
+//	admit      reserved addresses, the identity behind the port, its MAC and addresses, the grant that the frame names
+//	learn      where the source is; only now, so that a frame that is refused moves nothing
+//	lookup     where the destination is
+//	replicate  to one port or to many: not back where it came from, never from link to link, each receiver judged
+//
+// The goroutine that read a frame carries it to the end and numbers itself by a Lane; an Egress borrows the frame until
+// it returns. Nothing here queues, blocks, logs or allocates. A frame that goes nowhere is not an error: it has a
+// Drop, which is counted.
+//
+// Configured state (ports, policy) is an immutable layout behind an atomic pointer, rebuilt by one writer at a time;
+// learned state is in package fdb. Split horizon is decided when the layout is built: the list of ports that a flooded
+// frame may go to is computed for each kind of ingress, not for each frame.
+package vswitch

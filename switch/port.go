@@ -1,0 +1,84 @@
+package vswitch
+
+import (
+	"sync/atomic"
+
+	"github.com/etherloom/etherloom/policy"
+)
+
+// Lane numbers the goroutine that carries a frame, from 0. What an Egress keeps for each lane needs no lock.
+type Lane int
+
+// Tag is what travels with a frame between nodes beside its segment.
+type Tag struct {
+	Source policy.Identity // who sent it
+	Grant  policy.GrantID  // the grant that lets the receiver have it
+}
+
+// Egress is the way out of a port.
+type Egress interface {
+	// Send takes one frame on the lane that carries it. The frame is borrowed until Send returns. A local port
+	// ignores the tag.
+	Send(frame []byte, tag Tag, lane Lane)
+}
+
+// Kind says what is behind a port.
+type Kind uint8
+
+// The kinds of port.
+const (
+	Local Kind = iota // the machine this daemon runs on
+	Link              // another node
+)
+
+func (k Kind) String() string {
+	if k == Link {
+		return "link"
+	}
+	return "local"
+}
+
+// Port is where frames enter or leave a segment.
+type Port struct {
+	Name     string
+	Kind     Kind
+	Identity policy.Identity // who is behind it: this node, or the peer
+	out      Egress
+	counters portCounters
+}
+
+// NewPort returns a port that is not yet part of a segment.
+func NewPort(name string, kind Kind, id policy.Identity, out Egress) *Port {
+	return &Port{Name: name, Kind: kind, Identity: id, out: out}
+}
+
+// Egress returns the port's way out.
+func (p *Port) Egress() Egress { return p.out }
+
+type portCounters struct {
+	rxFrames, rxOctets, txFrames, txOctets, dropped atomic.Uint64
+}
+
+// PortStats counts frames from the port's point of view: rx entered the switch through it, tx left through it.
+type PortStats struct {
+	RxFrames  uint64 `json:"rx_frames"`
+	RxOctets  uint64 `json:"rx_octets"`
+	TxFrames  uint64 `json:"tx_frames"`
+	TxOctets  uint64 `json:"tx_octets"`
+	RxDropped uint64 `json:"rx_dropped"` // of those that entered
+}
+
+// Stats returns the port's counters.
+func (p *Port) Stats() PortStats {
+	c := &p.counters
+	return PortStats{
+		RxFrames: c.rxFrames.Load(), RxOctets: c.rxOctets.Load(),
+		TxFrames: c.txFrames.Load(), TxOctets: c.txOctets.Load(), RxDropped: c.dropped.Load(),
+	}
+}
+
+func (p *Port) send(frame []byte, tag Tag, lane Lane) {
+	p.counters.txFrames.Add(1)
+	p.counters.txOctets.Add(uint64(len(frame)))
+	p.out.Send(frame, tag, lane)
+}

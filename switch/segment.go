@@ -1,0 +1,88 @@
+package vswitch
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/etherloom/etherloom/fdb"
+	"github.com/etherloom/etherloom/policy"
+)
+
+// Segment is one broadcast domain as this node has it.
+type Segment struct {
+	VNI    policy.VNI
+	fdb    *fdb.Table[*Port]
+	layout atomic.Pointer[layout]
+	drops  drops
+
+	mu sync.Mutex // serialises writers of layout
+}
+
+// layout is the configured state: replaced as a whole, never changed.
+type layout struct {
+	self   policy.Identity
+	policy *policy.View
+	ports  []*Port
+
+	floodFrom [2][]*Port // by kind of ingress: where a flooded frame may go
+}
+
+// NewSegment returns a segment without ports, in which nothing may pass.
+func NewSegment(vni policy.VNI, self policy.Identity, limits fdb.Limits) *Segment {
+	s := &Segment{VNI: vni, fdb: fdb.New[*Port](limits)}
+	s.layout.Store(&layout{self: self, policy: policy.Compile(policy.Rules{})})
+	return s
+}
+
+// SetPolicy replaces what may pass. Frames judged from now on are judged by it; what the FDB holds about peers that
+// are no longer members is forgotten.
+func (s *Segment) SetPolicy(v *policy.View, now time.Time) {
+	s.change(func(l *layout) { l.policy = v })
+	members := v.Members(now)
+	for _, p := range s.Ports() {
+		if _, member := slices.BinarySearch(members, p.Identity); !member {
+			s.fdb.FlushPort(p)
+		}
+	}
+}
+
+// Policy returns what SetPolicy set last.
+func (s *Segment) Policy() *policy.View { return s.layout.Load().policy }
+
+// AddPort joins a port to the segment.
+func (s *Segment) AddPort(p *Port) {
+	s.change(func(l *layout) { l.ports = append(slices.Clone(l.ports), p) })
+}
+
+// RemovePort takes a port out of the segment, with every address seen behind it.
+func (s *Segment) RemovePort(p *Port) {
+	s.change(func(l *layout) {
+		l.ports = slices.DeleteFunc(slices.Clone(l.ports), func(q *Port) bool { return q == p })
+	})
+	s.fdb.FlushPort(p)
+}
+
+// Ports lists the segment's ports.
+func (s *Segment) Ports() []*Port { return s.layout.Load().ports }
+
+func (s *Segment) change(edit func(*layout)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := *s.layout.Load()
+	edit(&l)
+	l.floodFrom = [2][]*Port{Local: l.ports, Link: nil}
+	for _, p := range l.ports {
+		if p.Kind == Local {
+			l.floodFrom[Link] = append(l.floodFrom[Link], p)
+		}
+	}
+	s.layout.Store(&l)
+}
+
+// FDB is the segment's table of learned addresses.
+func (s *Segment) FDB() *fdb.Table[*Port] { return s.fdb }
+
+// Drops lists why frames went nowhere, and how many.
+func (s *Segment) Drops() []DropCount { return s.drops.list() }
