@@ -1,0 +1,206 @@
+package transport
+
+import (
+	"errors"
+	"net/netip"
+	"time"
+)
+
+// controlShard is the shard of the control loop; Senders have those below it.
+const controlShard = 255
+
+// maxDatagram is the longest datagram that is sent, in bytes of UDP payload. It crosses every path whose MTU is 1450 or
+// more in one piece, relayed ones included.
+const maxDatagram = 1400
+
+// Sender is one goroutine's way out. It owns a shard: its keys' counters belong to it alone. A Sender is not safe for
+// concurrent use.
+type Sender struct {
+	e      *Endpoint
+	shard  uint8
+	keys   map[*Peer]keyed
+	pieces uint32 // numbers the messages it has cut
+
+	to   *Peer // the datagram in buf is for it; nil: there is none
+	on   keyed
+	buf  []byte
+	room [maxDatagram]byte
+}
+
+// keyed caches the key that goes with a peer's way of sending.
+type keyed struct {
+	way *sending
+	key *sendKey
+}
+
+// ErrSenders means that all shards are in use.
+var ErrSenders = errors.New("transport: too many senders")
+
+// NewSender returns a Sender with a shard of its own.
+func (e *Endpoint) NewSender() (*Sender, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for i := range e.shards {
+		if !e.shards[i] {
+			e.shards[i] = true
+			return &Sender{e: e, shard: uint8(i), keys: make(map[*Peer]keyed)}, nil
+		}
+	}
+	return nil, ErrSenders
+}
+
+// Close gives the shard back. The next owner's counters go on where this one's are.
+func (s *Sender) Close() {
+	s.e.mu.Lock()
+	defer s.e.mu.Unlock()
+	s.e.shards[s.shard] = false
+}
+
+// Send sends head followed by body to a peer as one message of at most MaxMessage bytes. Both are copied before Send
+// returns. Without a link it keeps the message for a moment and opens one. What Send has taken leaves with Flush, at the
+// latest.
+func (s *Sender) Send(p *Peer, head, body []byte) {
+	now := s.e.coarse.Load()
+	if p.wanted.Load() != now {
+		p.wanted.Store(now)
+	}
+	way := p.active.Load()
+	if way == nil {
+		s.e.stage(p, head, body, now)
+		return
+	}
+	p.sent.Add(1)
+	p.sentB.Add(uint64(len(head) + len(body)))
+	s.send(p, way, recordMessage, head, body)
+}
+
+func (e *Endpoint) stage(p *Peer, head, body []byte, now int64) {
+	if !p.staged.add(head, body, now) {
+		e.counts.unstaged.Add(1)
+	}
+	select {
+	case e.wakeups <- p:
+	default: // the control loop is about to look anyway
+	}
+}
+
+// send appends one record to the datagram for the peer.
+func (s *Sender) send(p *Peer, way *sending, kind byte, head, body []byte) {
+	n := recordLen + len(head) + len(body)
+	if s.to != p || s.on.way != way || len(s.buf)+n > maxDatagram-tagLen {
+		s.Flush()
+		if !s.begin(p, way) {
+			return
+		}
+	}
+	if len(s.buf)+n > maxDatagram-tagLen {
+		s.cut(head, body)
+		return
+	}
+	s.buf = appendRecord(s.buf, kind, head, body)
+}
+
+// begin starts a datagram.
+func (s *Sender) begin(p *Peer, way *sending) bool {
+	k := s.keys[p]
+	if k.way != way {
+		key, err := way.epoch.sendKey(way.path, s.shard)
+		if err != nil {
+			s.e.counts.unsent.Add(1)
+			return false
+		}
+		k = keyed{way, key}
+		s.keys[p] = k
+	}
+	s.to, s.on, s.buf = p, k, s.room[:headerLen]
+	return true
+}
+
+// cut sends a message that is too large for one datagram in equal pieces.
+func (s *Sender) cut(head, body []byte) {
+	const most = maxDatagram - headerLen - recordLen - pieceLen - tagLen
+	total := len(head) + len(body)
+	if total > MaxMessage {
+		s.e.counts.unsent.Add(1)
+		return
+	}
+	count := (total + most - 1) / most
+	size := (total + count - 1) / count
+	s.pieces++
+	p, way := s.to, s.on.way
+	var at [pieceLen]byte
+	for offset := 0; offset < total; offset += size {
+		if len(s.buf) > headerLen {
+			s.Flush()
+			if !s.begin(p, way) {
+				return
+			}
+		}
+		end := min(offset+size, total)
+		putPiece(at[:], s.pieces, total, offset)
+		n := pieceLen + end - offset
+		s.buf = append(s.buf, recordPiece, 0, byte(n>>8), byte(n))
+		s.buf = append(s.buf, at[:]...)
+		if offset < len(head) {
+			s.buf = append(s.buf, head[offset:min(end, len(head))]...)
+		}
+		if end > len(head) {
+			s.buf = append(s.buf, body[max(0, offset-len(head)):end-len(head)]...)
+		}
+	}
+}
+
+// Flush seals and sends what Send has gathered.
+func (s *Sender) Flush() {
+	if s.to == nil {
+		return
+	}
+	s.to = nil
+	if len(s.buf) == headerLen {
+		return
+	}
+	out, err := s.on.key.seal(s.buf)
+	if err == nil {
+		err = s.on.way.path.write(out)
+	}
+	if err != nil {
+		s.e.counts.unsent.Add(1)
+	}
+}
+
+// forget drops cached keys of links that are gone.
+func (s *Sender) forget(p *Peer) { delete(s.keys, p) }
+
+// sendControlLocked sends one record on one path at once, from the control goroutine.
+func (e *Endpoint) sendControlLocked(p *Peer, path *Path, kind byte, body []byte) {
+	if p.current == nil {
+		return
+	}
+	e.control.send(p, &sending{p.current, path}, kind, nil, body)
+	e.control.Flush()
+	e.control.forget(p)
+}
+
+// flushStagedLocked sends what waited for the link.
+func (e *Endpoint) flushStagedLocked(p *Peer, now time.Time) {
+	way := p.active.Load()
+	if way == nil {
+		return
+	}
+	for _, m := range p.staged.take() {
+		if now.UnixNano()-m.at < int64(stageLife) {
+			p.sent.Add(1)
+			p.sentB.Add(uint64(len(m.data)))
+			e.control.send(p, way, recordMessage, nil, m.data)
+		}
+	}
+	e.control.Flush()
+	e.control.forget(p)
+}
+
+func (p *Path) write(b []byte) error { return p.out.writeTo(b, p.addr) }
+
+// carrier sends datagrams: an underlay socket, or an allocation at a relay.
+type carrier interface {
+	writeTo(b []byte, to netip.AddrPort) error
+}

@@ -1,0 +1,174 @@
+package transport
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Socket is an underlay UDP socket, bound to one address.
+type Socket interface {
+	ReadFrom(b []byte) (int, netip.AddrPort, error)
+	WriteTo(b []byte, to netip.AddrPort) (int, error)
+	LocalAddr() netip.AddrPort
+	Close() error
+}
+
+// socketBuffer is what we ask of the kernel for each socket and direction, in bytes.
+const socketBuffer = 4 << 20
+
+type udpSocket struct{ *net.UDPConn }
+
+// ListenUDP opens a socket on an address of this machine. Datagrams may be fragmented on the way.
+func ListenUDP(addr netip.AddrPort) (Socket, error) {
+	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		var err error
+		if e := raw.Control(func(fd uintptr) { err = tuneSocket(int(fd), addr.Addr().Is4()) }); e != nil {
+			return e
+		}
+		return err
+	}}
+	conn, err := lc.ListenPacket(context.Background(), "udp", addr.String())
+	if err != nil {
+		return nil, fmt.Errorf("open underlay socket on %s: %w", addr, err)
+	}
+	return udpSocket{conn.(*net.UDPConn)}, nil //nolint:forcetypeassert // what ListenPacket returns for udp
+}
+
+func tuneSocket(fd int, v4 bool) error {
+	for _, opt := range []int{unix.SO_RCVBUFFORCE, unix.SO_SNDBUFFORCE} {
+		// Without the capability the system's limit stays; that is slower, and no reason to fail.
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, opt, socketBuffer)
+	}
+	if v4 {
+		return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT)
+	}
+	return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DONT)
+}
+
+func (s udpSocket) ReadFrom(b []byte) (int, netip.AddrPort, error) {
+	n, from, err := s.ReadFromUDPAddrPort(b)
+	return n, netip.AddrPortFrom(from.Addr().Unmap(), from.Port()), err
+}
+
+func (s udpSocket) WriteTo(b []byte, to netip.AddrPort) (int, error) {
+	return s.WriteToUDPAddrPort(b, to)
+}
+
+func (s udpSocket) LocalAddr() netip.AddrPort {
+	a := s.UDPConn.LocalAddr().(*net.UDPAddr).AddrPort() //nolint:forcetypeassert // it is a UDP socket
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+}
+
+// socketLoop is an underlay socket with what belongs to it.
+type socketLoop struct {
+	e      *Endpoint
+	socket Socket
+	local  netip.AddrPort
+
+	// Guarded by Endpoint.mu.
+	started bool
+	mapping mappingState
+}
+
+func (s *socketLoop) writeTo(b []byte, to netip.AddrPort) error {
+	_, err := s.socket.WriteTo(b, to)
+	return err
+}
+
+// SetAddresses says which addresses of this machine are underlay. Sockets of others are closed; open links look for new
+// paths.
+func (e *Endpoint) SetAddresses(addrs []netip.Addr) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := time.Now()
+	changed := false
+	for addr, s := range e.sockets {
+		if !slices.Contains(addrs, addr) || e.avoidedLocked(addr) {
+			e.closeSocketLocked(s)
+			changed = true
+		}
+	}
+	for _, addr := range addrs {
+		if e.sockets[addr] != nil || e.avoidedLocked(addr) {
+			continue
+		}
+		if err := e.openSocketLocked(addr); err != nil {
+			e.log.Warn("cannot use an underlay address", "err", err)
+			continue
+		}
+		changed = true
+	}
+	if !changed {
+		return
+	}
+	for _, r := range e.relays {
+		r.redial()
+	}
+	for _, p := range e.peers {
+		if p.link != linkClosed {
+			e.restartICELocked(p, now)
+		}
+	}
+}
+
+func (e *Endpoint) openSocketLocked(addr netip.Addr) error {
+	socket, err := e.cfg.Listen(netip.AddrPortFrom(addr, e.cfg.Port))
+	if err != nil {
+		return err
+	}
+	s := &socketLoop{e: e, socket: socket, local: socket.LocalAddr()}
+	e.sockets[addr] = s
+	e.mux.add(s)
+	e.startSocketLocked(s)
+	return nil
+}
+
+func (e *Endpoint) closeSocketLocked(s *socketLoop) {
+	delete(e.sockets, s.local.Addr())
+	e.mux.remove(s)
+	_ = s.socket.Close()
+	for key, path := range e.paths {
+		if key.in == carrier(s) {
+			e.dropPathLocked(path)
+		}
+	}
+}
+
+func (e *Endpoint) startSocketLocked(s *socketLoop) {
+	if e.running != nil && !s.started {
+		s.started = true
+		e.spawnLocked(func(context.Context) { s.run() })
+	}
+}
+
+// run reads until the socket is closed.
+func (s *socketLoop) run() {
+	r := s.e.newReader(s)
+	defer r.to.Close()
+	buf := make([]byte, 1<<16)
+	for {
+		n, from, err := s.socket.ReadFrom(buf)
+		if err != nil {
+			if isClosed(err) {
+				return
+			}
+			continue // an ICMP error of some earlier datagram
+		}
+		switch {
+		case n == 0:
+		case buf[0] >= firstOurs:
+			r.datagram(buf[:n], from, time.Now())
+		case buf[0] <= 3:
+			s.e.mux.inbound(s, buf[:n], from)
+		default:
+			s.e.counts.foreign.Add(1)
+		}
+	}
+}
