@@ -1,0 +1,223 @@
+package model
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/etherloom/etherloom/identity"
+)
+
+// VNI numbers a segment: 1 to 2^24-1 (RFC 7348 section 5). It is never given twice.
+type VNI uint32
+
+// GrantID numbers a grant. It is never given twice.
+type GrantID uint32
+
+// Fact is one durable record of a network.
+type Fact interface {
+	// Key is the record's place among the network's facts, such as "node/7".
+	Key() string
+}
+
+// Authority is the network's certificate authority.
+type Authority struct {
+	Certificate []byte `json:"certificate"`       // DER
+	Wrapped     []byte `json:"wrapped,omitempty"` // PKCS #8, sealed with the wrap key
+}
+
+// Key is "authority".
+func (*Authority) Key() string { return "authority" }
+
+// Settings are what holds for the network as a whole.
+type Settings struct {
+	Name                string       `json:"name"`
+	Zone                string       `json:"zone"`
+	CertificateLifetime Duration     `json:"certificate_lifetime"`
+	Grace               Duration     `json:"grace"`
+	LinkIdle            Duration     `json:"link_idle"`
+	ULA                 netip.Prefix `json:"ula"`  // a /48
+	Pool                netip.Prefix `json:"pool"` // from which segments' IPv4 prefixes are chosen
+
+	// Epoch is raised by an administrator after a backup was restored.
+	Epoch uint64 `json:"epoch"`
+	// CredentialsUntil is when the TURN credentials that nodes hold now expire. A controller moves it on in time.
+	CredentialsUntil time.Time `json:"credentials_until"`
+}
+
+// Key is "settings".
+func (*Settings) Key() string { return "settings" }
+
+// Counters are the numbers that were given last, so that none is given again.
+type Counters struct {
+	Node       identity.ID `json:"node"`
+	Controller identity.ID `json:"controller"`
+	Admin      identity.ID `json:"admin"`
+	Segment    VNI         `json:"segment"`
+	Grant      GrantID     `json:"grant"`
+}
+
+// Key is "counters".
+func (*Counters) Key() string { return "counters" }
+
+// Head is the head of the audit log. It changes with every other fact, and so says at which revision they are.
+type Head struct {
+	Sequence uint64 `json:"sequence"`
+	Hash     []byte `json:"hash"` // 32 bytes
+}
+
+// Key is "head".
+func (*Head) Key() string { return "head" }
+
+// Controller is a controller of the network.
+type Controller struct {
+	ID      identity.ID `json:"id"`
+	Sign    []byte      `json:"sign"` // Ed25519
+	URLs    []string    `json:"urls"`
+	Serial  string      `json:"serial"` // of its newest certificate
+	Expires time.Time   `json:"expires"`
+}
+
+// Key is "controller/ID".
+func (c *Controller) Key() string { return fmt.Sprintf("controller/%d", c.ID) }
+
+// Admin is an administrator's credential.
+type Admin struct {
+	ID      identity.ID `json:"id"`
+	Name    string      `json:"name"`
+	Sign    []byte      `json:"sign"` // Ed25519
+	Created time.Time   `json:"created"`
+	Expires time.Time   `json:"expires"`
+	Revoked bool        `json:"revoked,omitempty"`
+}
+
+// Key is "admin/ID".
+func (a *Admin) Key() string { return fmt.Sprintf("admin/%d", a.ID) }
+
+// Token lets machines enrol. Its secret is known to its holder only.
+type Token struct {
+	ID      string    `json:"id"`             // the first 12 hex digits of Hash
+	Hash    []byte    `json:"hash,omitempty"` // identity.HashSecret
+	Role    string    `json:"role"`
+	Site    string    `json:"site,omitempty"`
+	Labels  []string  `json:"labels,omitempty"`
+	Uses    uint32    `json:"uses"`
+	Used    uint32    `json:"used"`
+	Created time.Time `json:"created"`
+	Expires time.Time `json:"expires"`
+	Approve bool      `json:"approve,omitempty"`
+	Revoked bool      `json:"revoked,omitempty"`
+}
+
+// Key is "token/ID".
+func (t *Token) Key() string { return "token/" + t.ID }
+
+// Status is where a node is in its life.
+type Status string
+
+// The statuses of a node.
+const (
+	StatusPending Status = "pending" // enrolled, waits for approval
+	StatusActive  Status = "active"
+	StatusLocked  Status = "locked"  // cut off until it is unlocked
+	StatusRemoved Status = "removed" // cut off for ever
+)
+
+// Node is a machine that enrolled. Its record is never deleted, so that its id and keys are never accepted again.
+type Node struct {
+	ID       identity.ID `json:"id"`
+	Name     string      `json:"name"`
+	Site     string      `json:"site,omitempty"`
+	Roles    []string    `json:"roles"`
+	Labels   []string    `json:"labels,omitempty"`
+	Status   Status      `json:"status"`
+	Message  string      `json:"message,omitempty"` // why it is locked
+	Sign     []byte      `json:"sign"`              // Ed25519
+	Static   []byte      `json:"static"`            // X25519
+	Token    string      `json:"token"`             // id of the token that it enrolled with
+	Enrolled time.Time   `json:"enrolled"`
+
+	Serial  string    `json:"serial"` // of its newest certificate
+	Expires time.Time `json:"expires"`
+	// CertifiedUntil is the latest end of any certificate that it was ever given.
+	CertifiedUntil time.Time `json:"certified_until"`
+
+	Stations       []Station `json:"stations,omitempty"` // by VNI
+	HandshakeNonce uint64    `json:"handshake_nonce,omitempty"`
+	RelaySlot      uint32    `json:"relay_slot"`
+	Agent          string    `json:"agent,omitempty"`
+	MaxWire        uint32    `json:"max_wire,omitempty"`
+	AES            bool      `json:"aes,omitempty"`
+
+	// CutAt is when it was locked or removed, SlotUntil when the last TURN credential ends that it may hold then.
+	CutAt     time.Time `json:"cut_at,omitzero"`
+	SlotUntil time.Time `json:"slot_until,omitzero"`
+	// Forgotten means that nothing that was ever signed for a locked or removed node can still be valid, so that its
+	// peers need not be told of it.
+	Forgotten bool `json:"forgotten,omitempty"`
+}
+
+// Key is "node/ID".
+func (n *Node) Key() string { return fmt.Sprintf("node/%d", n.ID) }
+
+// Mode is how a station comes by its addresses.
+type Mode string
+
+// The address modes.
+const (
+	ModeAuto   Mode = "auto"   // IPv4 and IPv6 allocated
+	ModeStatic Mode = "static" // named by an administrator
+	ModeDHCP   Mode = "dhcp"   // IPv4 from a DHCP server on the segment, IPv6 allocated
+	ModeNone   Mode = "none"   // no IP
+)
+
+// Station is what a node may use on a segment.
+type Station struct {
+	VNI       VNI            `json:"vni"`
+	MAC       MAC            `json:"mac"`
+	Mode      Mode           `json:"mode"`
+	Addresses []netip.Prefix `json:"addresses,omitempty"`
+}
+
+// Segment is one broadcast domain.
+type Segment struct {
+	VNI  VNI          `json:"vni"`
+	Name string       `json:"name"`
+	MTU  uint32       `json:"mtu"`
+	IPv4 netip.Prefix `json:"ipv4"`
+	IPv6 netip.Prefix `json:"ipv6"` // a /64
+}
+
+// Key is "segment/VNI".
+func (s *Segment) Key() string { return fmt.Sprintf("segment/%d", s.VNI) }
+
+// Grant lets its sources use a segment. From and To are as the administrator wrote them; Node, Label and VNI are what
+// they meant when the grant was made, so that a machine which later takes a freed name gets nothing by it.
+type Grant struct {
+	ID      GrantID     `json:"id"`
+	From    string      `json:"from"`
+	To      string      `json:"to"`
+	Node    identity.ID `json:"node,omitempty"` // or
+	Label   string      `json:"label,omitempty"`
+	VNI     VNI         `json:"vni"`
+	Created time.Time   `json:"created"`
+	Expires time.Time   `json:"expires,omitzero"` // zero: never
+}
+
+// Key is "grant/ID".
+func (g *Grant) Key() string { return fmt.Sprintf("grant/%d", g.ID) }
+
+// Relay passes sealed datagrams between nodes that cannot reach each other.
+type Relay struct {
+	Name      string   `json:"name"`
+	Hosts     []string `json:"hosts"`
+	Port      uint32   `json:"port"`
+	ProbePort uint32   `json:"probe_port"`
+	Wrapped   []byte   `json:"wrapped,omitempty"` // identity.RelaySecret, sealed with the wrap key
+}
+
+// Key is "relay/NAME".
+func (r *Relay) Key() string { return "relay/" + r.Name }
+
+// Facts are the facts of a network, by key.
+type Facts map[string]Fact

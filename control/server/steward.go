@@ -1,0 +1,141 @@
+package server
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/etherloom/etherloom/control/model"
+	"github.com/etherloom/etherloom/control/store"
+)
+
+// tend is the steward: it makes facts of what the passing of time makes true. With several controllers each has one;
+// whoever comes first does it, and the others find it done.
+func (c *Controller) tend(ctx context.Context) error {
+	var full *model.Model // at which the members that have no station could not be given one
+	for {
+		m, stale := c.store.Current()
+		next := c.nextChore(m)
+		if m.Vacant() && m != full || !next.After(c.now()) {
+			err := c.store.Update(ctx, c.actor(), c.chores)
+			if err == nil && c.store.Model() != m {
+				continue
+			}
+			if ctx.Err() == nil {
+				c.log.Error("what is due was not done", slog.Any("err", err), slog.Bool("segment_full", m.Vacant()))
+			}
+			full = m
+			if retry := c.now().Add(choreRetry); next.Before(retry) {
+				next = retry
+			}
+		}
+		// However far the next chore is, clocks are set.
+		wait := time.NewTimer(min(next.Sub(c.now()), time.Minute))
+		select {
+		case <-ctx.Done():
+			wait.Stop()
+			return nil
+		case <-stale:
+		case <-wait.C:
+		}
+		wait.Stop()
+	}
+}
+
+// choreRetry is when chores are tried again that could not be done.
+const choreRetry = 2 * time.Second
+
+// maxChores is how much one transaction does; the next one does more.
+const maxChores = 25
+
+// chores does what is due.
+func (c *Controller) chores(tx *store.Tx) error {
+	m, now, left := tx.Model, tx.Now(), maxChores
+	for _, id := range slices.Sorted(maps.Keys(m.Grants)) {
+		if g := m.Grants[id]; left > 0 && !grantEnd(m, g).After(now) {
+			tx.Delete("grant.expire", g)
+			left--
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(m.Nodes)) {
+		n := m.Nodes[id]
+		if end := forgetAt(m, n); left > 0 && !end.IsZero() && !end.After(now) {
+			tx.Put("node.forget", n.Forget())
+			c.hub.forget(id)
+			left--
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(m.Controllers)) {
+		if o := m.Controllers[id]; left > 0 && id != c.selfID() && !controllerEnd(m, o).After(now) {
+			tx.Delete("controller.forget", o)
+			left--
+		}
+	}
+	if !renewCredentials(m).After(now) {
+		s := *m.Settings
+		s.CredentialsUntil = nextCredentials(&s, now)
+		tx.Put("credentials.renew", &s)
+	}
+	return nil // members without a station are seated by the store
+}
+
+// never is when nothing is due.
+func never() time.Time { return time.Unix(1<<40, 0) }
+
+// nextChore is when something is due, which may be in the past.
+func (c *Controller) nextChore(m *model.Model) time.Time {
+	next := renewCredentials(m)
+	for _, g := range m.Grants {
+		if end := grantEnd(m, g); end.Before(next) {
+			next = end
+		}
+	}
+	for id, o := range m.Controllers {
+		if end := controllerEnd(m, o); id != c.selfID() && end.Before(next) {
+			next = end
+		}
+	}
+	for _, n := range m.Nodes {
+		if end := forgetAt(m, n); !end.IsZero() && end.Before(next) {
+			next = end
+		}
+	}
+	return next
+}
+
+// grantEnd is when a grant is to be deleted: when it expires, or at once if it is that of a node which was removed.
+func grantEnd(m *model.Model, g *model.Grant) time.Time {
+	if n := m.Nodes[g.Node]; n != nil && n.Status == model.StatusRemoved {
+		return time.Time{}
+	}
+	if g.Expires.IsZero() {
+		return never()
+	}
+	return g.Expires
+}
+
+// forgetAt is when nothing that was signed for a locked or removed node can be valid any more: no certificate, not even
+// within the grace, and no TURN credential. It is zero if there is nothing to forget.
+func forgetAt(m *model.Model, n *model.Node) time.Time {
+	if n.Forgotten || n.Status != model.StatusLocked && n.Status != model.StatusRemoved {
+		return time.Time{}
+	}
+	end := n.CertifiedUntil.Add(time.Duration(m.Settings.Grace))
+	if n.SlotUntil.After(end) {
+		end = n.SlotUntil
+	}
+	return end
+}
+
+// controllerEnd is when a controller that has not renewed its certificate is taken to be gone for good, so that nodes and
+// tokens no longer name it. If it comes back after all, it enters itself anew.
+func controllerEnd(m *model.Model, o *model.Controller) time.Time {
+	return o.Expires.Add(time.Duration(m.Settings.Grace) + 7*24*time.Hour)
+}
+
+// renewCredentials is when new TURN credentials are to be minted: while those that nodes hold still last long enough.
+func renewCredentials(m *model.Model) time.Time {
+	return m.Settings.CredentialsUntil.Add(-credentialLife(m.Settings))
+}

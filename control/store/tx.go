@@ -1,0 +1,179 @@
+package store
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/etherloom/etherloom/control/model"
+	"github.com/etherloom/etherloom/identity"
+)
+
+// Tx is one transaction: a Model, and what shall be changed of it.
+type Tx struct {
+	// Model is as it was before the transaction.
+	Model *model.Model
+
+	who      Actor
+	now      time.Time
+	facts    model.Facts
+	touched  map[string]bool
+	counters model.Counters
+	changes  []change
+}
+
+// change is one entry of the audit log to be.
+type change struct {
+	action, object string
+	before, after  any // nil: there was none, there is none
+}
+
+func newTx(m *model.Model, who Actor, now time.Time) *Tx {
+	return &Tx{Model: m, who: who, now: now, facts: maps.Clone(m.Facts), touched: map[string]bool{}, counters: m.Counters}
+}
+
+// Now is the time of the transaction.
+func (tx *Tx) Now() time.Time { return tx.now }
+
+// Preview is the Model as it would be if the transaction ended here.
+func (tx *Tx) Preview() *model.Model {
+	return model.Derive(maps.Clone(tx.facts), tx.Model.Version, tx.Model)
+}
+
+// Put makes or replaces a fact. The action, such as "grant.add", is what the audit log calls it. The fact belongs to
+// the store afterwards.
+func (tx *Tx) Put(action string, f model.Fact) {
+	c := change{action: action, object: f.Key(), after: model.Public(f)}
+	if old, ok := tx.facts[f.Key()]; ok {
+		c.before = model.Public(old)
+	}
+	tx.changes = append(tx.changes, c)
+	tx.put(f)
+}
+
+// Delete removes a fact.
+func (tx *Tx) Delete(action string, f model.Fact) {
+	tx.changes = append(tx.changes, change{action: action, object: f.Key(), before: model.Public(f)})
+	tx.touched[f.Key()] = true
+	delete(tx.facts, f.Key())
+}
+
+// Note writes an entry into the audit log that changes nothing else.
+func (tx *Tx) Note(action, object string, detail any) {
+	tx.changes = append(tx.changes, change{action: action, object: object, after: detail})
+}
+
+func (tx *Tx) put(f model.Fact) {
+	tx.touched[f.Key()] = true
+	tx.facts[f.Key()] = f
+}
+
+// count puts the counters after one of them was raised.
+func (tx *Tx) count() {
+	c := tx.counters
+	tx.put(&c)
+}
+
+// NextNode returns an id that no node ever had.
+func (tx *Tx) NextNode() identity.ID {
+	tx.counters.Node++
+	tx.count()
+	return tx.counters.Node
+}
+
+// NextController returns an id that no controller ever had.
+func (tx *Tx) NextController() identity.ID {
+	tx.counters.Controller++
+	tx.count()
+	return tx.counters.Controller
+}
+
+// NextAdmin returns an id that no administrator ever had.
+func (tx *Tx) NextAdmin() identity.ID {
+	tx.counters.Admin++
+	tx.count()
+	return tx.counters.Admin
+}
+
+// maxVNI is the greatest VNI.
+const maxVNI = 1<<24 - 1
+
+// NextSegment returns a VNI that no segment ever had.
+func (tx *Tx) NextSegment() (model.VNI, error) {
+	if tx.counters.Segment == maxVNI {
+		return 0, fmt.Errorf("the network has used up all %d VNIs", maxVNI)
+	}
+	tx.counters.Segment++
+	tx.count()
+	return tx.counters.Segment, nil
+}
+
+// NextGrant returns an id that no grant ever had.
+func (tx *Tx) NextGrant() model.GrantID {
+	tx.counters.Grant++
+	tx.count()
+	return tx.counters.Grant
+}
+
+// seat gives stations to the members that the transaction leaves without one, as far as there is room.
+func (tx *Tx) seat() error {
+	if len(tx.changes) == 0 && !tx.Model.Vacant() {
+		return nil
+	}
+	m := model.Derive(tx.facts, tx.Model.Version, tx.Model)
+	// The head and two comparisons are still to come; a node takes two operations, its record and its entry.
+	room := (maxOps - len(tx.touched) - len(tx.changes) - 3) / 2
+	nodes, err := m.Seat(max(room, 0), tx.Model)
+	if err != nil {
+		return err
+	}
+	for _, n := range nodes {
+		tx.Put("node.seat", n)
+	}
+	return nil
+}
+
+// detail is what an audit entry says of a change: {"before": ..., "after": ...}. Of a fact that was there before and is
+// there after, only the fields that differ.
+func (c change) detail() (string, error) {
+	before, err := fields(c.before)
+	if err != nil {
+		return "", err
+	}
+	after, err := fields(c.after)
+	if err != nil {
+		return "", err
+	}
+	if c.before != nil && c.after != nil {
+		for name, value := range before {
+			if bytes.Equal(value, after[name]) {
+				delete(before, name)
+				delete(after, name)
+			}
+		}
+	}
+	out := map[string]any{}
+	if c.before != nil {
+		out["before"] = before
+	}
+	if c.after != nil {
+		out["after"] = after
+	}
+	b, err := json.Marshal(out)
+	return string(b), err
+}
+
+// fields splits a record into its fields.
+func fields(record any) (map[string]json.RawMessage, error) {
+	b, err := json.Marshal(record)
+	if err != nil {
+		return nil, fmt.Errorf("encode for the audit log: %w", err)
+	}
+	var out map[string]json.RawMessage
+	if err := json.Unmarshal(b, &out); err != nil {
+		return nil, fmt.Errorf("encode for the audit log: %w", err)
+	}
+	return out, nil
+}
