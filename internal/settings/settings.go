@@ -1,0 +1,131 @@
+// Package settings reads a configuration once, into one struct: flags over environment over file over defaults.
+//
+// The struct's yaml tags name the keys of the file; sections are structs in it. Every leaf has a flag (tap.name becomes
+// --tap-name) and a variable (ETHERLOOM_TAP_NAME); its usage tag explains it. The file is first held against the struct,
+// so that an unknown or misspelt key is named with its line, and only then layered.
+package settings
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"reflect"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+	"github.com/spf13/viper"
+	"go.yaml.in/yaml/v3"
+)
+
+// delimiter separates sections in viper's keys; a dot may be part of a name.
+const delimiter = "::"
+
+// leaf is one setting.
+type leaf struct {
+	key   string // section::name
+	usage string
+	value reflect.Value
+}
+
+func (l leaf) flag() string {
+	return strings.NewReplacer(delimiter, "-", "_", "-").Replace(l.key)
+}
+
+func (l leaf) env() string {
+	return "ETHERLOOM_" + strings.ToUpper(strings.ReplaceAll(l.key, delimiter, "_"))
+}
+
+// leaves lists the settings of a struct in its order.
+func leaves(v reflect.Value, prefix string) []leaf {
+	var out []leaf
+	for i := range v.NumField() {
+		f := v.Type().Field(i)
+		key := prefix + f.Tag.Get("yaml")
+		if f.Type.Kind() == reflect.Struct {
+			out = append(out, leaves(v.Field(i), key+delimiter)...)
+			continue
+		}
+		out = append(out, leaf{key, f.Tag.Get("usage"), v.Field(i)})
+	}
+	return out
+}
+
+// Flags defines a flag for every setting of a struct, whose present values are the defaults.
+func Flags(fs *pflag.FlagSet, into any) {
+	for _, l := range leaves(reflect.ValueOf(into).Elem(), "") {
+		switch v := l.value.Interface().(type) {
+		case string:
+			fs.String(l.flag(), v, l.usage)
+		case bool:
+			fs.Bool(l.flag(), v, l.usage)
+		case int:
+			fs.Int(l.flag(), v, l.usage)
+		case time.Duration:
+			fs.Duration(l.flag(), v, l.usage)
+		case []string:
+			fs.StringSlice(l.flag(), v, l.usage)
+		default:
+			panic(fmt.Sprintf("settings: %s has type %T, which no flag can set", l.key, v))
+		}
+	}
+}
+
+// Load fills a struct whose values are the defaults. file may be empty for none. fs must have been through Flags and
+// parsed.
+func Load(fs *pflag.FlagSet, file string, into any) error {
+	v := viper.NewWithOptions(viper.KeyDelimiter(delimiter))
+	v.SetConfigType("yaml")
+	for _, l := range leaves(reflect.ValueOf(into).Elem(), "") {
+		v.SetDefault(l.key, l.value.Interface())
+		if err := errors.Join(v.BindEnv(l.key, l.env()), v.BindPFlag(l.key, fs.Lookup(l.flag()))); err != nil {
+			return fmt.Errorf("setting %s: %w", l.key, err)
+		}
+	}
+	if file != "" {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return fmt.Errorf("configuration: %w", err)
+		}
+		if err := check(file, data, into); err != nil {
+			return err
+		}
+		if err := v.ReadConfig(bytes.NewReader(data)); err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
+	}
+	if err := v.Unmarshal(into); err != nil {
+		return fmt.Errorf("configuration: %w", err)
+	}
+	return nil
+}
+
+// check holds a file against the struct alone.
+func check(file string, data []byte, into any) error {
+	fresh := reflect.New(reflect.TypeOf(into).Elem()).Interface()
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	dec.KnownFields(true)
+	err := dec.Decode(fresh)
+	if err == nil || errors.Is(err, io.EOF) {
+		return nil
+	}
+	var te *yaml.TypeError
+	if !errors.As(err, &te) {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	var errs []error
+	for _, text := range te.Errors {
+		errs = append(errs, fmt.Errorf("%s: %s", file, explain(text)))
+	}
+	return errors.Join(errs...)
+}
+
+// unknownKey is how go.yaml.in/yaml words an unknown key.
+var unknownKey = regexp.MustCompile(`^(line \d+): field (\S+) not found in type .*$`)
+
+func explain(text string) string {
+	return unknownKey.ReplaceAllString(text, `$1: there is no setting "$2" here; is it misspelt, or in the wrong section?`)
+}

@@ -1,0 +1,278 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/etherloom/etherloom/control/controlv1"
+	"github.com/etherloom/etherloom/control/state"
+	"github.com/etherloom/etherloom/ether"
+	"github.com/etherloom/etherloom/identity"
+	"github.com/etherloom/etherloom/policy"
+	"github.com/etherloom/etherloom/transport"
+)
+
+// take verifies a delta from a controller and applies it.
+func (d *Daemon) take(delta *controlv1.Delta) error {
+	now := time.Now()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	held, err := d.reader.Apply(d.held.Load(), delta, now)
+	if errors.Is(err, state.ErrOld) {
+		return nil // another controller was quicker
+	}
+	if err != nil {
+		return err
+	}
+	if held == d.held.Load() {
+		return nil
+	}
+	contents, err := held.State.Contents()
+	if err != nil {
+		return err
+	}
+	d.held.Store(held)
+	d.contents = contents
+	d.saveStateLocked()
+	d.applyLocked(now)
+	return nil
+}
+
+// applyLocked makes the daemon be what the state says. What takes away comes first: from its end on no frame passes that
+// the state does not allow.
+func (d *Daemon) applyLocked(now time.Time) {
+	c := d.contents
+	if c == nil || c.Settings == nil || c.Self == nil {
+		return
+	}
+	d.applied++
+	d.applySettingsLocked(c)
+	views := d.viewsLocked()
+	for vni, s := range d.segments {
+		v := views[vni]
+		if v == nil {
+			v = policy.Compile(policy.Rules{Generation: d.applied})
+		}
+		s.sw.SetPolicy(v, now)
+	}
+	d.endpoint.Discard()
+	d.problemLocked("peers", d.endpoint.SetPeers(peersOf(c)))
+	d.endpoint.CloseExpired()
+	d.endpoint.SetRelays(relaysOf(c))
+
+	d.applySegmentsLocked(views, now)
+	d.publishLocked()
+	d.scheduleLocked(views, now)
+}
+
+func (d *Daemon) applySettingsLocked(c *state.Contents) {
+	life := c.Settings.GetCertificateLifetime().AsDuration()
+	d.settle.Store(int64(min(settleMost, life/4)))
+	revoked := make(map[identity.ID]time.Time, len(c.Revocations))
+	for id, r := range c.Revocations {
+		revoked[id] = time.Time{}
+		if r.GetNotBefore() != nil {
+			revoked[id] = r.GetNotBefore().AsTime()
+		}
+	}
+	v := *d.verifier.Load()
+	v.Grace = c.Settings.GetGrace().AsDuration()
+	v.LastController = func() time.Time { return d.client.LastHeard(time.Duration(d.settle.Load())) }
+	v.Revoked = func(cert *identity.Certificate) bool {
+		before, ok := revoked[cert.Name.ID]
+		return ok && (before.IsZero() || cert.NotBefore.Before(before))
+	}
+	d.verifier.Store(&v)
+	d.endpoint.SetIdle(c.Settings.GetLinkIdle().AsDuration())
+	d.endpoint.SetHandshakeNonce(c.Self.GetHandshakeNonce())
+	d.client.SetControllers(c.Settings.GetControllers())
+	d.keepMembershipLocked(c)
+}
+
+// settleMost is how long contact with a controller must last to count: the peers need as long to renew their certificates.
+const settleMost = 10 * time.Second
+
+// viewsLocked compiles policy for every segment that the state names.
+func (d *Daemon) viewsLocked() map[policy.VNI]*policy.View {
+	c := d.contents
+	rules := make(map[policy.VNI]*policy.Rules, len(c.Segments))
+	for vni := range c.Segments {
+		rules[policy.VNI(vni)] = &policy.Rules{
+			Generation: d.applied, Expires: d.held.Load().Expires(), Stations: make(map[policy.Identity]*policy.Station),
+		}
+	}
+	for _, p := range append(slices.Collect(maps.Values(c.Peers)), c.Self) {
+		for _, st := range p.GetStations() {
+			if r := rules[policy.VNI(st.GetVni())]; r != nil {
+				r.Stations[policy.Identity(p.GetId())] = stationOf(st)
+			}
+		}
+	}
+	for id, g := range c.Grants {
+		r := rules[policy.VNI(g.GetVni())]
+		if r == nil {
+			continue
+		}
+		grant := policy.Grant{ID: policy.GrantID(id)}
+		for _, s := range g.GetSources() {
+			grant.Sources = append(grant.Sources, policy.Identity(s))
+		}
+		if g.GetExpires() != nil {
+			grant.Expires = g.GetExpires().AsTime()
+		}
+		r.Grants = append(r.Grants, grant)
+	}
+	views := make(map[policy.VNI]*policy.View, len(rules))
+	for vni, r := range rules {
+		views[vni] = policy.Compile(*r)
+	}
+	return views
+}
+
+// stationOf says what a station may use: its addresses, and the link-local one that follows from its MAC if it speaks IP
+// at all.
+func stationOf(st *controlv1.Station) *policy.Station {
+	mac := ether.MAC(st.GetMac())
+	var addrs []netip.Addr
+	for _, p := range prefixesOf(st) {
+		addrs = append(addrs, p.Addr())
+	}
+	if st.GetMode() != controlv1.AddressMode_ADDRESS_MODE_NONE {
+		addrs = append(addrs, mac.LinkLocal())
+	}
+	return policy.NewStation(mac, addrs, st.GetMode() == controlv1.AddressMode_ADDRESS_MODE_DHCP)
+}
+
+func prefixesOf(st *controlv1.Station) []netip.Prefix {
+	var out []netip.Prefix
+	for _, a := range st.GetAddresses() {
+		if p, err := netip.ParsePrefix(a); err == nil {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// transportID and its kin: the two worlds number identities alike, each by a type of its own.
+func transportID(id policy.Identity) identity.ID { return identity.ID(id) }
+
+func peersOf(c *state.Contents) []transport.PeerConfig {
+	var out []transport.PeerConfig
+	for id, p := range c.Peers {
+		out = append(out, transport.PeerConfig{
+			ID: id, Name: p.GetName(), Static: identity.StaticPublicKey(p.GetStaticKey()), AES: p.GetAes(),
+			HandshakeNonce: p.GetHandshakeNonce(), RelaySlot: uint16(p.GetRelaySlot()), //nolint:gosec // checked by control/state
+		})
+	}
+	return out
+}
+
+func relaysOf(c *state.Contents) []transport.RelayConfig {
+	var out []transport.RelayConfig
+	for name, r := range c.Relays {
+		out = append(out, transport.RelayConfig{
+			Name: name, Hosts: r.GetHosts(), Port: uint16(r.GetPort()), ProbePort: uint16(r.GetProbePort()), //nolint:gosec // checked by control/state
+			Username: r.GetUsername(), Password: r.GetPassword(), Slot: uint16(c.Self.GetRelaySlot()), //nolint:gosec // checked by control/state
+		})
+	}
+	return out
+}
+
+// applySegmentsLocked opens the segments that this node is a member of now, and closes the others.
+func (d *Daemon) applySegmentsLocked(views map[policy.VNI]*policy.View, now time.Time) {
+	c := d.contents
+	self := policy.Identity(d.member.ID)
+	wanted := make(map[policy.VNI]*controlv1.Station)
+	for _, st := range c.Self.GetStations() {
+		vni := policy.VNI(st.GetVni())
+		if v := views[vni]; v != nil && slices.Contains(v.Members(now), self) {
+			wanted[vni] = st
+		}
+	}
+	for vni, s := range d.segments {
+		st := wanted[vni]
+		// A TAP keeps its MAC for life; with another it is another TAP.
+		if st == nil || s.mac != ether.MAC(st.GetMac()) || s.mtu != int(c.Segments[uint32(vni)].GetMtu()) {
+			s.close()
+			delete(d.segments, vni)
+			d.problemLocked("segment "+s.name, nil)
+		}
+	}
+	for _, vni := range slices.Sorted(maps.Keys(wanted)) {
+		seg, st := c.Segments[uint32(vni)], wanted[vni]
+		s := d.segments[vni]
+		if s == nil {
+			var err error
+			if s, err = d.openSegmentLocked(vni, seg, st); err != nil {
+				d.problemLocked("segment "+seg.GetName(), fmt.Errorf("segment %s is not here: %w", seg.GetName(), err))
+				continue
+			}
+			d.segments[vni] = s
+		}
+		d.applySegmentLocked(s, st, views[vni], now)
+	}
+}
+
+func (d *Daemon) applySegmentLocked(s *segment, st *controlv1.Station, v *policy.View, now time.Time) {
+	s.sw.SetPolicy(v, now)
+	names := make(map[policy.Identity]string)
+	for id, p := range d.contents.Peers {
+		names[policy.Identity(id)] = p.GetName()
+	}
+	s.setLinksLocked(v.Members(now), names)
+	s.setModeLocked(st.GetMode())
+	if s.mode != controlv1.AddressMode_ADDRESS_MODE_NONE {
+		s.setAddressesLocked(prefixesOf(st))
+	} else {
+		s.setAddressesLocked(nil)
+	}
+	if err := s.tap.SetCarrier(d.held.Load().Expires().After(now)); err != nil {
+		d.problemLocked("segment "+s.name, err)
+	}
+}
+
+// publishLocked tells everybody else what the daemon is now: the receiving goroutines, the names, the underlay.
+func (d *Daemon) publishLocked() {
+	byVNI := maps.Clone(d.segments)
+	d.byVNI.Store(&byVNI)
+	d.publishNamesLocked()
+	d.setUnderlayLocked()
+}
+
+// scheduleLocked applies the state again when the next grant ends: nobody may be there to say so.
+func (d *Daemon) scheduleLocked(views map[policy.VNI]*policy.View, now time.Time) {
+	next := d.held.Load().Expires()
+	for _, v := range views {
+		if at := v.NextExpiry(now); !at.IsZero() && at.Before(next) {
+			next = at
+		}
+	}
+	if d.expiry != nil {
+		d.expiry.Stop()
+	}
+	if next.After(now) && d.ctx.Err() == nil {
+		d.expiry = time.AfterFunc(next.Sub(now)+time.Millisecond, func() {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			if d.ctx.Err() == nil {
+				d.applyLocked(time.Now())
+			}
+		})
+	}
+}
+
+// problemLocked remembers what is wrong with something, or that nothing is.
+func (d *Daemon) problemLocked(about string, err error) {
+	if err == nil {
+		delete(d.problems, about)
+		return
+	}
+	if d.problems[about] != err.Error() {
+		d.log.Warn("problem", "about", about, "err", err)
+	}
+	d.problems[about] = err.Error()
+}

@@ -1,0 +1,89 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/etherloom/etherloom/node/statedir"
+)
+
+// Config is what an administrator can set on the machine. Every field has a key in the file, a flag and an environment
+// variable (internal/settings).
+type Config struct {
+	StateDir string `yaml:"state_dir" mapstructure:"state_dir" usage:"directory of this machine's keys and state"`
+
+	Underlay struct {
+		Interfaces []string `yaml:"interfaces" mapstructure:"interfaces" usage:"patterns of the links to send by, such as eth*; default: all but our own"`
+	} `yaml:"underlay" mapstructure:"underlay"`
+
+	TAP struct {
+		Name   string `yaml:"name" mapstructure:"name" usage:"name of the TAPs; %d becomes the first number that is free"`
+		Queues int    `yaml:"queues" mapstructure:"queues" usage:"queues of each TAP"`
+	} `yaml:"tap" mapstructure:"tap"`
+
+	DNS struct {
+		Resolver string `yaml:"resolver" mapstructure:"resolver" usage:"auto points the host's resolver at the network's names, off does not"`
+		Forward  bool   `yaml:"forward" mapstructure:"forward" usage:"forward other names to the host's resolvers, instead of refusing them"`
+		Search   bool   `yaml:"search" mapstructure:"search" usage:"add the zone to the host's search list"`
+	} `yaml:"dns" mapstructure:"dns"`
+
+	Timers struct {
+		Probe  time.Duration `yaml:"probe" mapstructure:"probe" usage:"between probes of a path that carries data"`
+		Rekey  time.Duration `yaml:"rekey" mapstructure:"rekey" usage:"life of a session's keys, at most 2m"`
+		FDBAge time.Duration `yaml:"fdb_age" mapstructure:"fdb_age" usage:"how long an address that sends nothing is remembered"`
+	} `yaml:"timers" mapstructure:"timers"`
+
+	Log struct {
+		Level  string `yaml:"level" mapstructure:"level" usage:"debug, info, warn or error"`
+		Format string `yaml:"format" mapstructure:"format" usage:"text or json"`
+	} `yaml:"log" mapstructure:"log"`
+}
+
+// Defaults returns the configuration of a machine on which nothing was set.
+func Defaults() Config {
+	var c Config
+	c.StateDir = statedir.Default
+	c.TAP.Name, c.TAP.Queues = "loom%d", 1
+	c.DNS.Resolver, c.DNS.Forward = "auto", true
+	c.Timers.Probe, c.Timers.Rekey, c.Timers.FDBAge = 500*time.Millisecond, 2*time.Minute, 5*time.Minute
+	c.Log.Level, c.Log.Format = "info", "text"
+	return c
+}
+
+// Check says what is wrong with a configuration, each fault with the key it is about.
+func (c *Config) Check() error {
+	var errs []error
+	need := func(ok bool, key string, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf("%s: %s", key, fmt.Sprintf(format, args...)))
+		}
+	}
+	need(c.StateDir != "", "state_dir", "must name a directory")
+	for _, p := range c.Underlay.Interfaces {
+		_, err := path.Match(p, "x")
+		need(err == nil, "underlay.interfaces", "%q is not a pattern such as eth*", p)
+	}
+	need(validTAPName(c.TAP.Name), "tap.name", "%q is not an interface name of up to 13 characters, with at most one %%d", c.TAP.Name)
+	need(c.TAP.Queues >= 1 && c.TAP.Queues <= 16, "tap.queues", "%d is not between 1 and 16", c.TAP.Queues)
+	need(slices.Contains([]string{"auto", "off"}, c.DNS.Resolver), "dns.resolver", "%q is neither auto nor off", c.DNS.Resolver)
+	for _, t := range []struct {
+		key   string
+		value time.Duration
+	}{{"timers.probe", c.Timers.Probe}, {"timers.rekey", c.Timers.Rekey}, {"timers.fdb_age", c.Timers.FDBAge}} {
+		need(t.value >= 10*time.Millisecond, t.key, "%v is less than 10ms", t.value)
+	}
+	var level slog.Level
+	need(level.UnmarshalText([]byte(c.Log.Level)) == nil, "log.level", "%q is not debug, info, warn or error", c.Log.Level)
+	need(slices.Contains([]string{"text", "json"}, c.Log.Format), "log.format", "%q is neither text nor json", c.Log.Format)
+	return errors.Join(errs...)
+}
+
+func validTAPName(s string) bool {
+	return s != "" && len(s) <= 13 && strings.Count(s, "%") == strings.Count(s, "%d") && strings.Count(s, "%d") <= 1 &&
+		!strings.ContainsAny(s, "/ \t\n")
+}

@@ -1,0 +1,51 @@
+package node
+
+import (
+	"net/netip"
+
+	"github.com/etherloom/etherloom/bridge"
+)
+
+// hostChanged is called when links, addresses or routes of this machine have changed.
+func (d *Daemon) hostChanged() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.ctx.Err() != nil {
+		return
+	}
+	for _, s := range d.segments {
+		s.followLocked()
+		s.setAddressesLocked(s.addrs)
+	}
+	d.publishNamesLocked()
+	d.setUnderlayLocked()
+}
+
+// underlayChanged finds the underlay before anything else is known.
+func (d *Daemon) underlayChanged() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.setUnderlayLocked()
+}
+
+// setUnderlayLocked tells the transport which addresses of this machine it may use: never those of the overlay, or the
+// tunnel would run inside itself.
+func (d *Daemon) setUnderlayLocked() {
+	own := make(map[int]bool)
+	var avoid []netip.Prefix
+	for _, s := range d.segments {
+		if !s.tap.Away() {
+			own[s.tap.Index()] = true
+		}
+		for _, p := range s.addrs {
+			avoid = append(avoid, p.Masked())
+		}
+	}
+	addrs, err := bridge.Underlay(d.cfg.Underlay.Interfaces, own)
+	d.problemLocked("underlay", err)
+	if err != nil {
+		return
+	}
+	d.endpoint.SetAvoid(avoid)
+	d.endpoint.SetAddresses(addrs)
+}

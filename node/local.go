@@ -1,0 +1,158 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/etherloom/etherloom/identity"
+	"github.com/etherloom/etherloom/node/statedir"
+	"github.com/etherloom/etherloom/transport"
+	"golang.org/x/sys/unix"
+)
+
+// Local commands talk to the daemon through a unix socket in the state directory: HTTP, JSON. Who can reach the socket is
+// root or the daemon's own user, for the directory is 0700.
+
+// serveLocal answers local commands until ctx ends.
+func (d *Daemon) serveLocal(ctx context.Context) error {
+	path := d.dir.Socket()
+	// What is there is of a daemon that died: this one holds the directory's lock.
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("local socket: %w", err)
+	}
+	old := unix.Umask(0o177)
+	l, err := net.Listen("unix", path)
+	unix.Umask(old)
+	if err != nil {
+		return fmt.Errorf("local socket: %w", err)
+	}
+	server := &http.Server{
+		Handler: d.localHandler(), ReadHeaderTimeout: 5 * time.Second,
+		BaseContext: func(net.Listener) context.Context { return ctx },
+	}
+	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
+	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("local socket: %w", err)
+	}
+	return nil
+}
+
+func (d *Daemon) localHandler() http.Handler {
+	mux := http.NewServeMux()
+	list := func(path string, get func() any) {
+		mux.HandleFunc("GET /"+path, func(w http.ResponseWriter, _ *http.Request) { reply(w, get()) })
+	}
+	list("status", func() any { return d.Status() })
+	list("peers", func() any { return d.endpoint.Peers() })
+	list("ports", func() any { return d.Ports() })
+	list("fdb", func() any { return d.FDB() })
+	list("names", func() any { return d.Names() })
+	list("drops", func() any { return d.Drops() })
+	mux.HandleFunc("POST /ping", d.localPing)
+	return mux
+}
+
+func reply(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v)
+}
+
+// PingRequest asks for a sealed probe to a peer.
+type PingRequest struct {
+	Peer string        `json:"peer"` // name
+	Wait time.Duration `json:"wait_ns"`
+}
+
+func (d *Daemon) localPing(w http.ResponseWriter, r *http.Request) {
+	var req PingRequest
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 4096)).Decode(&req); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	id, ok := d.peerNamed(req.Peer)
+	if !ok {
+		http.Error(w, fmt.Sprintf("no peer is called %q: `etherloom peers` lists those that this node shares a grant with", req.Peer), http.StatusNotFound)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), min(max(req.Wait, 100*time.Millisecond), time.Minute))
+	defer cancel()
+	results, err := d.endpoint.Ping(ctx, id)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusGatewayTimeout)
+		return
+	}
+	reply(w, results)
+}
+
+func (d *Daemon) peerNamed(name string) (identity.ID, bool) {
+	for _, p := range d.endpoint.Peers() {
+		if p.Name == name {
+			return p.ID, true
+		}
+	}
+	return 0, false
+}
+
+// Local is a client of a daemon on this machine.
+type Local struct{ http *http.Client }
+
+// Dial returns a client of the daemon that uses the state directory.
+func Dial(dir *statedir.Dir) *Local {
+	dialer := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, "unix", dir.Socket())
+		if err != nil {
+			return nil, fmt.Errorf("no daemon answers at %s: is `etherloom run` running with this state directory?", dir.Socket())
+		}
+		return conn, nil
+	}
+	return &Local{&http.Client{Transport: &http.Transport{DialContext: dialer}}}
+}
+
+// Get asks for one of the lists: status, peers, ports, fdb, names, drops.
+func (l *Local) Get(ctx context.Context, what string, into any) error {
+	return l.do(ctx, http.MethodGet, what, nil, into)
+}
+
+// Ping sends a sealed probe to a peer by every path.
+func (l *Local) Ping(ctx context.Context, r PingRequest) (out []transport.PingResult, err error) {
+	err = l.do(ctx, http.MethodPost, "ping", r, &out)
+	return out, err
+}
+
+func (l *Local) do(ctx context.Context, method, what string, body, into any) error {
+	var in io.Reader
+	if body != nil {
+		data, err := json.Marshal(body)
+		if err != nil {
+			return err
+		}
+		in = bytes.NewReader(data)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://daemon/"+what, in)
+	if err != nil {
+		return err
+	}
+	resp, err := l.http.Do(req)
+	if err != nil {
+		var op *net.OpError
+		if inner := errors.Unwrap(err); inner != nil && !errors.As(err, &op) {
+			return inner
+		}
+		return err
+	}
+	defer resp.Body.Close() //nolint:errcheck // read to its end
+	if resp.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
+		return errors.New(string(bytes.TrimSpace(text)))
+	}
+	return json.NewDecoder(resp.Body).Decode(into)
+}

@@ -1,0 +1,225 @@
+package node
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/etherloom/etherloom/control/client"
+	"github.com/etherloom/etherloom/policy"
+	vswitch "github.com/etherloom/etherloom/switch"
+	"github.com/etherloom/etherloom/transport"
+)
+
+// Schema is the version of what local commands print with --json. Fields may be added to a version; none is taken away
+// or given another meaning.
+const Schema = 1
+
+// Status is what `etherloom status` tells.
+type Status struct {
+	Schema      int                        `json:"schema"`
+	Version     string                     `json:"version"`
+	Name        string                     `json:"name"`
+	ID          uint32                     `json:"id"`
+	Network     string                     `json:"network"`
+	Zone        string                     `json:"zone"`
+	Since       time.Time                  `json:"since"`
+	Certificate time.Time                  `json:"certificate_expires"`
+	Policy      PolicyStatus               `json:"policy"`
+	Segments    []string                   `json:"segments"`
+	Controllers []client.Status            `json:"controllers"`
+	Relays      []transport.RelayStatus    `json:"relays"`
+	Underlay    []transport.UnderlayStatus `json:"underlay"`
+	Resolver    ResolverStatus             `json:"resolver"`
+	Problems    []Problem                  `json:"problems"`
+}
+
+// PolicyStatus is the signed state that the node holds.
+type PolicyStatus struct {
+	Held    bool      `json:"held"`
+	Epoch   uint64    `json:"epoch"`
+	Version uint64    `json:"version"`
+	Issued  time.Time `json:"issued"`
+	Expires time.Time `json:"expires"` // past it nothing passes
+}
+
+// ResolverStatus is how this host resolves the network's names.
+type ResolverStatus struct {
+	Mode   string   `json:"mode"`
+	Listen []string `json:"listen"`
+	Note   string   `json:"note,omitempty"`
+}
+
+// Problem is something that an administrator should look at.
+type Problem struct {
+	About string `json:"about"`
+	Text  string `json:"text"`
+}
+
+// Status describes the daemon.
+func (d *Daemon) Status() Status {
+	d.mu.Lock()
+	s := Status{
+		Schema: Schema, Version: Version, Name: d.member.Name, ID: uint32(d.member.ID), Network: d.member.Network,
+		Zone: d.member.Zone, Since: d.began, Certificate: d.cert.Load().NotAfter, Segments: []string{}, Problems: []Problem{},
+	}
+	if held := d.held.Load(); held != nil {
+		h := held.Header
+		s.Policy = PolicyStatus{
+			Held: true, Epoch: h.GetEpoch(), Version: h.GetVersion(), Issued: h.GetIssued().AsTime(), Expires: held.Expires(),
+		}
+	}
+	for _, seg := range d.sortedSegmentsLocked() {
+		s.Segments = append(s.Segments, seg.name)
+	}
+	for _, about := range slices.Sorted(maps.Keys(d.problems)) {
+		s.Problems = append(s.Problems, Problem{about, d.problems[about]})
+	}
+	d.mu.Unlock()
+	s.Controllers, s.Relays, s.Underlay = d.client.Status(), d.endpoint.Relays(), d.endpoint.Underlay()
+	state := d.resolver.State()
+	s.Resolver = ResolverStatus{Mode: string(state.Mode), Note: state.Note, Listen: []string{}}
+	for _, a := range d.dns.Listening() {
+		s.Resolver.Listen = append(s.Resolver.Listen, a.String())
+	}
+	s.Problems = append(s.Problems, s.derived(time.Now())...)
+	return s
+}
+
+// derived finds the problems that follow from the rest.
+func (s *Status) derived(now time.Time) []Problem {
+	var out []Problem
+	heard := false
+	for _, c := range s.Controllers {
+		heard = heard || c.Connected
+	}
+	switch {
+	case !heard && s.Policy.Held:
+		out = append(out, Problem{"controllers", "no controller can be reached; traffic goes on by the state of " +
+			s.Policy.Issued.Format(time.RFC3339) + " until " + s.Policy.Expires.Format(time.RFC3339)})
+	case !heard:
+		out = append(out, Problem{"controllers", "no controller can be reached yet, so this node knows nobody; it keeps trying"})
+	}
+	if s.Policy.Held && !s.Policy.Expires.After(now) {
+		out = append(out, Problem{"policy", policy.PolicyExpired.String() + ": nothing passes"})
+	}
+	if s.Resolver.Note != "" {
+		out = append(out, Problem{"resolver", s.Resolver.Note})
+	}
+	return out
+}
+
+// Port is one line of `etherloom ports`.
+type Port struct {
+	Port      string            `json:"port"`
+	Kind      string            `json:"kind"` // local or link
+	Segment   string            `json:"segment"`
+	VNI       uint32            `json:"vni"`
+	Identity  uint32            `json:"identity"`
+	MAC       string            `json:"mac,omitempty"`
+	MTU       int               `json:"mtu,omitempty"`
+	Addresses []string          `json:"addresses,omitempty"`
+	Mode      string            `json:"address_mode,omitempty"`
+	Changed   []string          `json:"changed,omitempty"` // by somebody else
+	Stats     vswitch.PortStats `json:"stats"`
+}
+
+// Ports lists the ports of every segment.
+func (d *Daemon) Ports() []Port {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	out := []Port{}
+	for _, s := range d.sortedSegmentsLocked() {
+		for _, p := range s.sw.Ports() {
+			line := Port{
+				Port: p.Name, Kind: p.Kind.String(), Segment: s.name, VNI: uint32(s.vni), Identity: uint32(p.Identity), Stats: p.Stats(),
+			}
+			if p.Kind == vswitch.Local {
+				line.Port, line.MAC, line.MTU, line.Mode = s.tap.Name(), s.mac.String(), s.mtu, modeName(s.mode)
+				line.Changed = s.tap.Drift()
+				if addrs, err := s.tap.Addresses(); err == nil {
+					for _, a := range addrs {
+						line.Addresses = append(line.Addresses, a.String())
+					}
+				}
+			}
+			out = append(out, line)
+		}
+	}
+	return out
+}
+
+// FDBEntry is one line of `etherloom fdb`.
+type FDBEntry struct {
+	Segment string        `json:"segment"`
+	MAC     string        `json:"mac"`
+	Port    string        `json:"port"`
+	Static  bool          `json:"static"`
+	Idle    time.Duration `json:"idle_ns"`
+}
+
+// FDB lists what every segment has learned.
+func (d *Daemon) FDB() []FDBEntry {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	out := []FDBEntry{}
+	now := time.Now()
+	for _, s := range d.sortedSegmentsLocked() {
+		for _, e := range s.sw.FDB().Entries(now) {
+			out = append(out, FDBEntry{Segment: s.name, MAC: e.MAC.String(), Port: e.Port.Name, Static: e.Static, Idle: e.Idle})
+		}
+	}
+	return out
+}
+
+// Name is one line of `etherloom names`.
+type Name struct {
+	Name      string   `json:"name"`
+	Addresses []string `json:"addresses"`
+}
+
+// Names lists the names that this host may know.
+func (d *Daemon) Names() []Name {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	out := []Name{}
+	if d.contents == nil || d.contents.Settings == nil {
+		return out
+	}
+	names, _ := d.namesLocked()
+	for _, n := range slices.Sorted(maps.Keys(names)) {
+		line := Name{Name: n, Addresses: []string{}}
+		for _, a := range names[n] {
+			line.Addresses = append(line.Addresses, a.String())
+		}
+		out = append(out, line)
+	}
+	return out
+}
+
+// Drop is one line of `etherloom drops`.
+type Drop struct {
+	Where  string `json:"where"` // "segment NAME" or "transport"
+	Reason string `json:"reason"`
+	Text   string `json:"text"`
+	Count  uint64 `json:"count"`
+}
+
+// Drops lists why frames and datagrams went nowhere.
+func (d *Daemon) Drops() []Drop {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	out := []Drop{}
+	for _, s := range d.sortedSegmentsLocked() {
+		for _, c := range s.sw.Drops() {
+			out = append(out, Drop{"segment " + s.name, c.Drop.Code(), c.Drop.String(), c.Count})
+		}
+	}
+	counts := d.endpoint.Drops()
+	for _, key := range slices.Sorted(maps.Keys(counts)) {
+		if n := counts[key]; n > 0 {
+			out = append(out, Drop{"transport", key, transport.DropText(key), n})
+		}
+	}
+	return out
+}

@@ -1,0 +1,202 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/etherloom/etherloom/bridge"
+	"github.com/etherloom/etherloom/control/controlv1"
+	"github.com/etherloom/etherloom/ether"
+	"github.com/etherloom/etherloom/fdb"
+	"github.com/etherloom/etherloom/policy"
+	vswitch "github.com/etherloom/etherloom/switch"
+)
+
+// segment is a segment as this node has it: the switch, the TAP, and a link for each other member.
+type segment struct {
+	d       *Daemon
+	vni     policy.VNI
+	name    string
+	mac     ether.MAC
+	mtu     int
+	mode    controlv1.AddressMode
+	sw      *vswitch.Segment
+	tap     *bridge.TAP
+	local   *vswitch.Port
+	writers [maxLanes]*bridge.Writer // each belongs to the goroutine of its lane
+	links   atomic.Pointer[map[policy.Identity]*vswitch.Port]
+
+	// Guarded by Daemon.mu.
+	addrs  []netip.Prefix // that should be on the TAP
+	fit    []netip.Prefix // of them, those that collide with nothing
+	drift  []string
+	stop   func() // of the DHCP client
+	closed bool
+}
+
+// openSegmentLocked makes a segment's TAP and switch, and starts carrying frames.
+func (d *Daemon) openSegmentLocked(vni policy.VNI, seg *controlv1.Segment, st *controlv1.Station) (*segment, error) {
+	s := &segment{
+		d: d, vni: vni, name: seg.GetName(), mac: ether.MAC(st.GetMac()), mtu: int(seg.GetMtu()), mode: st.GetMode(),
+		sw: vswitch.NewSegment(vni, policy.Identity(d.member.ID), fdb.Limits{Age: d.cfg.Timers.FDBAge}),
+	}
+	s.links.Store(&map[policy.Identity]*vswitch.Port{})
+	tap, err := bridge.NewTAP(bridge.TAPConfig{Name: d.cfg.TAP.Name, MAC: s.mac, MTU: s.mtu, Queues: d.cfg.TAP.Queues})
+	if err != nil {
+		return nil, err
+	}
+	s.tap = tap
+	s.local = vswitch.NewPort(tap.Name(), vswitch.Local, policy.Identity(d.member.ID), s)
+	s.sw.AddPort(s.local)
+	for _, q := range tap.Queues() {
+		d.group.Go(func() error { return s.carry(q) })
+	}
+	d.group.Go(func() error { return s.age() })
+	if err := tap.Up(); err != nil {
+		s.close()
+		return nil, fmt.Errorf("set %s up: %w", tap.Name(), err)
+	}
+	d.log.Info("segment is here", "segment", s.name, "vni", uint32(vni), "port", tap.Name())
+	return s, nil
+}
+
+// Send gives a frame to the host. It is the way out of the local port.
+func (s *segment) Send(frame []byte, _ vswitch.Tag, n vswitch.Lane) {
+	w := s.writers[n]
+	if w == nil {
+		queues := s.tap.Queues()
+		w = queues[int(n)%len(queues)].NewWriter()
+		s.writers[n] = w
+	}
+	_ = w.Write(frame) // the host does not want it: its device is down
+}
+
+// carry takes frames from one queue of the TAP through the switch, until the TAP is closed.
+func (s *segment) carry(q *bridge.Queue) error {
+	n, ok := s.d.lanes.take()
+	if !ok {
+		return errors.New("too many goroutines carry frames: lower tap.queues")
+	}
+	defer s.d.lanes.release(n)
+	sender, err := s.d.endpoint.NewSender()
+	if err != nil {
+		return err
+	}
+	defer sender.Close()
+	s.d.lanes.state[n].sender = sender
+	buf := make([]byte, bridge.MaxFrame)
+	for {
+		frame, err := q.Read(buf)
+		if err != nil {
+			if errors.Is(err, os.ErrClosed) {
+				return nil
+			}
+			return fmt.Errorf("read TAP %s: %w", s.tap.Name(), err)
+		}
+		s.sw.Forward(s.local, frame, vswitch.Tag{}, n, time.Now())
+		sender.Flush()
+	}
+}
+
+// age collects dead FDB entries, until the daemon stops.
+func (s *segment) age() error {
+	t := time.NewTicker(max(s.d.cfg.Timers.FDBAge/10, time.Second))
+	defer t.Stop()
+	for {
+		select {
+		case <-s.d.ctx.Done():
+			return nil
+		case now := <-t.C:
+			s.d.mu.Lock()
+			closed := s.closed
+			s.d.mu.Unlock()
+			if closed {
+				return nil
+			}
+			s.sw.FDB().Age(now)
+		}
+	}
+}
+
+// setLinksLocked makes the segment's links be those to the members.
+func (s *segment) setLinksLocked(members []policy.Identity, names map[policy.Identity]string) {
+	next := make(map[policy.Identity]*vswitch.Port, len(members))
+	now := *s.links.Load()
+	for _, id := range members {
+		if id == policy.Identity(s.d.member.ID) {
+			continue
+		}
+		peer := s.d.endpoint.Peer(transportID(id))
+		if peer == nil {
+			continue
+		}
+		if old := now[id]; old != nil && old.Egress().(*link).peer == peer { //nolint:forcetypeassert // made below
+			next[id] = old
+			continue
+		}
+		next[id] = vswitch.NewPort(names[id], vswitch.Link, id, &link{vni: s.vni, peer: peer, lanes: &s.d.lanes})
+		s.sw.AddPort(next[id])
+	}
+	s.links.Store(&next)
+	for id, port := range now {
+		if next[id] != port {
+			s.sw.RemovePort(port)
+		}
+	}
+}
+
+// setAddressesLocked puts the addresses on the TAP that the node has on this segment, unless they collide with another
+// network of this machine.
+func (s *segment) setAddressesLocked(want []netip.Prefix) {
+	s.addrs = want
+	var fit []netip.Prefix
+	var errs []error
+	for _, p := range want {
+		clash, err := bridge.Overlap(p.Masked(), s.tap.Index())
+		if err == nil && clash != "" {
+			err = fmt.Errorf("address %s is not set, because its network collides with %s: "+
+				"give the segment another prefix, or this machine another address", p, clash)
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		fit = append(fit, p)
+	}
+	s.fit = fit
+	errs = append(errs, s.tap.SetAddresses(fit))
+	s.d.problemLocked("segment "+s.name, errors.Join(errs...))
+}
+
+// close takes the segment out of the host.
+func (s *segment) close() {
+	s.closed = true
+	if s.stop != nil {
+		s.stop()
+	}
+	s.tap.Close()
+	s.d.log.Info("segment is gone", "segment", s.name, "vni", uint32(s.vni), "port", s.local.Name)
+}
+
+// followLocked looks what others have done to the TAP.
+func (s *segment) followLocked() {
+	if changed, err := s.tap.Follow(); err != nil {
+		s.d.problemLocked("segment "+s.name, err)
+	} else if changed {
+		s.d.log.Info("TAP has been renamed or moved", "segment", s.name, "port", s.tap.Name())
+	}
+	drift := s.tap.Drift()
+	if !slices.Equal(drift, s.drift) {
+		for _, text := range drift {
+			if !slices.Contains(s.drift, text) {
+				s.d.log.Warn("somebody else has changed a TAP", "port", s.tap.Name(), "reason", text)
+			}
+		}
+		s.drift = drift
+	}
+}
