@@ -1,0 +1,152 @@
+package main
+
+import (
+	"encoding/base64"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	v1 "github.com/etherloom/etherloom/control/controlv1"
+	rpc "github.com/etherloom/etherloom/control/controlv1/controlv1connect"
+)
+
+func nodeCommand(a *admin) *cobra.Command {
+	status := func(use, short string, to v1.NodeStatus, message bool) *cobra.Command {
+		return nodeStatus(a, use, short, to, message)
+	}
+	return group("node", "The machines of the network",
+		nodeList(a), nodeShow(a),
+		status("approve NAME", "Let a machine in that waits for approval", v1.NodeStatus_NODE_STATUS_ACTIVE, false),
+		status("lock NAME", "Cut a machine off at once, until it is unlocked", v1.NodeStatus_NODE_STATUS_LOCKED, true),
+		status("unlock NAME", "Let a locked machine in again", v1.NodeStatus_NODE_STATUS_ACTIVE, false),
+		status("remove NAME", "Cut a machine off for ever; its name becomes free", v1.NodeStatus_NODE_STATUS_REMOVED, true),
+		nodeAddress(a))
+}
+
+func listNodes(cmd *cobra.Command, a *admin, name string) (*v1.ListNodesResponse, error) {
+	return call(cmd.Context(), a, rpc.AdminServiceClient.ListNodes, &v1.ListNodesRequest{Name: name})
+}
+
+func statusName(s v1.NodeStatus) string {
+	return strings.ToLower(strings.TrimPrefix(s.String(), "NODE_STATUS_"))
+}
+
+func nodeList(a *admin) *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: "List the machines", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			r, err := listNodes(cmd, a, "")
+			if err != nil {
+				return err
+			}
+			return a.show(cmd, r, func() error {
+				var rows [][]string
+				for _, n := range r.GetNodes() {
+					online := "-"
+					if n.GetOnline() {
+						online = "online"
+					}
+					rows = append(rows, []string{
+						n.GetName(), fmt.Sprint(n.GetId()), dash(n.GetSite()), statusName(n.GetStatus()), online,
+						strings.Join(n.GetRoles(), ","), dash(strings.Join(n.GetLabels(), ",")), until(n.GetCertificateExpires().AsTime()),
+					})
+				}
+				return table(cmd, "NAME ID SITE STATUS ONLINE ROLES LABELS CERTIFICATE", rows)
+			})
+		},
+	}
+}
+
+func nodeShow(a *admin) *cobra.Command {
+	return &cobra.Command{
+		Use: "show NAME", Short: "Everything about one machine", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r, err := listNodes(cmd, a, args[0])
+			if err != nil {
+				return err
+			}
+			if len(r.GetNodes()) == 0 {
+				return fmt.Errorf("no machine is called %q: `etherloom node list` shows those there are", args[0])
+			}
+			n := r.GetNodes()[0]
+			return a.show(cmd, n, func() error { return showNode(cmd, n) })
+		},
+	}
+}
+
+func showNode(cmd *cobra.Command, n *v1.Node) error {
+	rows := [][]string{
+		{"name", n.GetName()},
+		{"identity", fmt.Sprint(n.GetId())},
+		{"site", dash(n.GetSite())},
+		{"status", statusName(n.GetStatus())},
+		{"message", dash(n.GetMessage())},
+		{"online", fmt.Sprint(n.GetOnline())},
+		{"roles", strings.Join(n.GetRoles(), ", ")},
+		{"labels", dash(strings.Join(n.GetLabels(), ", "))},
+		{"enrolled", until(n.GetEnrolled().AsTime())},
+		{"certificate", fmt.Sprintf("serial %s, until %s", n.GetCertificateSerial(), until(n.GetCertificateExpires().AsTime()))},
+		{"X25519 key", base64.RawURLEncoding.EncodeToString(n.GetStaticKey())},
+		{"Ed25519 key", base64.RawURLEncoding.EncodeToString(n.GetSignKey())},
+		{"agent", dash(n.GetAgent())},
+	}
+	for _, s := range n.GetStations() {
+		mode := strings.ToLower(strings.TrimPrefix(s.GetMode().String(), "ADDRESS_MODE_"))
+		rows = append(rows, []string{fmt.Sprintf("segment %d", s.GetVni()), fmt.Sprintf("MAC %s, %s: %s", macText(s.GetMac()), mode, dash(strings.Join(s.GetAddresses(), " ")))})
+	}
+	return table(cmd, "WHAT VALUE", rows)
+}
+
+func macText(b []byte) string {
+	var parts []string
+	for _, x := range b {
+		parts = append(parts, fmt.Sprintf("%02x", x))
+	}
+	return strings.Join(parts, ":")
+}
+
+func nodeStatus(a *admin, use, short string, to v1.NodeStatus, withMessage bool) *cobra.Command {
+	var message string
+	cmd := &cobra.Command{
+		Use: use, Short: short, Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r, err := call(cmd.Context(), a, rpc.AdminServiceClient.SetNodeStatus, &v1.SetNodeStatusRequest{Name: args[0], Status: to, Message: message})
+			if err != nil {
+				return err
+			}
+			return a.show(cmd, r, func() error {
+				_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s is %s\n", args[0], statusName(r.GetNode().GetStatus()))
+				return err
+			})
+		},
+	}
+	if withMessage {
+		cmd.Flags().StringVar(&message, "message", "", "why; the machine is told")
+	}
+	return cmd
+}
+
+func nodeAddress(a *admin) *cobra.Command {
+	var segment, mode string
+	var addrs []string
+	cmd := &cobra.Command{
+		Use: "address NAME --segment SEGMENT --mode auto|static|dhcp|none [--address A/LEN]...", Short: "Say how a machine gets its addresses on a segment",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			m, ok := v1.AddressMode_value["ADDRESS_MODE_"+strings.ToUpper(mode)]
+			if !ok || m == 0 {
+				return fmt.Errorf("mode %q is not auto, static, dhcp or none", mode)
+			}
+			r, err := call(cmd.Context(), a, rpc.AdminServiceClient.SetNodeAddress, &v1.SetNodeAddressRequest{Name: args[0], Segment: segment, Mode: v1.AddressMode(m), Addresses: addrs})
+			if err != nil {
+				return err
+			}
+			return a.show(cmd, r, func() error { return showNode(cmd, r.GetNode()) })
+		},
+	}
+	cmd.Flags().StringVar(&segment, "segment", "lan", "the segment")
+	cmd.Flags().StringVar(&mode, "mode", "auto", "auto: the controller allocates; static: as given; dhcp: from a server on the segment; none: no IP")
+	cmd.Flags().StringArrayVar(&addrs, "address", nil, "ADDRESS/LENGTH, for static; may be given again")
+	return cmd
+}

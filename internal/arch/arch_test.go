@@ -1,0 +1,160 @@
+// Package arch holds the source against ARCHITECTURE.md: who imports whom, and who starts goroutines.
+package arch
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const (
+	root   = "../.."
+	module = "github.com/etherloom/etherloom/"
+)
+
+// deps lists the packages of ours that a package needs, itself left out.
+func deps(t *testing.T, pkg string) []string {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-deps", "./"+pkg)
+	cmd.Dir = root
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list %s: %v", pkg, err)
+	}
+	var list []string
+	for line := range strings.Lines(string(out)) {
+		if p, ours := strings.CutPrefix(strings.TrimSpace(line), module); ours && p != pkg {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// The two worlds share no package of ours; only node knows both.
+func TestImportRules(t *testing.T) {
+	for pkg, allowed := range map[string][]string{
+		// The frame world.
+		"ether": {}, "fdb": {"ether"}, "policy": {"ether"}, "switch": {"ether", "fdb", "policy"}, "bridge": {"ether"},
+		// The datagram world.
+		"identity": {}, "transport/relay": {}, "transport": {"identity", "transport/relay"},
+		// Names know neither.
+		"dnsd": {}, "dnsd/hostdns": {},
+		// Control knows who parties are, and nothing of frames or datagrams.
+		"control/state": {"control/controlv1", "identity"}, "control/audit": {"control/controlv1", "identity"},
+		"control/client": {"control/controlv1", "control/controlv1/controlv1connect", "control/credential", "identity"},
+	} {
+		for _, d := range deps(t, pkg) {
+			if !slices.Contains(allowed, d) {
+				t.Errorf("%s imports %s, which it must not know", pkg, d)
+			}
+		}
+	}
+	for _, d := range deps(t, "control/server") {
+		for _, forbidden := range []string{"transport", "ether", "fdb", "policy", "switch", "bridge", "node", "dnsd"} {
+			if d == forbidden || strings.HasPrefix(d, forbidden+"/") {
+				t.Errorf("the controller imports %s: it is never in the way of data", d)
+			}
+		}
+	}
+}
+
+// sources lists the Go files that are not tests and not generated.
+func sources(t *testing.T) []string {
+	t.Helper()
+	var files []string
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && (strings.HasPrefix(d.Name(), ".") && d.Name() != ".." || d.Name() == "bin" || d.Name() == "tools") {
+			return filepath.SkipDir
+		}
+		if strings.HasSuffix(path, ".go") && !strings.HasSuffix(path, "_test.go") && !strings.Contains(path, "controlv1") {
+			files = append(files, path)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+// starts counts, for each function, the go statements and the calls of a method Go, of an errgroup or a WaitGroup.
+func starts(t *testing.T) map[string]int {
+	t.Helper()
+	found := make(map[string]int)
+	for _, path := range sources(t) {
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rel, _ := filepath.Rel(root, path)
+		for _, decl := range file.Decls {
+			fn, ok := decl.(*ast.FuncDecl)
+			if !ok || fn.Body == nil {
+				continue
+			}
+			ast.Inspect(fn.Body, func(n ast.Node) bool {
+				switch n := n.(type) {
+				case *ast.GoStmt:
+					found[rel+" "+fn.Name.Name]++
+				case *ast.CallExpr:
+					if sel, ok := n.Fun.(*ast.SelectorExpr); ok && sel.Sel.Name == "Go" {
+						found[rel+" "+fn.Name.Name]++
+					}
+				}
+				return true
+			})
+		}
+	}
+	return found
+}
+
+// row is one line of the table: | `file.go` | `function` | 2 | what | until |
+var row = regexp.MustCompile("^\\| `([^`]+\\.go)` \\| `([^`]+)` \\| (\\d+) \\|")
+
+// Every goroutine of the program is in the table of ARCHITECTURE.md, and nothing else is.
+func TestGoroutineTable(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join(root, "ARCHITECTURE.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := make(map[string]string)
+	for line := range strings.Lines(string(data)) {
+		if m := row.FindStringSubmatch(line); m != nil {
+			table[m[1]+" "+m[2]] = m[3]
+		}
+	}
+	found := starts(t)
+	for where, n := range found {
+		if table[where] != fmt.Sprint(n) {
+			t.Errorf("%s starts %d goroutines; ARCHITECTURE.md says %q", where, n, table[where])
+		}
+	}
+	for where := range table {
+		if found[where] == 0 {
+			t.Errorf("ARCHITECTURE.md says that %s starts goroutines; it does not", where)
+		}
+	}
+}
+
+// ARCHITECTURE.md stays short enough to be read.
+func TestArchitectureIsShort(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join(root, "ARCHITECTURE.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(data), "\n"); n > 250 {
+		t.Errorf("ARCHITECTURE.md has %d lines, more than 250", n)
+	}
+}
