@@ -220,7 +220,7 @@ func (s *show) grant() error {
 // ping pings by name with the system's ping, or with the demo's own where there is none.
 func (s *show) ping(from, to int) error {
 	n, name := s.nodes[from], s.nodes[to].Name+".etherloom.internal"
-	out, err := n.Host.Run(s.ctx, "ping", "-4", "-c", "3", "-i", "0.2", "-W", "5", name)
+	out, err := n.Host.Run(s.ctx, "ping", "-c", "3", "-i", "0.2", "-W", "5", name)
 	if err != nil && !strings.Contains(out, "bytes of data") {
 		replies, err := n.Host.Ping(s.ctx, s.addrs[to], lab.Echo{Count: 3, Interval: 200 * time.Millisecond, Wait: 5 * time.Second})
 		if err != nil {
