@@ -7,8 +7,9 @@
 //	controller 2 <---------------------------->-+
 //
 // Each stream says hello with the version and hash of the state that the node holds; the controller answers with what is
-// missing. A delta that does not fit makes the stream say hello again, with nothing. Streams are tried again with a
-// jittered delay that grows to a few seconds, for ever.
+// missing. A delta that starts from another version makes the stream say hello again; one that does not lead to what was
+// signed makes it say hello with nothing, for the whole state. Streams are tried again with a jittered delay that grows to
+// a few seconds, for ever.
 package client
 
 import (
@@ -17,6 +18,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -32,7 +34,7 @@ type Config struct {
 	Certificate func() *tls.Certificate
 	// Hello fills in what the node holds; fresh asks for the whole state instead.
 	Hello func(h *controlv1.Hello, fresh bool)
-	// Apply takes a delta. An error makes the stream ask for the whole state.
+	// Apply takes a delta. state.ErrBase makes the stream say again what is held, another error ask for the whole state.
 	Apply func(*controlv1.Delta) error
 	// Signaled takes a sealed signal from a peer.
 	Signaled func(from identity.ID, sealed []byte)
@@ -160,18 +162,8 @@ func (c *Client) Status() []Status {
 	for _, s := range c.streams {
 		out = append(out, s.status())
 	}
-	slices.SortFunc(out, func(a, b Status) int { return compare(a.URL, b.URL) })
+	slices.SortFunc(out, func(a, b Status) int { return strings.Compare(a.URL, b.URL) })
 	return out
-}
-
-func compare(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 // ErrNoController means that no controller can be reached at the moment.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/etherloom/etherloom/control/controlv1"
 	"github.com/etherloom/etherloom/control/controlv1/controlv1connect"
+	"github.com/etherloom/etherloom/control/state"
 	"github.com/etherloom/etherloom/identity"
 )
 
@@ -34,6 +35,7 @@ type stream struct {
 	c      *Client
 	url    string
 	out    chan *controlv1.NodeMessage
+	calls  *http.Transport // for unary
 	unary  controlv1connect.NodeServiceClient
 	cancel context.CancelFunc // ends run; guarded by Client.mu
 
@@ -45,9 +47,10 @@ type stream struct {
 }
 
 func newStream(c *Client, url string) *stream {
+	calls := transportFor(c)
 	return &stream{
-		c: c, url: url, out: make(chan *controlv1.NodeMessage, 64), since: time.Now(), err: errors.New("connecting"),
-		unary: controlv1connect.NewNodeServiceClient(&http.Client{Transport: transportFor(c), Timeout: callTimeout}, url,
+		c: c, url: url, out: make(chan *controlv1.NodeMessage, 64), since: time.Now(), err: errors.New("connecting"), calls: calls,
+		unary: controlv1connect.NewNodeServiceClient(&http.Client{Transport: calls, Timeout: callTimeout}, url,
 			connect.WithReadMaxBytes(maxDelta)),
 	}
 }
@@ -80,7 +83,9 @@ func (s *stream) send(m *controlv1.NodeMessage) {
 	}
 }
 
+// restart lets the stream and the connection for calls be made anew, with the node's present certificate.
 func (s *stream) restart() {
+	s.calls.CloseIdleConnections()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stop != nil {
@@ -236,7 +241,7 @@ func (s *stream) take(m *controlv1.ControllerMessage) {
 	case *controlv1.ControllerMessage_Delta:
 		if err := s.c.cfg.Apply(kind.Delta); err != nil {
 			s.c.cfg.Log.Warn("state refused", "url", s.url, "err", err)
-			s.send(s.c.hello(true))
+			s.send(s.c.hello(!errors.Is(err, state.ErrBase)))
 		}
 	case *controlv1.ControllerMessage_Signal:
 		s.c.cfg.Signaled(identity.ID(kind.Signal.GetPeer()), kind.Signal.GetSealed())

@@ -50,7 +50,7 @@ func TestImportRules(t *testing.T) {
 		"dnsd": {}, "dnsd/hostdns": {},
 		// Control knows who parties are, and nothing of frames or datagrams.
 		"control/state": {"control/controlv1", "identity"}, "control/audit": {"control/controlv1", "identity"},
-		"control/client": {"control/controlv1", "control/controlv1/controlv1connect", "control/credential", "identity"},
+		"control/client": {"control/controlv1", "control/controlv1/controlv1connect", "control/credential", "control/state", "identity"},
 	} {
 		for _, d := range deps(t, pkg) {
 			if !slices.Contains(allowed, d) {
