@@ -9,6 +9,8 @@ LINT := go tool -modfile=tools/lint/go.mod
 PROTO := go tool -modfile=tools/proto/go.mod
 FUZZTIME ?= 60s
 PREFIX ?= /usr/local
+# A Debian version starts with a digit.
+DEBVERSION = $(if $(findstring .,$(VERSION)),$(VERSION:v%=%),0.0.0+$(VERSION))
 GOFILES := $(shell git ls-files '*.go' 2>/dev/null | grep -v -e '\.pb\.go$$' -e '\.connect\.go$$')
 
 .PHONY: help build test short e2e demo fuzz bench cover lint fmt check accept install deb clean generate toolchain
@@ -82,7 +84,7 @@ install: build ## Install the programs into PREFIX/bin and the systemd units
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system scripts/systemd/*.service
 
 deb: build ## Build Debian packages into bin/
-	VERSION=$(VERSION) go tool -modfile=tools/package/go.mod nfpm package -f scripts/nfpm.yaml -p deb -t $(BIN)/
+	VERSION=$(DEBVERSION) go tool -modfile=tools/package/go.mod nfpm package -f scripts/nfpm.yaml -p deb -t $(BIN)/
 
 clean: ## Remove what was built
 	rm -rf $(BIN) coverage.out

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -78,7 +79,7 @@ func auditList(a *admin) *cobra.Command {
 }
 
 func auditVerify(a *admin) *cobra.Command {
-	var file string
+	var file, seen string
 	cmd := &cobra.Command{
 		Use: "verify", Short: "Check that no entry was changed, removed or reordered", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -89,6 +90,9 @@ func auditVerify(a *admin) *cobra.Command {
 			if err := audit.Verify(list, head); err != nil {
 				return fmt.Errorf("the audit log is NOT whole: %w", err)
 			}
+			if seen != "" && !slices.ContainsFunc(list, func(e *v1.AuditEntry) bool { return hex.EncodeToString(e.GetHash()) == seen }) {
+				return fmt.Errorf("the audit log is NOT whole: it was cut or written anew, for it does not contain the head %s", seen)
+			}
 			if a.json {
 				return printJSON(cmd, map[string]any{"schema": 1, "whole": true, "entries": len(list), "head": hex.EncodeToString(head.Hash[:])})
 			}
@@ -96,7 +100,8 @@ func auditVerify(a *admin) *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&file, "file", "", "check what `audit list --json` printed, instead of asking the controller")
+	cmd.Flags().StringVar(&file, "file", "", "check this `FILE`, written by audit list --json, instead of asking the controller")
+	cmd.Flags().StringVar(&seen, "head", "", "a head that was printed earlier, in `HEX`, which the log must still contain")
 	return cmd
 }
 

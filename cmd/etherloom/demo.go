@@ -3,7 +3,9 @@ package main
 import (
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -18,7 +20,9 @@ func demoCommand() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("find this program: %w", err)
 			}
-			return demo.Run(cmd.Context(), filepath.Dir(self), cmd.OutOrStdout())
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGHUP) // the terminal may go
+			defer stop()
+			return demo.Run(ctx, filepath.Dir(self), cmd.OutOrStdout())
 		},
 	}
 }

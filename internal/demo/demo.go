@@ -245,24 +245,29 @@ func (s *show) names() error {
 	return nil
 }
 
-// transferSize is how much the TCP transfer carries.
-const transferSize = 16 << 20
+// transferSize is how much the TCP transfer carries, transferTime how long it may take.
+const (
+	transferSize = 16 << 20
+	transferTime = 20 * time.Second
+)
 
 func (s *show) transfer() error {
 	s.title("A TCP transfer from site a to site b, 1500-byte MTU on both ends")
-	l, err := s.nodes[1].Host.Listen(s.ctx, "tcp4", net.JoinHostPort(s.addrs[1], "7000"))
+	ctx, cancel := context.WithTimeout(s.ctx, transferTime)
+	defer cancel()
+	l, err := s.nodes[1].Host.Listen(ctx, "tcp4", net.JoinHostPort(s.addrs[1], "7000"))
 	if err != nil {
 		return err
 	}
-	defer l.Close() //nolint:errcheck // the demo's
+	defer closeWith(ctx, l)()
 	got := make(chan error, 1)
 	block := []byte(strings.Repeat(s.secrets.payload+" ", 100))
-	go func() { got <- receive(l, block) }()
-	conn, err := s.nodes[0].Host.Dial(s.ctx, "tcp4", net.JoinHostPort(s.addrs[1], "7000"))
+	go func() { got <- receive(ctx, l, block) }()
+	conn, err := s.nodes[0].Host.Dial(ctx, "tcp4", net.JoinHostPort(s.addrs[1], "7000"))
 	if err != nil {
 		return err
 	}
-	defer conn.Close() //nolint:errcheck // the demo's
+	defer closeWith(ctx, conn)()
 	began := time.Now()
 	for sent := 0; sent < transferSize; sent += len(block) {
 		if _, err := conn.Write(block); err != nil {
@@ -280,13 +285,22 @@ func (s *show) transfer() error {
 	return nil
 }
 
+// closeWith closes c when ctx ends, which wakes whoever waits for it, and at the latest when what it returns is called.
+func closeWith(ctx context.Context, c io.Closer) (closeNow func()) {
+	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
+	return func() {
+		stop()
+		_ = c.Close()
+	}
+}
+
 // receive reads a transfer and checks every byte.
-func receive(l net.Listener, block []byte) error {
+func receive(ctx context.Context, l net.Listener, block []byte) error {
 	conn, err := l.Accept()
 	if err != nil {
 		return err
 	}
-	defer conn.Close() //nolint:errcheck // only read
+	defer closeWith(ctx, conn)()
 	data, err := io.ReadAll(conn)
 	if err != nil {
 		return err

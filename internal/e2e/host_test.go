@@ -160,12 +160,17 @@ func TestRouterAdvertisementIsNotHeard(t *testing.T) {
 	r := newRig(t)
 	a, b, _ := r.pair()
 	before := r.sh(a.Host, "ip -6 route")
+	capture, err := a.Host.Capture("loom0")
+	r.ok(err)
 	mac, err := net.ParseMAC(strings.TrimSpace(r.sh(b.Host, "cat /sys/class/net/loom0/address")))
 	r.ok(err)
 	ra := routerAdvertisement(mac)
 	for range 5 {
 		r.inject(b.Host, "loom0", ra)
 		time.Sleep(100 * time.Millisecond)
+	}
+	if yes, err := capture.Contains(ra); err != nil || !yes {
+		t.Fatalf("the advertisements did not arrive, so that nothing is shown: %v, %v", yes, err)
 	}
 	if after := r.sh(a.Host, "ip -6 route"); after != before {
 		t.Errorf("routes after router advertisements:\n%s\nbefore:\n%s", after, before)
