@@ -72,14 +72,27 @@ func NewTAP(cfg TAPConfig) (*TAP, error) {
 	return t, nil
 }
 
-// explainTAP says what to do about the reasons why a TAP cannot be made.
-func explainTAP(name string, err error) error {
-	if _, e := os.Stat("/dev/net/tun"); errors.Is(e, os.ErrNotExist) {
-		return errors.New("/dev/net/tun does not exist: load the kernel module with `modprobe tun`, " +
+// CanMakeTAPs says what this process lacks to make TAPs, before it begins anything.
+func CanMakeTAPs() error {
+	if _, err := os.Stat("/dev/net/tun"); errors.Is(err, os.ErrNotExist) {
+		return errors.New("/dev/net/tun does not exist, so no TAP can be made: load the kernel module with `modprobe tun`, " +
 			"or pass the device into the container")
 	}
-	if os.Geteuid() != 0 && (errors.Is(err, os.ErrPermission) || errors.Is(err, unix.EPERM)) {
-		return fmt.Errorf("make TAP %s: not permitted: run as root, or with CAP_NET_ADMIN", name)
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return fmt.Errorf("read this process's capabilities: %w", err)
+	}
+	if data[0].Effective&(1<<unix.CAP_NET_ADMIN) == 0 {
+		return errors.New("not permitted to make network devices: run as root, or with CAP_NET_ADMIN")
+	}
+	return nil
+}
+
+// explainTAP says what to do about the reasons why a TAP cannot be made.
+func explainTAP(name string, err error) error {
+	if cannot := CanMakeTAPs(); cannot != nil {
+		return fmt.Errorf("make TAP %s: %w", name, cannot)
 	}
 	if _, e := netlink.LinkByName(name); e == nil {
 		return fmt.Errorf("make TAP %s: a network device of that name exists already; remove it or choose another name", name)

@@ -9,9 +9,9 @@ import (
 // controlShard is the shard of the control loop; Senders have those below it.
 const controlShard = 255
 
-// maxDatagram is the longest datagram that is sent, in bytes of UDP payload. It crosses every path whose MTU is 1450 or
+// MaxDatagram is the longest datagram that is sent, in bytes of UDP payload. It crosses every path whose MTU is 1450 or
 // more in one piece, relayed ones included.
-const maxDatagram = 1400
+const MaxDatagram = 1400
 
 // Sender is one goroutine's way out. It owns a shard: its keys' counters belong to it alone. A Sender is not safe for
 // concurrent use.
@@ -24,7 +24,7 @@ type Sender struct {
 	to   *Peer // the datagram in buf is for it; nil: there is none
 	on   keyed
 	buf  []byte
-	room [maxDatagram]byte
+	room [MaxDatagram]byte
 }
 
 // keyed caches the key that goes with a peer's way of sending.
@@ -87,13 +87,13 @@ func (e *Endpoint) stage(p *Peer, head, body []byte, now int64) {
 // send appends one record to the datagram for the peer.
 func (s *Sender) send(p *Peer, way *sending, kind byte, head, body []byte) {
 	n := recordLen + len(head) + len(body)
-	if s.to != p || s.on.way != way || len(s.buf)+n > maxDatagram-tagLen {
+	if s.to != p || s.on.way != way || len(s.buf)+n > MaxDatagram-tagLen {
 		s.Flush()
 		if !s.begin(p, way) {
 			return
 		}
 	}
-	if len(s.buf)+n > maxDatagram-tagLen {
+	if len(s.buf)+n > MaxDatagram-tagLen {
 		s.cut(head, body)
 		return
 	}
@@ -118,7 +118,7 @@ func (s *Sender) begin(p *Peer, way *sending) bool {
 
 // cut sends a message that is too large for one datagram in equal pieces.
 func (s *Sender) cut(head, body []byte) {
-	const most = maxDatagram - headerLen - recordLen - pieceLen - tagLen
+	const most = MaxDatagram - headerLen - recordLen - pieceLen - tagLen
 	total := len(head) + len(body)
 	if total > MaxMessage {
 		s.e.counts.unsent.Add(1)

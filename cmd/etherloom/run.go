@@ -1,15 +1,14 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
+	"github.com/etherloom/etherloom/bridge"
 	"github.com/etherloom/etherloom/internal/settings"
 	"github.com/etherloom/etherloom/node"
 	"github.com/etherloom/etherloom/node/statedir"
@@ -29,7 +28,7 @@ func runCommand() *cobra.Command {
 			if err := cfg.Check(); err != nil {
 				return fmt.Errorf("configuration: %w", err)
 			}
-			if err := canRun(); err != nil {
+			if err := bridge.CanMakeTAPs(); err != nil {
 				return err
 			}
 			dir, err := statedir.Open(cfg.StateDir)
@@ -51,23 +50,6 @@ func runCommand() *cobra.Command {
 	settings.Flags(cmd.Flags(), &cfg)
 	cmd.Flags().StringVar(&file, "config", os.Getenv("ETHERLOOM_CONFIG"), "configuration file, YAML")
 	return cmd
-}
-
-// canRun says what this process lacks to make TAPs, before it begins anything.
-func canRun() error {
-	if _, err := os.Stat("/dev/net/tun"); errors.Is(err, os.ErrNotExist) {
-		return errors.New("/dev/net/tun does not exist, so no TAP can be made: load the kernel module with `modprobe tun`, " +
-			"or pass the device into the container")
-	}
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	if err := unix.Capget(&header, &data[0]); err != nil {
-		return fmt.Errorf("read this process's capabilities: %w", err)
-	}
-	if data[0].Effective&(1<<unix.CAP_NET_ADMIN) == 0 {
-		return errors.New("not permitted to make network devices: run as root, or with CAP_NET_ADMIN")
-	}
-	return nil
 }
 
 func newLog(w io.Writer, level, format string) *slog.Logger {
