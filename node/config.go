@@ -83,7 +83,8 @@ func (c *Config) Check() error {
 	return errors.Join(errs...)
 }
 
+// validTAPName asks of a name what the kernel does (dev_valid_name in net/core/dev.c), before the first TAP is made.
 func validTAPName(s string) bool {
-	return s != "" && len(s) <= 13 && strings.Count(s, "%") == strings.Count(s, "%d") && strings.Count(s, "%d") <= 1 &&
-		!strings.ContainsAny(s, "/ \t\n")
+	return s != "" && s != "." && s != ".." && len(s) <= 13 && strings.Count(s, "%") == strings.Count(s, "%d") && strings.Count(s, "%d") <= 1 &&
+		!strings.ContainsAny(s, "/: \t\n\v\f\r")
 }

@@ -1,0 +1,76 @@
+package node
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestDefaultsAreGood(t *testing.T) {
+	c := Defaults()
+	if err := c.Check(); err != nil {
+		t.Errorf("%v", err)
+	}
+	if c.StateDir != "/var/lib/etherloom" || c.TAP.Name != "loom%d" || c.TAP.Queues != 1 || c.DNS.Resolver != "auto" || !c.DNS.Forward || c.DNS.Search {
+		t.Errorf("defaults are %+v", c)
+	}
+}
+
+// TestCheck: each fault is told with its key and what was found; what is at the edge of good is good.
+func TestCheck(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		edit func(*Config)
+		want string // "": good
+	}{
+		{"no directory", func(c *Config) { c.StateDir = "" }, "state_dir: "},
+		{"bad pattern", func(c *Config) { c.Underlay.Interfaces = []string{"eth*", "en[p"} }, `underlay.interfaces: "en[p"`},
+		{"good patterns", func(c *Config) { c.Underlay.Interfaces = []string{"eth*", "en[ps]*"} }, ""},
+		{"no TAP name", func(c *Config) { c.TAP.Name = "" }, `tap.name: ""`},
+		{"longest TAP name", func(c *Config) { c.TAP.Name = "abcdefghijk%d" }, ""},
+		{"TAP name too long", func(c *Config) { c.TAP.Name = "abcdefghijkl%d" }, "tap.name: "},
+		{"TAP name with a slash", func(c *Config) { c.TAP.Name = "a/b" }, "tap.name: "},
+		{"TAP name with a blank", func(c *Config) { c.TAP.Name = "a b" }, "tap.name: "},
+		{"TAP name with a tab", func(c *Config) { c.TAP.Name = "a\tb" }, "tap.name: "},
+		{"TAP name with a line", func(c *Config) { c.TAP.Name = "a\n" }, "tap.name: "},
+		{"TAP name with a colon", func(c *Config) { c.TAP.Name = "a:1" }, "tap.name: "},
+		{"TAP name that is a directory", func(c *Config) { c.TAP.Name = "." }, "tap.name: "},
+		{"TAP name above", func(c *Config) { c.TAP.Name = ".." }, "tap.name: "},
+		{"TAP name with another verb", func(c *Config) { c.TAP.Name = "loom%s" }, `tap.name: "loom%s"`},
+		{"TAP name with two numbers", func(c *Config) { c.TAP.Name = "l%d%d" }, "at most one %d"},
+		{"TAP name without a number", func(c *Config) { c.TAP.Name = "loom" }, ""},
+		{"no queue", func(c *Config) { c.TAP.Queues = 0 }, "tap.queues: 0"},
+		{"most queues", func(c *Config) { c.TAP.Queues = 16 }, ""},
+		{"too many queues", func(c *Config) { c.TAP.Queues = 17 }, "tap.queues: 17"},
+		{"resolver off", func(c *Config) { c.DNS.Resolver = "off" }, ""},
+		{"resolver", func(c *Config) { c.DNS.Resolver = "on" }, `dns.resolver: "on"`},
+		{"shortest timers", func(c *Config) {
+			c.Timers.Probe, c.Timers.Rekey, c.Timers.FDBAge = 10*time.Millisecond, 10*time.Millisecond, 10*time.Millisecond
+		}, ""},
+		{"probe", func(c *Config) { c.Timers.Probe = 9 * time.Millisecond }, "timers.probe: 9ms"},
+		{"rekey", func(c *Config) { c.Timers.Rekey = 0 }, "timers.rekey: 0s"},
+		{"fdb age", func(c *Config) { c.Timers.FDBAge = -time.Second }, "timers.fdb_age: -1s"},
+		{"level", func(c *Config) { c.Log.Level = "loud" }, `log.level: "loud"`},
+		{"format", func(c *Config) { c.Log.Format = "xml" }, `log.format: "xml"`},
+		{"json", func(c *Config) { c.Log.Level, c.Log.Format = "debug", "json" }, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cfg := Defaults()
+			c.edit(&cfg)
+			err := cfg.Check()
+			if c.want == "" {
+				if err != nil {
+					t.Errorf("refused: %v", err)
+				}
+				return
+			}
+			wantError(t, err, c.want)
+			if err != nil && strings.Contains(err.Error(), "\n") {
+				t.Errorf("more than one fault: %v", err)
+			}
+		})
+	}
+	// All faults are told at once.
+	var none Config
+	wantError(t, none.Check(), "state_dir", "tap.name", "tap.queues", "dns.resolver", "timers.probe", "timers.rekey", "timers.fdb_age", "log.level", "log.format")
+}
