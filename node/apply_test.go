@@ -47,7 +47,7 @@ func TestNewRefuses(t *testing.T) {
 			must(s.t, s.dir.SaveCertificate(other.issue(identity.KindNode, selfID, s.keys, time.Hour, time.Now())))
 		}},
 		{"another node's state", "state", func(s *site) {
-			held, err := (&state.Reader{Verifier: s.verifier(), Node: 8}).Apply(nil, s.delta(told{version: 1, node: 8, resources: []*controlv1.Resource{settings()}}), time.Now())
+			held, err := (&state.Reader{Verifier: s.verifier(), Node: 8}).Apply(nil, s.delta(told{version: 1, node: 8, resources: []*controlv1.Resource{netSettings()}}), time.Now())
 			must(s.t, err)
 			data, err := held.Marshal()
 			must(s.t, err)
@@ -105,7 +105,7 @@ func TestNew(t *testing.T) {
 	if d.raiseNonce {
 		t.Error("a node that holds nothing has nothing to outdo")
 	}
-	must(t, d.take(s.delta(told{version: 1, resources: []*controlv1.Resource{settings(), self()}})))
+	must(t, d.take(s.delta(told{version: 1, resources: []*controlv1.Resource{netSettings(), self()}})))
 	must(t, d.saver.write(s.dir))
 	if d = s.daemon(); !d.raiseNonce || d.held.Load() == nil || d.contents.Self.GetName() != "self" {
 		t.Errorf("with a state and no memory: %v, %v", d.raiseNonce, d.contents)
@@ -139,7 +139,7 @@ func TestRandomPort(t *testing.T) {
 func TestTake(t *testing.T) {
 	s := newSite(t)
 	d := s.daemon()
-	base := []*controlv1.Resource{settings(), self()}
+	base := []*controlv1.Resource{netSettings(), self()}
 	must(t, d.take(s.delta(told{version: 5, resources: append(base, s.peer(8, "b"))})))
 	if d.contents.Peers[8].GetName() != "b" || d.endpoint.Peer(8) == nil || d.applied != 1 {
 		t.Errorf("holds %v, applied %d times", d.contents, d.applied)
@@ -186,7 +186,7 @@ func TestSettings(t *testing.T) {
 	}
 	locked, unlocked, free, ended := leaf(8, now), leaf(9, now.Add(-30*time.Minute)), leaf(10, now), leaf(11, now.Add(-2*time.Hour))
 	must(t, d.take(s.delta(told{version: 1, resources: []*controlv1.Resource{
-		settings(), self(), revocation(8, time.Time{}), revocation(9, now.Add(-10*time.Minute)),
+		netSettings(), self(), revocation(8, time.Time{}), revocation(9, now.Add(-10*time.Minute)),
 	}})))
 	v := d.verifier.Load()
 	for _, c := range []struct {
@@ -210,7 +210,7 @@ func TestSettings(t *testing.T) {
 	// The settling time is ten seconds, and less where certificates live shorter than forty.
 	for life, want := range map[time.Duration]time.Duration{time.Hour: settleMost, 20 * time.Second: 5 * time.Second} {
 		must(t, d.take(s.delta(told{version: d.held.Load().Header.GetVersion() + 1, resources: []*controlv1.Resource{
-			settings(func(s *controlv1.Settings) { s.CertificateLifetime.Seconds = int64(life.Seconds()) }), self(),
+			netSettings(func(s *controlv1.Settings) { s.CertificateLifetime.Seconds = int64(life.Seconds()) }), self(),
 		}})))
 		if got := time.Duration(d.settle.Load()); got != want {
 			t.Errorf("settling time is %v for a life of %v, want %v", got, life, want)
@@ -227,7 +227,7 @@ func TestSettings(t *testing.T) {
 		t.Errorf("the client is told of %v", st)
 	}
 	must(t, d.take(s.delta(told{version: d.held.Load().Header.GetVersion() + 1, resources: []*controlv1.Resource{
-		settings(func(s *controlv1.Settings) { s.Controllers = nil }), self(),
+		netSettings(func(s *controlv1.Settings) { s.Controllers = nil }), self(),
 	}})))
 	if len(d.member.Controllers) != 1 {
 		t.Error("a state without controllers makes the node forget them")
@@ -238,7 +238,7 @@ func TestSettings(t *testing.T) {
 func TestHello(t *testing.T) {
 	s := newSite(t)
 	d := s.daemon()
-	must(t, d.take(s.delta(told{version: 5, resources: []*controlv1.Resource{settings(), self()}})))
+	must(t, d.take(s.delta(told{version: 5, resources: []*controlv1.Resource{netSettings(), self()}})))
 	for fresh, want := range map[bool]uint64{false: 5, true: 0} {
 		h := new(controlv1.Hello)
 		d.hello(h, fresh)
@@ -266,7 +266,7 @@ func TestViews(t *testing.T) {
 	void := now.Add(time.Hour).Truncate(time.Microsecond)
 	// This node is a member of no segment, so that no TAP is made.
 	must(t, d.take(s.delta(told{version: 1, expires: void, resources: []*controlv1.Resource{
-		settings(), self(), segment(1, "one"), segment(2, "two"), s.peer(8, "b", station(1, 8, auto, "10.64.0.8/24")),
+		netSettings(), self(), segment(1, "one"), segment(2, "two"), s.peer(8, "b", station(1, 8, auto, "10.64.0.8/24")),
 		s.peer(9, "c", station(1, 9, dhcp), station(2, 9, none)), grant(1, 1, time.Time{}, 8), grant(2, 1, now.Add(time.Minute), 9), grant(3, 2, time.Time{}, 9),
 		grant(4, 99, time.Time{}, 8),
 	}})))
@@ -300,16 +300,31 @@ func TestViews(t *testing.T) {
 	}
 }
 
-// TestExpiryIsApplied: nobody need say that a grant has ended.
+// TestExpiryIsApplied: nobody need say that a grant, or the state, has ended.
 func TestExpiryIsApplied(t *testing.T) {
-	s := newSite(t)
-	d := s.daemon()
-	must(t, d.take(s.delta(told{version: 1, expires: time.Now().Add(100 * time.Millisecond), resources: []*controlv1.Resource{settings(), self()}})))
-	eventually(t, "the state is applied when it ends", func() bool {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		return d.applied == 2
-	})
+	for name, until := range map[string]func(time.Time) told{
+		"state": func(soon time.Time) told {
+			return told{version: 1, expires: soon, resources: []*controlv1.Resource{netSettings(), self()}}
+		},
+		"grant": func(soon time.Time) told {
+			segment := &controlv1.Segment{Vni: 1, Name: "one", Mtu: 1400}
+			grant := &controlv1.Grant{Id: 1, Vni: 1, Sources: []uint32{8}, Expires: timestamppb.New(soon)}
+			return told{version: 1, resources: []*controlv1.Resource{
+				netSettings(), self(), {Kind: &controlv1.Resource_Segment{Segment: segment}}, {Kind: &controlv1.Resource_Grant{Grant: grant}},
+			}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			d := s.daemon()
+			must(t, d.take(s.delta(until(time.Now().Add(500*time.Millisecond)))))
+			eventually(t, "it is applied again", func() bool {
+				d.mu.Lock()
+				defer d.mu.Unlock()
+				return d.applied == 2
+			})
+		})
+	}
 }
 
 // TestTranslations: what the signed state says, in the words of each world.

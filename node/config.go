@@ -3,12 +3,12 @@ package node
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"path"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/etherloom/etherloom/internal/settings"
 	"github.com/etherloom/etherloom/node/statedir"
 )
 
@@ -38,10 +38,7 @@ type Config struct {
 		FDBAge time.Duration `yaml:"fdb_age" mapstructure:"fdb_age" usage:"how long an address that sends nothing is remembered"`
 	} `yaml:"timers" mapstructure:"timers"`
 
-	Log struct {
-		Level  string `yaml:"level" mapstructure:"level" usage:"debug, info, warn or error"`
-		Format string `yaml:"format" mapstructure:"format" usage:"text or json"`
-	} `yaml:"log" mapstructure:"log"`
+	Log settings.Log `yaml:"log" mapstructure:"log"`
 }
 
 // Defaults returns the configuration of a machine on which nothing was set.
@@ -51,7 +48,7 @@ func Defaults() Config {
 	c.TAP.Name, c.TAP.Queues = "loom%d", 1
 	c.DNS.Resolver, c.DNS.Forward = "auto", true
 	c.Timers.Probe, c.Timers.Rekey, c.Timers.FDBAge = 500*time.Millisecond, 2*time.Minute, 5*time.Minute
-	c.Log.Level, c.Log.Format = "info", "text"
+	c.Log = settings.DefaultLog()
 	return c
 }
 
@@ -77,10 +74,7 @@ func (c *Config) Check() error {
 	}{{"timers.probe", c.Timers.Probe}, {"timers.rekey", c.Timers.Rekey}, {"timers.fdb_age", c.Timers.FDBAge}} {
 		need(t.value >= 10*time.Millisecond, t.key, "%v is less than 10ms", t.value)
 	}
-	var level slog.Level
-	need(level.UnmarshalText([]byte(c.Log.Level)) == nil, "log.level", "%q is not debug, info, warn or error", c.Log.Level)
-	need(slices.Contains([]string{"text", "json"}, c.Log.Format), "log.format", "%q is neither text nor json", c.Log.Format)
-	return errors.Join(errs...)
+	return errors.Join(append(errs, c.Log.Check())...)
 }
 
 // validTAPName asks of a name what the kernel does (dev_valid_name in net/core/dev.c), before the first TAP is made.

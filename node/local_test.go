@@ -40,7 +40,7 @@ func TestLocal(t *testing.T) {
 	if status.Schema != Schema || status.Name != "self" || status.ID != selfID || status.Policy.Held || len(status.Problems) != 1 {
 		t.Errorf("status is %+v", status)
 	}
-	must(t, d.take(s.delta(told{version: 5, resources: []*controlv1.Resource{settings(), self(), s.peer(8, "b")}})))
+	must(t, d.take(s.delta(told{version: 5, resources: []*controlv1.Resource{netSettings(), self(), s.peer(8, "b")}})))
 	must(t, local.Get(t.Context(), "status", &status))
 	if !status.Policy.Held || status.Policy.Version != 5 || status.Zone != "etherloom.internal" {
 		t.Errorf("status is %+v", status)

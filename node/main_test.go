@@ -175,7 +175,7 @@ func (s *site) delta(what told) *controlv1.Delta {
 	return d
 }
 
-func settings(edit ...func(*controlv1.Settings)) *controlv1.Resource {
+func netSettings(edit ...func(*controlv1.Settings)) *controlv1.Resource {
 	s := &controlv1.Settings{
 		Zone: "etherloom.internal", CertificateLifetime: durationpb.New(time.Hour), Grace: durationpb.New(72 * time.Hour),
 		LinkIdle: durationpb.New(time.Minute), Controllers: []string{"https://192.0.2.1:443"},

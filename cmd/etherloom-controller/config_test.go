@@ -200,19 +200,23 @@ func TestRelayMark(t *testing.T) {
 	}
 }
 
-func TestLog(t *testing.T) {
+func TestCheck(t *testing.T) {
 	for _, c := range []struct {
-		level, format string
-		want          string
+		set  func(*config)
+		want string
 	}{
-		{"info", "text", "level=INFO msg=one\n"}, {"debug", "json", `"msg":"two"`}, {"error", "text", ""},
+		{func(*config) {}, ""},
+		{func(c *config) { c.UDP = "192.0.2.1:3478" }, ""},
+		{func(c *config) { c.UDP = "relay.example.com:3478" }, `"relay.example.com" is not an IP address`},
+		{func(c *config) { c.UDP = "3478" }, "[ADDRESS]:PORT"},
+		{func(c *config) { c.UDP, c.Relay = "3478", false }, ""},
+		{func(c *config) { c.Log.Level = "loud" }, `log.level: "loud"`},
+		{func(c *config) { c.Log.Format = "xml" }, `log.format: "xml"`},
 	} {
-		var b bytes.Buffer
-		log := newLog(&b, c.level, c.format)
-		log.Info("one")
-		log.Debug("two")
-		if got := b.String(); !strings.Contains(got, c.want) || c.want == "" && got != "" || strings.Contains(got, "two") != (c.level == "debug") {
-			t.Errorf("%s, %s: %s", c.level, c.format, got)
+		cfg := defaults()
+		c.set(&cfg)
+		if err := cfg.check(); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v; want %q", err, c.want)
 		}
 	}
 }

@@ -4,8 +4,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
-	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -30,16 +28,4 @@ func root() *cobra.Command {
 	cmd.Version, cmd.SilenceUsage, cmd.SilenceErrors = node.Version, true, true
 	cmd.AddCommand(relayCommand())
 	return cmd
-}
-
-func newLog(w io.Writer, level, format string) *slog.Logger {
-	var l slog.Level
-	if err := l.UnmarshalText([]byte(level)); err != nil {
-		l = slog.LevelInfo
-	}
-	opts := &slog.HandlerOptions{Level: l}
-	if format == "json" {
-		return slog.New(slog.NewJSONHandler(w, opts))
-	}
-	return slog.New(slog.NewTextHandler(w, opts))
 }

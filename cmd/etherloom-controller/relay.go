@@ -21,6 +21,7 @@ import (
 	"github.com/etherloom/etherloom/control/credential"
 	"github.com/etherloom/etherloom/control/server"
 	"github.com/etherloom/etherloom/internal/atomicfile"
+	"github.com/etherloom/etherloom/internal/settings"
 	"github.com/etherloom/etherloom/internal/sidecar"
 	"github.com/etherloom/etherloom/transport/relay"
 )
@@ -29,7 +30,8 @@ import (
 const besideName = "beside-controller"
 
 func relayCommand() *cobra.Command {
-	var file, host, level, format string
+	var file, host string
+	log := settings.DefaultLog()
 	cmd := &cobra.Command{
 		Use:   "relay --config FILE",
 		Short: "Run a relay: it passes sealed datagrams on between nodes that cannot reach each other",
@@ -37,16 +39,19 @@ func relayCommand() *cobra.Command {
 			"FILE is the relay's credential, which `etherloom relay add` prints. A controller runs one relay beside itself.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := log.Check(); err != nil {
+				return err
+			}
 			if file == "" {
 				return errors.New("no credential: `etherloom relay add NAME --host ADDRESS` prints one; save it and name it with --config")
 			}
-			return runRelay(cmd.Context(), file, host, newLog(cmd.ErrOrStderr(), level, format))
+			return runRelay(cmd.Context(), file, host, log.New(cmd.ErrOrStderr()))
 		},
 	}
 	cmd.Flags().StringVar(&file, "config", "", "the relay's credential")
 	cmd.Flags().StringVar(&host, "host", "", "address to listen on; default: every one of this machine")
-	cmd.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
-	cmd.Flags().StringVar(&format, "log-format", "text", "text or json")
+	cmd.Flags().StringVar(&log.Level, "log-level", log.Level, "debug, info, warn or error")
+	cmd.Flags().StringVar(&log.Format, "log-format", log.Format, "text or json")
 	return cmd
 }
 
@@ -143,7 +148,10 @@ func splitUDP(s string) (host string, port uint16, err error) {
 	host, text, err := net.SplitHostPort(s)
 	n, err2 := strconv.ParseUint(text, 10, 16)
 	if err != nil || err2 != nil || n == 0 || n == 65535 {
-		return "", 0, fmt.Errorf("udp: %q is not [HOST]:PORT with a port from 1 to 65534", s)
+		return "", 0, fmt.Errorf("udp: %q is not [ADDRESS]:PORT with a port from 1 to 65534", s)
+	}
+	if _, err := netip.ParseAddr(host); host != "" && err != nil {
+		return "", 0, fmt.Errorf("udp: %q is not an IP address of this machine", host)
 	}
 	return host, uint16(n), nil
 }

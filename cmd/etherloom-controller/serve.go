@@ -42,16 +42,13 @@ type config struct {
 		Key         string   `yaml:"key" mapstructure:"key" usage:"file, PEM: its key"`
 	} `yaml:"etcd" mapstructure:"etcd"`
 
-	Log struct {
-		Level  string `yaml:"level" mapstructure:"level" usage:"debug, info, warn or error"`
-		Format string `yaml:"format" mapstructure:"format" usage:"text or json"`
-	} `yaml:"log" mapstructure:"log"`
+	Log settings.Log `yaml:"log" mapstructure:"log"`
 }
 
 func defaults() config {
 	var c config
 	c.DataDir, c.Listen, c.UDP, c.Relay = "/var/lib/etherloom-controller", ":443", ":3478", true
-	c.Log.Level, c.Log.Format = "info", "text"
+	c.Log = settings.DefaultLog()
 	return c
 }
 
@@ -69,12 +66,25 @@ func serveCommand() *cobra.Command {
 			if err := settings.Load(cmd.Flags(), file, &cfg); err != nil {
 				return err
 			}
-			return serve(cmd.Context(), &cfg, newLog(cmd.ErrOrStderr(), cfg.Log.Level, cfg.Log.Format))
+			if err := cfg.check(); err != nil {
+				return fmt.Errorf("configuration: %w", err)
+			}
+			return serve(cmd.Context(), &cfg, cfg.Log.New(cmd.ErrOrStderr()))
 		},
 	}
 	settings.Flags(cmd.Flags(), &cfg)
 	cmd.Flags().StringVar(&file, "config", os.Getenv("ETHERLOOM_CONFIG"), "configuration file, YAML")
 	return cmd
+}
+
+// check says what is wrong, each fault with the key it is about. What the controller itself looks at is left to it.
+func (cfg *config) check() error {
+	var errs []error
+	if cfg.Relay {
+		_, _, err := splitUDP(cfg.UDP)
+		errs = append(errs, err)
+	}
+	return errors.Join(append(errs, cfg.Log.Check())...)
 }
 
 func serve(ctx context.Context, cfg *config, log *slog.Logger) error {

@@ -2,8 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
-	"log/slog"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -40,7 +38,7 @@ func runCommand() *cobra.Command {
 				return err
 			}
 			defer release()
-			d, err := node.New(cfg, dir, newLog(cmd.ErrOrStderr(), cfg.Log.Level, cfg.Log.Format))
+			d, err := node.New(cfg, dir, cfg.Log.New(cmd.ErrOrStderr()))
 			if err != nil {
 				return err
 			}
@@ -50,16 +48,4 @@ func runCommand() *cobra.Command {
 	settings.Flags(cmd.Flags(), &cfg)
 	cmd.Flags().StringVar(&file, "config", os.Getenv("ETHERLOOM_CONFIG"), "configuration file, YAML")
 	return cmd
-}
-
-func newLog(w io.Writer, level, format string) *slog.Logger {
-	var l slog.Level
-	if err := l.UnmarshalText([]byte(level)); err != nil {
-		l = slog.LevelInfo
-	}
-	opts := &slog.HandlerOptions{Level: l}
-	if format == "json" {
-		return slog.New(slog.NewJSONHandler(w, opts))
-	}
-	return slog.New(slog.NewTextHandler(w, opts))
 }

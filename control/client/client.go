@@ -117,7 +117,7 @@ func (c *Client) Resync() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, s := range c.streams {
-		s.send(c.hello(true))
+		s.say(c.hello(true))
 	}
 }
 

@@ -33,12 +33,16 @@ func Enrol(ctx context.Context, token identity.Token, name string, keys identity
 			return e, nil
 		}
 		errs = append(errs, fmt.Errorf("%s: %w", url, explain(err)))
-		if decided(err) {
-			break // another controller of the network would say the same
+		if final(err) {
+			break
 		}
 	}
 	return nil, errors.Join(errs...)
 }
+
+// final reports whether another controller of the network would say the same. One that does not know a token may only
+// not have heard of it yet.
+func final(err error) bool { return decided(err) && connect.CodeOf(err) != connect.CodeNotFound }
 
 // decided reports whether a controller itself has said no.
 func decided(err error) bool {

@@ -110,8 +110,12 @@ func TestDecided(t *testing.T) {
 		connect.CodeNotFound: true, connect.CodeAlreadyExists: true, connect.CodePermissionDenied: true, connect.CodeInvalidArgument: true,
 		connect.CodeFailedPrecondition: true, connect.CodeUnauthenticated: true,
 	} {
-		if got := decided(connect.NewError(code, errors.New("x"))); got != want {
+		err := connect.NewError(code, errors.New("x"))
+		if got := decided(err); got != want {
 			t.Errorf("%v: %v", code, got)
+		}
+		if got := final(err); got != (want && code != connect.CodeNotFound) {
+			t.Errorf("%v ends an enrolment: %v", code, got)
 		}
 	}
 	if decided(errors.New("x")) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"sync"
@@ -69,17 +70,26 @@ func http2Transport(config *tls.Config) *http.Transport {
 	}
 }
 
-// send hands a message to the stream, if it is up and not full.
-func (s *stream) send(m *controlv1.NodeMessage) {
+// send hands a message to the stream, if it is up and not full, and says whether it did. Signals are repeated anyway.
+func (s *stream) send(m *controlv1.NodeMessage) bool {
 	s.mu.Lock()
 	up := s.up
 	s.mu.Unlock()
 	if !up {
-		return
+		return false
 	}
 	select {
 	case s.out <- m:
-	default: // signals are repeated
+		return true
+	default:
+		return false
+	}
+}
+
+// say sends a hello in the midst of a session; where there is no room for it, a new session begins with one.
+func (s *stream) say(hello *controlv1.NodeMessage) {
+	if !s.send(hello) {
+		s.restart()
 	}
 }
 
@@ -213,7 +223,10 @@ func (s *stream) write(ctx context.Context, rpc *connect.BidiStreamForClientSimp
 			_ = rpc.CloseRequest()
 			return
 		case m := <-s.out:
-			if err := rpc.Send(m); err != nil {
+			switch err := rpc.Send(m); {
+			case errors.Is(err, io.EOF): // the controller has ended the stream; Receive learns why
+				<-ctx.Done()
+			case err != nil:
 				cancel(err)
 			}
 		}
@@ -241,7 +254,7 @@ func (s *stream) take(m *controlv1.ControllerMessage) {
 	case *controlv1.ControllerMessage_Delta:
 		if err := s.c.cfg.Apply(kind.Delta); err != nil {
 			s.c.cfg.Log.Warn("state refused", "url", s.url, "err", err)
-			s.send(s.c.hello(!errors.Is(err, state.ErrBase)))
+			s.say(s.c.hello(!errors.Is(err, state.ErrBase)))
 		}
 	case *controlv1.ControllerMessage_Signal:
 		s.c.cfg.Signaled(identity.ID(kind.Signal.GetPeer()), kind.Signal.GetSealed())

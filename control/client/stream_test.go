@@ -373,8 +373,9 @@ func TestRunWaits(t *testing.T) {
 	<-began
 	cancel()
 	select {
-	case <-done:
-		t.Error("Run returned in the middle of a hello")
+	case err := <-done:
+		t.Errorf("Run returned in the middle of a hello: %v", err)
+		done <- nil
 	case <-time.After(100 * time.Millisecond):
 	}
 	close(release)
