@@ -79,12 +79,13 @@ accept: check ## Run every bar with its full counts and durations
 	ETHERLOOM_E2E=1 ETHERLOOM_E2E_RACE=1 go test -count=1 -timeout 30m ./internal/e2e
 	$(MAKE) fuzz bench
 
-install: build ## Install the programs into PREFIX/bin and the systemd units
+install: build ## Install the programs and systemd units under PREFIX (/usr/local), below DESTDIR
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(BIN)/etherloom $(BIN)/etherloom-controller
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system scripts/systemd/*.service
+	sed -i 's,ExecStart=/usr/bin/,ExecStart=$(PREFIX)/bin/,' $(DESTDIR)$(PREFIX)/lib/systemd/system/etherloom*.service
 
-deb: build ## Build Debian packages into bin/
-	VERSION=$(DEBVERSION) go tool -modfile=tools/package/go.mod nfpm package -f scripts/nfpm.yaml -p deb -t $(BIN)/
+deb: build ## Build the Debian package into bin/
+	GOARCH=$$(go env GOARCH) VERSION=$(DEBVERSION) go tool -modfile=tools/package/go.mod nfpm package -f scripts/nfpm.yaml -p deb -t $(BIN)/
 
 clean: ## Remove what was built
 	rm -rf $(BIN) coverage.out

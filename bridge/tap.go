@@ -95,7 +95,7 @@ func explainTAP(name string, err error) error {
 		return fmt.Errorf("make TAP %s: %w", name, cannot)
 	}
 	if _, e := netlink.LinkByName(name); e == nil {
-		return fmt.Errorf("make TAP %s: a network device of that name exists already; remove it or choose another name", name)
+		return fmt.Errorf("make TAP %s: a network device of that name exists already; remove it, or choose another name, such as loom%%d for the first number that is free", name)
 	}
 	return fmt.Errorf("make TAP %s: %w", name, err)
 }

@@ -35,18 +35,16 @@ func Join(ctx context.Context, path string, token identity.Token, name string) (
 	if err != nil {
 		return nil, err
 	}
+	if err := notJoined(dir, path); err != nil { // a daemon may run and hold the lock
+		return nil, err
+	}
 	release, err := dir.Lock()
 	if err != nil {
 		return nil, err
 	}
 	defer release()
-	if dir.Joined() {
-		m, err := dir.Membership()
-		if err != nil {
-			return nil, err
-		}
-		return nil, fmt.Errorf("this machine has joined network %s as %s already (%s): to join another, move that directory away "+
-			"or use another with --state-dir", m.Network, m.Name, path)
+	if err := notJoined(dir, path); err != nil {
+		return nil, err
 	}
 	keys, err := joinKeys(dir)
 	if err != nil {
@@ -75,6 +73,18 @@ func Join(ctx context.Context, path string, token identity.Token, name string) (
 		return nil, err
 	}
 	return &Joined{m, e.Pending}, nil
+}
+
+func notJoined(dir *statedir.Dir, path string) error {
+	if !dir.Joined() {
+		return nil
+	}
+	m, err := dir.Membership()
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("this machine has joined network %s as %s already (%s): to join another, or again, stop the daemon and "+
+		"move that directory away, or use another with --state-dir", m.Network, m.Name, path)
 }
 
 // joinKeys returns the keys of an attempt before, if there was one, or fresh ones. They are on disk before they are

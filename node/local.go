@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/etherloom/etherloom/identity"
@@ -78,7 +79,7 @@ func (d *Daemon) localPing(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	id, ok := d.peerNamed(req.Peer)
+	id, ok := d.peerNamed(strings.TrimSuffix(strings.TrimSuffix(req.Peer, "."), "."+d.member.Zone))
 	if !ok {
 		http.Error(w, fmt.Sprintf("no peer is called %q: `etherloom peers` lists those that this node shares a grant with", req.Peer), http.StatusNotFound)
 		return
@@ -109,6 +110,9 @@ type Local struct{ http *http.Client }
 func Dial(dir *statedir.Dir) *Local {
 	dialer := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		conn, err := new(net.Dialer).DialContext(ctx, "unix", dir.Socket())
+		if errors.Is(err, fs.ErrPermission) {
+			return nil, fmt.Errorf("not permitted to ask the daemon at %s: run this as root", dir.Socket())
+		}
 		if err != nil {
 			return nil, fmt.Errorf("no daemon answers at %s: is `etherloom run` running with this state directory?", dir.Socket())
 		}

@@ -3,6 +3,7 @@ package node
 import (
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/etherloom/etherloom/control/client"
@@ -71,6 +72,9 @@ func (d *Daemon) Status() Status {
 	}
 	for _, seg := range d.sortedSegmentsLocked() {
 		s.Segments = append(s.Segments, seg.name)
+		for _, text := range seg.tap.Drift() {
+			s.Problems = append(s.Problems, Problem{"port " + seg.tap.Name(), text})
+		}
 	}
 	for _, about := range slices.Sorted(maps.Keys(d.problems)) {
 		s.Problems = append(s.Problems, Problem{about, d.problems[about]})
@@ -88,25 +92,56 @@ func (d *Daemon) Status() Status {
 
 // derived finds the problems that follow from the rest.
 func (s *Status) derived(now time.Time) []Problem {
-	var out []Problem
-	heard := false
-	for _, c := range s.Controllers {
-		heard = heard || c.Connected
-	}
-	switch {
-	case !heard && s.Policy.Held:
-		out = append(out, Problem{"controllers", "no controller can be reached; traffic goes on by the state of " +
-			s.Policy.Issued.Format(time.RFC3339) + " until " + s.Policy.Expires.Format(time.RFC3339)})
-	case !heard:
-		out = append(out, Problem{"controllers", "no controller can be reached yet, so this node knows nobody; it keeps trying"})
-	}
+	heard, out := s.contact()
 	if s.Policy.Held && !s.Policy.Expires.After(now) {
 		out = append(out, Problem{"policy", policy.PolicyExpired.String() + ": nothing passes"})
+	}
+	if heard && s.Policy.Held && len(s.Segments) == 0 {
+		out = append(out, Problem{"grants", "no grant lets this node use a segment: an administrator adds one with `etherloom grant add`, " +
+			"by this node's name or one of its labels"})
+	}
+	if len(s.Underlay) == 0 {
+		out = append(out, Problem{"underlay", "no address of this machine can be used to reach peers: look at its interfaces, " +
+			"and at underlay.interfaces if that is set"})
+	}
+	if down := downRelays(s.Relays); len(down) > 0 && len(down) == len(s.Relays) {
+		out = append(out, Problem{"relays", "no relay can be reached, so only direct paths work: " + strings.Join(down, "; ")})
 	}
 	if s.Resolver.Note != "" {
 		out = append(out, Problem{"resolver", s.Resolver.Note})
 	}
 	return out
+}
+
+// contact says whether a controller is heard, and what follows if none is.
+func (s *Status) contact() (heard bool, out []Problem) {
+	refused := ""
+	for _, c := range s.Controllers {
+		heard = heard || c.Connected
+		if c.Refused {
+			refused = c.Error
+		}
+	}
+	switch {
+	case heard:
+	case refused != "":
+		out = append(out, Problem{"membership", refused + "; peers have closed their links to this node"})
+	case s.Policy.Held:
+		out = append(out, Problem{"controllers", "no controller can be reached; traffic goes on by the state of " +
+			s.Policy.Issued.Format(time.RFC3339) + " until " + s.Policy.Expires.Format(time.RFC3339)})
+	default:
+		out = append(out, Problem{"controllers", "no controller can be reached yet, so this node knows nobody; it keeps trying"})
+	}
+	return heard, out
+}
+
+func downRelays(list []transport.RelayStatus) (down []string) {
+	for _, r := range list {
+		if !r.Up {
+			down = append(down, r.Name+": "+r.Why)
+		}
+	}
+	return down
 }
 
 // Port is one line of `etherloom ports`.

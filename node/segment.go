@@ -93,13 +93,23 @@ func (s *segment) carry(q *bridge.Queue) error {
 	for {
 		frame, err := q.Read(buf)
 		if err != nil {
-			if errors.Is(err, os.ErrClosed) {
-				return nil
+			if !errors.Is(err, os.ErrClosed) {
+				s.lost(err)
 			}
-			return fmt.Errorf("read TAP %s: %w", s.tap.Name(), err)
+			return nil
 		}
 		s.sw.Forward(s.local, frame, vswitch.Tag{}, n, time.Now())
 		sender.Flush()
+	}
+}
+
+// lost says that the TAP is there no more. It is not made again: somebody did not want it.
+func (s *segment) lost(err error) {
+	s.d.mu.Lock()
+	defer s.d.mu.Unlock()
+	if !s.closed {
+		s.d.problemLocked("port "+s.tap.Name(), fmt.Errorf("somebody else has removed the TAP of segment %s, which is cut off "+
+			"until the daemon is started again: %w", s.name, err))
 	}
 }
 
@@ -180,7 +190,7 @@ func (s *segment) close() {
 		s.stop()
 	}
 	s.tap.Close()
-	s.d.log.Info("segment is gone", "segment", s.name, "vni", uint32(s.vni), "port", s.local.Name)
+	s.d.log.Info("segment is gone", "segment", s.name, "vni", uint32(s.vni), "port", s.tap.Name())
 }
 
 // followLocked looks what others have done to the TAP.

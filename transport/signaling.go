@@ -102,8 +102,11 @@ func (e *Endpoint) takeSignalLocked(p *Peer, sealed []byte, now time.Time) {
 		return
 	}
 	s, err := p.pair.openSignal(sealed)
-	if err == nil && s.sequence <= p.heardSig {
-		err = errOldSignal // usually the same one by another way
+	if err == nil && s.sequence == p.heardSig {
+		return // the same one, by another way
+	}
+	if err == nil && s.sequence < p.heardSig {
+		err = errOldSignal
 	}
 	if err != nil {
 		e.counts.signalsRefused.Add(1)
@@ -113,6 +116,10 @@ func (e *Endpoint) takeSignalLocked(p *Peer, sealed []byte, now time.Time) {
 	p.ice.mapping = s.mapping
 	p.ice.remote = s.candidates
 	e.dirty = true
+	e.actOnLocked(p, s, now)
+}
+
+func (e *Endpoint) actOnLocked(p *Peer, s signal, now time.Time) {
 	switch {
 	case s.kind == signalOffer && !p.pair.initiates():
 		e.takeOfferLocked(p, s, now)

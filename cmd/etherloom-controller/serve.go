@@ -23,7 +23,7 @@ import (
 type config struct {
 	DataDir   string   `yaml:"data_dir" mapstructure:"data_dir" usage:"directory of the store, the keys and admin.json"`
 	Listen    string   `yaml:"listen" mapstructure:"listen" usage:"HTTPS address"`
-	Advertise []string `yaml:"advertise" mapstructure:"advertise" usage:"https://HOST:PORT by which nodes reach this controller; default: this host's address"`
+	Advertise []string `yaml:"advertise" mapstructure:"advertise" usage:"https://HOST:PORT by which nodes reach this controller; default: the address by which this host reaches others"`
 	UDP       string   `yaml:"udp" mapstructure:"udp" usage:"UDP address of the relay beside the controller; the port after it answers STUN, too"`
 	Relay     bool     `yaml:"relay" mapstructure:"relay" usage:"run a relay beside the controller"`
 	RelayHost []string `yaml:"relay_host" mapstructure:"relay_host" usage:"addresses or names by which nodes reach the relay; default: those of --advertise"`
@@ -55,6 +55,7 @@ func defaults() config {
 func serveCommand() *cobra.Command {
 	cfg := defaults()
 	var file string
+	var show bool
 	cmd := &cobra.Command{
 		Use:   "etherloom-controller",
 		Short: "Run a controller: it enrols machines, and tells nodes what concerns them",
@@ -66,6 +67,9 @@ func serveCommand() *cobra.Command {
 			if err := settings.Load(cmd.Flags(), file, &cfg); err != nil {
 				return err
 			}
+			if show {
+				return settings.Print(cmd.OutOrStdout(), &cfg)
+			}
 			if err := cfg.check(); err != nil {
 				return fmt.Errorf("configuration: %w", err)
 			}
@@ -74,6 +78,7 @@ func serveCommand() *cobra.Command {
 	}
 	settings.Flags(cmd.Flags(), &cfg)
 	cmd.Flags().StringVar(&file, "config", os.Getenv("ETHERLOOM_CONFIG"), "configuration file, YAML")
+	cmd.Flags().BoolVar(&show, "print-config", false, "print the settings, as a file that --config takes, and exit")
 	return cmd
 }
 

@@ -90,6 +90,9 @@ func auditVerify(a *admin) *cobra.Command {
 			if err := audit.Verify(list, head); err != nil {
 				return fmt.Errorf("the audit log is NOT whole: %w", err)
 			}
+			if hash, err := hex.DecodeString(seen); err != nil || seen != "" && len(hash) != len(head.Hash) {
+				return fmt.Errorf("--head %q is not a head: want the %d hexadecimal digits that audit verify prints", seen, 2*len(head.Hash))
+			}
 			if seen != "" && !slices.ContainsFunc(list, func(e *v1.AuditEntry) bool { return hex.EncodeToString(e.GetHash()) == seen }) {
 				return fmt.Errorf("the audit log is NOT whole: it was cut or written anew, for it does not contain the head %s", seen)
 			}

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/base64"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -33,12 +34,16 @@ func statusName(s v1.NodeStatus) string {
 }
 
 func nodeList(a *admin) *cobra.Command {
-	return &cobra.Command{
+	var all bool
+	cmd := &cobra.Command{
 		Use: "list", Short: "List the machines", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := listNodes(cmd, a, "")
 			if err != nil {
 				return err
+			}
+			if !all {
+				r.Nodes = slices.DeleteFunc(r.GetNodes(), func(n *v1.Node) bool { return n.GetStatus() == v1.NodeStatus_NODE_STATUS_REMOVED })
 			}
 			return a.show(cmd, r, func() error {
 				var rows [][]string
@@ -56,6 +61,8 @@ func nodeList(a *admin) *cobra.Command {
 			})
 		},
 	}
+	cmd.Flags().BoolVar(&all, "all", false, "removed machines, too")
+	return cmd
 }
 
 func nodeShow(a *admin) *cobra.Command {
@@ -70,6 +77,11 @@ func nodeShow(a *admin) *cobra.Command {
 				return fmt.Errorf("no machine is called %q: `etherloom node list` shows those there are", args[0])
 			}
 			n := r.GetNodes()[0]
+			for _, other := range r.GetNodes() { // a name may be another machine's after one was removed
+				if other.GetStatus() != v1.NodeStatus_NODE_STATUS_REMOVED {
+					n = other
+				}
+			}
 			return a.show(cmd, n, func() error { return showNode(cmd, n) })
 		},
 	}

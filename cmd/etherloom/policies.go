@@ -66,7 +66,10 @@ func segmentRemove(a *admin) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.show(cmd, r, func() error { return nil })
+			return a.show(cmd, r, func() error {
+				_, err := fmt.Fprintf(cmd.OutOrStdout(), "segment %s is gone\n", args[0])
+				return err
+			})
 		},
 	}
 }
@@ -160,7 +163,10 @@ func grantRemove(a *admin) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.show(cmd, r, func() error { return nil })
+			return a.show(cmd, r, func() error {
+				_, err := fmt.Fprintf(cmd.OutOrStdout(), "grant %s is gone; what it let pass has stopped\n", args[0])
+				return err
+			})
 		},
 	}
 }

@@ -62,6 +62,9 @@ func preflightTargets(cmd *cobra.Command, args []string, file string) ([]preflig
 	if len(args) == 1 && strings.Contains(args[0], "://") {
 		return []preflight.Config{{URL: args[0]}}, nil
 	}
+	if len(args) == 1 && strings.Contains(args[0], ".") && !strings.HasPrefix(args[0], "loom1.") {
+		return nil, fmt.Errorf("%q is neither a token nor a URL: did you mean https://%s?", args[0], args[0])
+	}
 	text, err := tokenText(cmd.InOrStdin(), args, file)
 	if err != nil {
 		return nil, err

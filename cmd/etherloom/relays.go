@@ -74,7 +74,10 @@ func relayRemove(a *admin) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.show(cmd, r, func() error { return nil })
+			return a.show(cmd, r, func() error {
+				_, err := fmt.Fprintf(cmd.OutOrStdout(), "relay %s is taken away from all machines\n", args[0])
+				return err
+			})
 		},
 	}
 }

@@ -15,6 +15,7 @@ import (
 func runCommand() *cobra.Command {
 	cfg := node.Defaults()
 	var file string
+	var show bool
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Run the daemon in the foreground, logging to standard error",
@@ -22,6 +23,9 @@ func runCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := settings.Load(cmd.Flags(), file, &cfg); err != nil {
 				return err
+			}
+			if show {
+				return settings.Print(cmd.OutOrStdout(), &cfg)
 			}
 			if err := cfg.Check(); err != nil {
 				return fmt.Errorf("configuration: %w", err)
@@ -47,5 +51,6 @@ func runCommand() *cobra.Command {
 	}
 	settings.Flags(cmd.Flags(), &cfg)
 	cmd.Flags().StringVar(&file, "config", os.Getenv("ETHERLOOM_CONFIG"), "configuration file, YAML")
+	cmd.Flags().BoolVar(&show, "print-config", false, "print the settings, as a file that --config takes, and exit")
 	return cmd
 }

@@ -30,8 +30,11 @@ func tokenCreate(a *admin) *cobra.Command {
 				return err
 			}
 			return a.show(cmd, r, func() error {
-				_, err := fmt.Fprintln(cmd.OutOrStdout(), r.GetToken())
-				return err
+				if _, err := fmt.Fprintln(cmd.OutOrStdout(), r.GetToken()); err != nil {
+					return err
+				}
+				fmt.Fprintf(cmd.ErrOrStderr(), "its ID, for `token revoke`, is %s\n", r.GetDescription().GetId())
+				return nil
 			})
 		},
 	}
@@ -41,7 +44,7 @@ func tokenCreate(a *admin) *cobra.Command {
 	f.StringArrayVar(&labels, "label", nil, "KEY=VALUE, by which grants select it; may be given again")
 	f.Uint32Var(&uses, "uses", 1, "how many machines may join with it")
 	f.DurationVar(&ttl, "ttl", 3*time.Hour, "how long it is good")
-	f.BoolVar(&approve, "approve", false, "machines that join with it wait for `node approve`")
+	f.BoolVar(&approve, "approve", false, "machines that join with it wait until an administrator approves them")
 	return cmd
 }
 
@@ -84,7 +87,10 @@ func tokenRevoke(a *admin) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.show(cmd, r, func() error { return nil })
+			return a.show(cmd, r, func() error {
+				_, err := fmt.Fprintf(cmd.OutOrStdout(), "token %s is useless now\n", args[0])
+				return err
+			})
 		},
 	}
 }

@@ -151,7 +151,8 @@ type Status struct {
 	URL       string    `json:"url"`
 	Connected bool      `json:"connected"`
 	Since     time.Time `json:"since"`
-	Error     string    `json:"error,omitempty"` // why there is no stream
+	Error     string    `json:"error,omitempty"`   // why there is no stream
+	Refused   bool      `json:"refused,omitempty"` // an administrator does not want the node
 }
 
 // Status describes every controller, by address.

@@ -20,6 +20,8 @@ import (
 	"github.com/etherloom/etherloom/control/server"
 	"github.com/etherloom/etherloom/control/state"
 	"github.com/etherloom/etherloom/identity"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 func must(t testing.TB, err error) {
@@ -68,14 +70,15 @@ func (l *logs) count(text string) int {
 
 // desk is a controller that runs, and its administrator.
 type desk struct {
-	t     testing.TB
-	dir   string
-	edit  []func(*server.Options)
-	ctl   *server.Controller
-	url   string
-	cred  *credential.Admin
-	admin *Admin
-	stop  func()
+	t      testing.TB
+	dir    string
+	edit   []func(*server.Options)
+	ctl    *server.Controller
+	url    string
+	cred   *credential.Admin
+	grants int
+	admin  *Admin
+	stop   func()
 }
 
 func newDesk(t testing.TB, edit ...func(*server.Options)) *desk {
@@ -146,10 +149,13 @@ func (d *desk) token(edit ...func(*controlv1.CreateTokenRequest)) (token identit
 	return token
 }
 
+// grant adds a grant that is like no other: it has an end of its own.
 func (d *desk) grant(from string) {
 	d.t.Helper()
+	d.grants++
+	until := time.Now().Add(time.Duration(d.grants) * time.Hour)
 	d.do(func(ctx context.Context, a controlv1connect.AdminServiceClient) error {
-		_, err := a.AddGrant(ctx, &controlv1.AddGrantRequest{From: from, To: "segment:lan"})
+		_, err := a.AddGrant(ctx, &controlv1.AddGrantRequest{From: from, To: "segment:lan", Expires: timestamppb.New(until)})
 		return err
 	})
 }

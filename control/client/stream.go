@@ -108,7 +108,7 @@ func (s *stream) status() Status {
 	defer s.mu.Unlock()
 	st := Status{URL: s.url, Connected: s.up, Since: s.since}
 	if s.err != nil {
-		st.Error = s.err.Error()
+		st.Error, st.Refused = s.err.Error(), asRefusal(s.err) != nil
 	}
 	return st
 }
@@ -270,7 +270,7 @@ type Refused struct {
 func (r *Refused) Error() string {
 	text := "an administrator has locked this node"
 	if r.Status == controlv1.NodeStatus_NODE_STATUS_REMOVED {
-		text = "an administrator has removed this node from the network"
+		text = "an administrator has removed this node from the network (to join again, stop the daemon and move its state directory away)"
 	}
 	if r.Message != "" {
 		text += ": " + r.Message
@@ -279,6 +279,10 @@ func (r *Refused) Error() string {
 }
 
 func asRefusal(err error) *Refused {
+	var r *Refused
+	if errors.As(err, &r) {
+		return r
+	}
 	var ce *connect.Error
 	if !errors.As(err, &ce) {
 		return nil

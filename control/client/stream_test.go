@@ -200,7 +200,7 @@ func TestRefused(t *testing.T) {
 		text    string
 	}{
 		{controlv1.NodeStatus_NODE_STATUS_LOCKED, "lost laptop", "an administrator has locked this node: lost laptop"},
-		{controlv1.NodeStatus_NODE_STATUS_REMOVED, "", "an administrator has removed this node from the network"},
+		{controlv1.NodeStatus_NODE_STATUS_REMOVED, "", "an administrator has removed this node from the network (to join again, stop the daemon and move its state directory away)"},
 	} {
 		eventually(t, "the stream is up", a.c.Connected)
 		d.setStatus("a", c.status, c.message)

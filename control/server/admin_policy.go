@@ -118,6 +118,11 @@ func (s *adminService) AddGrant(ctx context.Context, r *controlv1.AddGrantReques
 		if err != nil {
 			return refuse(connect.CodeInvalidArgument, "%w", err)
 		}
+		for _, same := range inOrder(tx.Model.Grants) {
+			if same.Node == node && same.Label == label && same.VNI == vni && same.Expires.Equal(expires) {
+				return refuse(connect.CodeAlreadyExists, "grant %d says this already", same.ID)
+			}
+		}
 		g = &model.Grant{
 			ID: tx.NextGrant(), From: r.GetFrom(), To: r.GetTo(), Node: node, Label: label, VNI: vni, Created: tx.Now(), Expires: expires,
 		}

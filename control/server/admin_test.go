@@ -44,6 +44,8 @@ func TestSegments(t *testing.T) {
 	}
 	d.join("a", d.token())
 	id := d.grant("node:a", "segment:dmz")
+	_, err = d.admin.AddGrant(t.Context(), &controlv1.AddGrantRequest{From: "node:a", To: "segment:dmz"})
+	wantError(t, err, connect.CodeAlreadyExists, "grant 1 says this already")
 	remove := func(name string) error {
 		_, err := d.admin.RemoveSegment(t.Context(), &controlv1.RemoveSegmentRequest{Name: name})
 		return err

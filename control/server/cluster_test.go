@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -104,10 +105,11 @@ func TestBusyControllers(t *testing.T) {
 	second := beside(t, first)
 	admin := controlv1connect.NewAdminServiceClient(second.client(first.cred.Certificate, first.cred.Key), second.url())
 	var g errgroup.Group
-	for _, api := range []controlv1connect.AdminServiceClient{first.admin, admin, first.admin, admin} {
+	for i, api := range []controlv1connect.AdminServiceClient{first.admin, admin, first.admin, admin} {
 		g.Go(func() error {
-			for range 10 {
-				if _, err := api.AddGrant(t.Context(), &controlv1.AddGrantRequest{From: "label:a=b", To: "segment:lan"}); err != nil {
+			for j := range 10 {
+				from := fmt.Sprintf("label:a=%d-%d", i, j)
+				if _, err := api.AddGrant(t.Context(), &controlv1.AddGrantRequest{From: from, To: "segment:lan"}); err != nil {
 					return err
 				}
 			}

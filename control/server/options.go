@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -178,8 +179,8 @@ func override[T comparable](p *T, value T) {
 }
 
 // guessURL names the host by the address from which it would reach the world. No packet is sent.
-func guessURL(listening net.Addr) string {
-	host := "127.0.0.1"
+func guessURL(listening net.Addr) (string, error) {
+	host := ""
 	_, port, err := net.SplitHostPort(listening.String())
 	if err != nil {
 		port = "443"
@@ -192,6 +193,10 @@ func guessURL(listening net.Addr) string {
 		}
 		_ = conn.Close() // nothing was sent
 	}
+	if host == "" {
+		return "", errors.New("this host has no default route, so it cannot be guessed by which address nodes reach it: " +
+			"say --advertise https://HOST:PORT")
+	}
 	u := url.URL{Scheme: "https", Host: net.JoinHostPort(host, port)}
-	return u.String()
+	return u.String(), nil
 }

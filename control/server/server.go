@@ -90,7 +90,11 @@ func (c *Controller) open(ctx context.Context) (err error) {
 		return err
 	}
 	if len(c.opts.Advertise) == 0 {
-		c.opts.Advertise = []string{guessURL(c.listener.Addr())}
+		guess, err := guessURL(c.listener.Addr())
+		if err != nil {
+			return err
+		}
+		c.opts.Advertise = []string{guess}
 	}
 	c.store, err = store.Open(ctx, store.Config{
 		Network: c.opts.Network, Dir: filepath.Join(c.opts.DataDir, "etcd"), Endpoints: c.opts.EtcdEndpoints,

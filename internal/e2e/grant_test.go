@@ -125,7 +125,8 @@ func TestLock(t *testing.T) {
 	}
 	r.await("b says that it is locked", 10*time.Second, func() bool {
 		var s node.Status
-		return b.Ask(r.ctx, &s, "status") == nil && strings.Contains(s.Controllers[0].Error, "lost laptop")
+		return b.Ask(r.ctx, &s, "status") == nil && strings.Contains(s.Controllers[0].Error, "lost laptop") &&
+			len(s.Problems) > 0 && s.Problems[0].About == "membership"
 	})
 	r.silent(b.Host, addr[0])
 	_, err = r.Admin(r.ctx, "node", "unlock", "b")

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -120,6 +121,38 @@ func TestForeignChanges(t *testing.T) {
 		t.Errorf("in the other namespace: %s", out)
 	}
 	r.sh(a.Host, "ip netns exec loome2e-inner ping -c 3 -i 0.2 -W 2 "+addr[1])
+}
+
+// A TAP that somebody removes is missed and said so; the daemon lives, and brings it back when it is started again.
+func TestTAPRemoved(t *testing.T) {
+	r := newRig(t)
+	a, b, addr := r.pair()
+	r.sh(a.Host, "ip link set loom0 down")
+	r.awaitProblem(a, "port loom0", "set down")
+	r.sh(a.Host, "ip link del loom0")
+	r.awaitProblem(a, "port loom0", "removed the TAP of segment lan")
+	time.Sleep(time.Second)
+	if out := r.sh(a.Host, "ip -br link"); strings.Contains(out, "loom0") {
+		t.Errorf("the daemon has made it again: %s", out)
+	}
+	r.ok(a.Stop())
+	r.ok(a.Restart(r.ctx))
+	r.pings(b.Host, addr[0], 10*time.Second)
+}
+
+// awaitProblem waits until a node's status tells a problem.
+func (r *rig) awaitProblem(n *world.Node, about, words string) {
+	r.Helper()
+	var s node.Status
+	err := world.Await(r.ctx, "the problem "+words+" is told", 5*time.Second, func() bool {
+		s = node.Status{}
+		return n.Ask(r.ctx, &s, "status") == nil && slices.ContainsFunc(s.Problems, func(p node.Problem) bool {
+			return p.About == about && strings.Contains(p.Text, words)
+		})
+	})
+	if err != nil {
+		r.Fatalf("%v: %+v", err, s.Problems)
+	}
 }
 
 // local is the node's own port.

@@ -118,7 +118,7 @@ func check(file string, data []byte, into any) error {
 	}
 	var errs []error
 	for _, text := range te.Errors {
-		errs = append(errs, fmt.Errorf("%s: %s", file, explain(text)))
+		errs = append(errs, fmt.Errorf("%s: %s", file, explain(text, leaves(reflect.ValueOf(fresh).Elem(), ""))))
 	}
 	return errors.Join(errs...)
 }
@@ -126,6 +126,71 @@ func check(file string, data []byte, into any) error {
 // unknownKey is how go.yaml.in/yaml words an unknown key.
 var unknownKey = regexp.MustCompile(`^(line \d+): field (\S+) not found in type .*$`)
 
-func explain(text string) string {
-	return unknownKey.ReplaceAllString(text, `$1: there is no setting "$2" here; is it misspelt, or in the wrong section?`)
+// wrongType is how it words a value that does not fit.
+var wrongType = regexp.MustCompile("^(line \\d+): cannot unmarshal (?:!!\\S+ )?`?([^`]*?)`? ?into (.+)$")
+
+// typeName says in words what a setting of a Go type looks like.
+func typeName(goType string) string {
+	switch goType {
+	case "string":
+		return "a text"
+	case "[]string":
+		return "a list, such as [a, b]"
+	case "int":
+		return "a number"
+	case "bool":
+		return "true or false"
+	case "time.Duration":
+		return "a time, such as 500ms or 2m"
+	}
+	return "a section, with its settings indented below it"
+}
+
+func explain(text string, known []leaf) string {
+	if m := unknownKey.FindStringSubmatch(text); m != nil {
+		for _, l := range known {
+			if section, name, ok := strings.Cut(l.key, delimiter); l.flag() == strings.NewReplacer("_", "-", ".", "-").Replace(m[2]) {
+				if !ok {
+					return fmt.Sprintf("%s: there is no setting %q here; did you mean %q, at the top?", m[1], m[2], l.key)
+				}
+				return fmt.Sprintf("%s: there is no setting %q here; did you mean %q in the section %q?", m[1], m[2], name, section)
+			}
+		}
+		return fmt.Sprintf("%s: there is no setting %q here; is it misspelt, or in the wrong section? --print-config shows them all", m[1], m[2])
+	}
+	if m := wrongType.FindStringSubmatch(text); m != nil {
+		return fmt.Sprintf("%s: %q does not fit: want %s", m[1], m[2], typeName(m[3]))
+	}
+	return text
+}
+
+// Print writes a configuration as a file that Load takes, each setting with its variable and what it means.
+func Print(w io.Writer, from any) error {
+	section := ""
+	for _, l := range leaves(reflect.ValueOf(from).Elem(), "") {
+		name, indent := l.key, ""
+		if s, n, ok := strings.Cut(l.key, delimiter); ok {
+			if s != section {
+				if _, err := fmt.Fprintf(w, "%s:\n", s); err != nil {
+					return err
+				}
+			}
+			section, name, indent = s, n, "  "
+		}
+		value, err := yaml.Marshal(l.value.Interface())
+		if d, ok := l.value.Interface().(time.Duration); ok {
+			value, err = []byte(d.String()), nil
+		}
+		if list, ok := l.value.Interface().([]string); ok {
+			value, err = []byte("["+strings.Join(list, ", ")+"]"), nil
+		}
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(w, "%s%s: %s # %s: %s\n", indent, name, strings.TrimSpace(string(value)), l.env(), l.usage)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -3,6 +3,7 @@ package settings
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -85,6 +86,47 @@ func TestMistakes(t *testing.T) {
 	t.Setenv("ETHERLOOM_WAIT", "soon")
 	if _, err := load(t, ""); err == nil {
 		t.Error("a variable of the wrong kind is accepted")
+	}
+}
+
+// What a value or a name may have been meant to be is said in words.
+func TestExplanations(t *testing.T) {
+	for file, want := range map[string]string{
+		"tap-name: x\n":           `did you mean "name" in the section "tap"?`,
+		"tap:\n  state-dir: /x\n": `did you mean "state_dir", at the top?`,
+		"tap:\n  size: 3\n":       "misspelt",
+		"state-dir: /x\n":         `did you mean "state_dir", at the top?`,
+		"tap.queues: 2\n":         `did you mean "queues" in the section "tap"?`,
+		"tap:\n  queues: many\n":  `line 2: "many" does not fit: want a number`,
+		"wait: soon\n":            `"soon" does not fit: want a time, such as`,
+		"tap:\n  only: x\n":       `"x" does not fit: want a list`,
+		"on: perhaps\n":           "want true or false",
+		"tap: 3\n":                "want a section",
+		"state_dir: [a]\n":        "want a text",
+	} {
+		if _, err := load(t, file); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "unmarshal") {
+			t.Errorf("%q: %v, want %s", file, err, want)
+		}
+	}
+}
+
+// What Print writes is what Load reads.
+func TestPrint(t *testing.T) {
+	want, err := load(t, "state_dir: '/with # and: colon'\ntap:\n  name: loom%d\n  queues: 4\n  only: [a, b.c]\nwait: 1m30s\non: false\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	if err := Print(&out, &want); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := load(t, out.String()); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("read %+v, %v from\n%s", got, err, out.String())
+	}
+	for _, part := range []string{"# ETHERLOOM_STATE_DIR: where\n", "  queues: 4 # ETHERLOOM_TAP_QUEUES"} {
+		if !strings.Contains(out.String(), part) {
+			t.Errorf("%q is not in\n%s", part, out.String())
+		}
 	}
 }
 

@@ -49,8 +49,17 @@ func (n *Node) StateDir() string { return filepath.Join(n.World.Dir(), "state-"+
 
 // Token makes a registration token.
 func (w *World) Token(ctx context.Context, args ...string) (string, error) {
-	out, err := w.Admin(ctx, append([]string{"token", "create"}, args...)...)
-	return strings.TrimSpace(out), err
+	out, err := w.Admin(ctx, append([]string{"token", "create", "--json"}, args...)...)
+	if err != nil {
+		return "", err
+	}
+	var t struct {
+		Token string `json:"token"`
+	}
+	if err := json.Unmarshal([]byte(out), &t); err != nil {
+		return "", fmt.Errorf("token create printed %q: %w", out, err)
+	}
+	return t.Token, nil
 }
 
 // Join makes the machine a node; args are those of token create.

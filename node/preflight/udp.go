@@ -43,7 +43,7 @@ func (f *flight) datagrams(ctx context.Context) {
 		}
 	}
 	f.results = append(f.results, Result{
-		Check: "udp", Verdict: Failed, Found: fmt.Sprintf("no answer from UDP port %d: %v", f.cfg.UDP, first),
+		Check: "udp", Verdict: Failed, Found: fmt.Sprintf("UDP port %d: %v", f.cfg.UDP, first),
 		Advice: "a firewall on the way must let UDP out; without it there is no path to any peer. " +
 			"If the relay is elsewhere or on another port, say --udp",
 	})
