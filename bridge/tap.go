@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 
 	"github.com/songgao/water"
 	"github.com/vishvananda/netlink"
@@ -20,6 +21,8 @@ type TAPConfig struct {
 	MAC    ether.MAC
 	MTU    int // of the payload: 1500 for frames of up to 1514 bytes
 	Queues int // 0: one
+	// SuperFrame is how long the host should let super-frames be, in bytes; 0: as it likes.
+	SuperFrame int
 }
 
 // TAP is a network device of this machine whose other end is the switch.
@@ -112,6 +115,14 @@ func attach(name string) (*Queue, error) {
 		return nil, errors.New("water's device is not a file")
 	}
 	q := &Queue{file: file}
+	if q.raw, err = file.SyscallConn(); err != nil {
+		_ = file.Close()
+		return nil, err
+	}
+	q.try = func(fd uintptr) bool {
+		q.n, q.err = unix.Read(int(fd), q.buf)
+		return true // whatever it was: do not wait
+	}
 	var flags uint16
 	err = control(file, func(fd int) error {
 		unix.CloseOnExec(fd) // water does not
@@ -146,6 +157,12 @@ func (t *TAP) configure() error {
 	}
 	if err := setSysctls(t.name); err != nil {
 		return err
+	}
+	// Device-wide. A kernel that refuses gives whole frames.
+	if control(t.queues[0].file, setOffload) == nil && t.cfg.SuperFrame > 0 {
+		// An older kernel gives longer ones, which take two bursts.
+		_ = netlink.LinkSetGSOMaxSize(link, t.cfg.SuperFrame)
+		_ = netlink.LinkSetGSOIPv4MaxSize(link, t.cfg.SuperFrame)
 	}
 	return t.SetCarrier(false)
 }
@@ -189,20 +206,37 @@ func (t *TAP) Close() {
 }
 
 // Queue is one of a TAP's queues. One goroutine may read while others write.
-type Queue struct{ file *os.File }
+type Queue struct {
+	file *os.File
+	raw  syscall.RawConn
+	try  func(fd uintptr) bool // reads once into buf, made once for all reads
 
-// Read waits for a frame from the host and returns it; it lies in b, which must be MaxFrame long to hold every frame. The
-// error is os.ErrClosed when the TAP has been closed.
-func (q *Queue) Read(b []byte) ([]byte, error) {
+	buf []byte // of the present TryRead
+	n   int
+	err error
+}
+
+// Read waits for a frame from the host and returns it, with what the host has left undone on it; it lies in b, which must
+// be MaxFrame long to hold every frame. The error is os.ErrClosed when the TAP has been closed.
+func (q *Queue) Read(b []byte) ([]byte, ether.Offload, error) {
 	for {
 		n, err := q.file.Read(b)
 		if err != nil {
-			return nil, err
+			return nil, ether.Offload{}, err
 		}
 		if n > vnetHeader {
-			return b[vnetHeader:n], nil
+			return b[vnetHeader:n], parseVnet(b[:vnetHeader]), nil
 		}
 	}
+}
+
+// TryRead is Read without waiting: ok is false if the host has nothing to send at the moment, or the TAP has been closed.
+func (q *Queue) TryRead(b []byte) (frame []byte, undone ether.Offload, ok bool) {
+	q.buf = b
+	if err := q.raw.Read(q.try); err != nil || q.err != nil || q.n <= vnetHeader {
+		return nil, ether.Offload{}, false
+	}
+	return b[vnetHeader:q.n], parseVnet(b[:vnetHeader]), true
 }
 
 // Writer gives frames to the host. It is for one goroutine.
@@ -216,8 +250,9 @@ func (q *Queue) NewWriter() *Writer {
 	return &Writer{queue: q, buf: make([]byte, vnetHeader, MaxFrame)}
 }
 
-// Write gives one frame to the host, as if it had come in on a cable.
-func (w *Writer) Write(frame []byte) error {
+// Write gives one frame to the host, as if it had come in on a cable, or a super-frame, as if its card had joined several.
+func (w *Writer) Write(frame []byte, undone ether.Offload) error {
+	putVnet(w.buf[:vnetHeader], frame, undone)
 	w.buf = append(w.buf[:vnetHeader], frame...)
 	_, err := w.queue.file.Write(w.buf)
 	return err

@@ -109,7 +109,7 @@ func TestTAP(t *testing.T) {
 		}
 		return nil
 	})
-	if _, err := tap.Queues()[0].Read(make([]byte, MaxFrame)); !errors.Is(err, os.ErrClosed) {
+	if _, _, err := tap.Queues()[0].Read(make([]byte, MaxFrame)); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("Read of a closed TAP: %v", err)
 	}
 }
@@ -131,7 +131,7 @@ func TestTAPCarriesFrames(t *testing.T) {
 	// In: a frame that we write arrives at the socket.
 	peer := ether.MAC{2, 0, 0, 0, 0, 9}
 	frame := udpFrame(testMAC, peer, "192.0.2.9", "192.0.2.1", 9000, 7000, "from the overlay")
-	if err := tap.Queues()[0].NewWriter().Write(frame); err != nil {
+	if err := tap.Queues()[0].NewWriter().Write(frame, ether.Offload{}); err != nil {
 		t.Fatal(err)
 	}
 	buf := make([]byte, 100)
@@ -146,7 +146,7 @@ func TestTAPCarriesFrames(t *testing.T) {
 	}
 	read := make([]byte, MaxFrame)
 	for {
-		got, err := tap.Queues()[0].Read(read)
+		got, _, err := tap.Queues()[0].Read(read)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -3,6 +3,7 @@ package node
 import (
 	"time"
 
+	"github.com/etherloom/etherloom/ether"
 	"github.com/etherloom/etherloom/identity"
 	"github.com/etherloom/etherloom/policy"
 	vswitch "github.com/etherloom/etherloom/switch"
@@ -14,6 +15,16 @@ type ingress struct {
 	d    *Daemon
 	lane vswitch.Lane
 	ok   bool
+
+	joiner ether.Joiner
+	at     origin // of what is in joiner
+}
+
+// origin is what frames must have in common to be joined.
+type origin struct {
+	from identity.ID
+	vni  policy.VNI
+	tag  vswitch.Tag
 }
 
 func (d *Daemon) newIngress() transport.Receiver {
@@ -24,23 +35,53 @@ func (d *Daemon) newIngress() transport.Receiver {
 	return &ingress{d: d, lane: lane, ok: ok}
 }
 
-// Receive takes one message of a peer: a tagged frame.
+// Receive takes one message of a peer: a tagged frame. Frames that follow each other in a TCP stream wait for Flush, and go
+// on as one.
 func (i *ingress) Receive(from identity.ID, message []byte, now time.Time) {
-	vni, tag, frame, ok := parseTag(message)
+	format, vni, tag, frame, ok := parseTag(message)
 	if !ok || !i.ok {
 		return
 	}
-	s := (*i.d.byVNI.Load())[vni]
+	at := origin{from, vni, tag}
+	if format == formatPartial && i.joiner.Pending() && i.at == at && i.joiner.Add(frame) {
+		return
+	}
+	i.Flush(now)
+	if format == formatWhole {
+		i.forward(at, frame, ether.Offload{}, now)
+		return
+	}
+	i.at = at
+	if i.joiner.Add(frame) {
+		return
+	}
+	undone, ok := ether.Partial(frame)
+	if !ok {
+		i.d.malformed.Add(1)
+		return
+	}
+	i.forward(at, frame, undone, now)
+}
+
+// Flush sends on what waited for more of its stream.
+func (i *ingress) Flush(now time.Time) {
+	if frame, undone := i.joiner.Take(); frame != nil {
+		i.forward(i.at, frame, undone, now)
+	}
+}
+
+func (i *ingress) forward(at origin, frame []byte, undone ether.Offload, now time.Time) {
+	s := (*i.d.byVNI.Load())[at.vni]
 	if s == nil {
 		i.unknown(now)
 		return
 	}
-	port := (*s.links.Load())[policy.Identity(from)]
+	port := (*s.links.Load())[policy.Identity(at.from)]
 	if port == nil {
 		i.unknown(now)
 		return
 	}
-	if s.sw.Forward(port, frame, tag, i.lane, now) == vswitch.Drop(policy.UnknownGrant) {
+	if s.sw.Forward(port, frame, undone, at.tag, i.lane, now) == vswitch.Drop(policy.UnknownGrant) {
 		i.unknown(now)
 	}
 }

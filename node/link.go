@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"sync"
 
+	"github.com/etherloom/etherloom/ether"
 	"github.com/etherloom/etherloom/policy"
 	vswitch "github.com/etherloom/etherloom/switch"
 	"github.com/etherloom/etherloom/transport"
@@ -13,30 +14,37 @@ import (
 //
 //	 0                   1                   2                   3
 //	+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
-//	|  format, 0    |                segment (24)                   |
+//	|    format     |                segment (24)                   |
 //	+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 //	|                     source identity (32)                      |
 //	+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 //	|                          grant (32)                           |
 //	+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 //	|  the frame, from its destination address on
-const tagSize = 12
+//
+// Format 0 is a frame as it is on a wire. In format 1 the checksum of its TCP or UDP header holds the sum of the
+// pseudo-header alone: the seal covers the frame, and who gives it to anybody else completes it.
+const (
+	tagSize       = 12
+	formatWhole   = 0
+	formatPartial = 1
+)
 
-func putTag(b []byte, vni policy.VNI, tag vswitch.Tag) {
-	binary.BigEndian.PutUint32(b, uint32(vni))
+func putTag(b []byte, format byte, vni policy.VNI, tag vswitch.Tag) {
+	binary.BigEndian.PutUint32(b, uint32(format)<<24|uint32(vni))
 	binary.BigEndian.PutUint32(b[4:], uint32(tag.Source))
 	binary.BigEndian.PutUint32(b[8:], uint32(tag.Grant))
 }
 
-// parseTag splits a message into tag and frame. A format that is not 0 is not ours to understand.
-func parseTag(b []byte) (vni policy.VNI, tag vswitch.Tag, frame []byte, ok bool) {
-	if len(b) < tagSize || b[0] != 0 {
-		return 0, vswitch.Tag{}, nil, false
+// parseTag splits a message into tag and frame. Formats of tomorrow are not ours to understand.
+func parseTag(b []byte) (format byte, vni policy.VNI, tag vswitch.Tag, frame []byte, ok bool) {
+	if len(b) < tagSize || b[0] > formatPartial {
+		return 0, 0, vswitch.Tag{}, nil, false
 	}
-	vni = policy.VNI(binary.BigEndian.Uint32(b))
+	format, vni = b[0], policy.VNI(binary.BigEndian.Uint32(b)&0xffffff)
 	tag.Source = policy.Identity(binary.BigEndian.Uint32(b[4:]))
 	tag.Grant = policy.GrantID(binary.BigEndian.Uint32(b[8:]))
-	return vni, tag, b[tagSize:], true
+	return format, vni, tag, b[tagSize:], true
 }
 
 // maxLanes bounds the goroutines that carry frames at a time.
@@ -53,6 +61,7 @@ type lanes struct {
 type lane struct {
 	sender *transport.Sender // nil for a goroutine that only receives
 	tag    [tagSize]byte     // scratch
+	frame  []byte            // scratch: what was cut off a super-frame
 }
 
 // take returns the lowest free number; false if there is none.
@@ -82,12 +91,33 @@ type link struct {
 	lanes *lanes
 }
 
-// Send seals a frame for the peer. It leaves with the lane's next flush.
-func (l *link) Send(frame []byte, tag vswitch.Tag, n vswitch.Lane) {
+// Send seals a frame for the peer. It leaves with the lane's next flush. A super-frame is cut: each datagram holds a frame
+// that stands alone, so that one that is lost is one frame lost.
+func (l *link) Send(frame []byte, undone ether.Offload, tag vswitch.Tag, n vswitch.Lane) {
 	s := &l.lanes.state[n]
 	if s.sender == nil {
 		return // split horizon: what came over a link goes to no other
 	}
-	putTag(s.tag[:], l.vni, tag)
-	s.sender.Send(l.peer, s.tag[:], frame)
+	if !undone.Checksum {
+		putTag(s.tag[:], formatWhole, l.vni, tag)
+		s.sender.Send(l.peer, s.tag[:], frame)
+		return
+	}
+	putTag(s.tag[:], formatPartial, l.vni, tag)
+	if undone.Size == 0 {
+		s.sender.Send(l.peer, s.tag[:], frame)
+		return
+	}
+	cut, ok := ether.Cut(frame, undone, transport.MaxInOne-tagSize)
+	if !ok {
+		return // settle lets no such frame in
+	}
+	for {
+		f := cut.Next(s.frame[:0])
+		if f == nil {
+			return
+		}
+		s.frame = f
+		s.sender.Send(l.peer, s.tag[:], f)
+	}
 }

@@ -11,10 +11,11 @@ import (
 func FuzzParseTag(f *testing.F) {
 	f.Add([]byte{})
 	f.Add(append([]byte{0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3}, "frame"...))
-	f.Add(append([]byte{1, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3}, "another format"...))
+	f.Add(append([]byte{1, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3}, "partial"...))
+	f.Add(append([]byte{2, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3}, "another format"...))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		vni, tag, frame, ok := parseTag(b)
-		if want := len(b) >= tagSize && b[0] == 0; ok != want {
+		format, vni, tag, frame, ok := parseTag(b)
+		if want := len(b) >= tagSize && b[0] <= formatPartial; ok != want {
 			t.Fatalf("taken: %t, want %t", ok, want)
 		}
 		if !ok {
@@ -27,7 +28,7 @@ func FuzzParseTag(f *testing.F) {
 			t.Fatalf("segment %d has more than 24 bits", vni)
 		}
 		out := make([]byte, tagSize)
-		putTag(out, vni, tag)
+		putTag(out, format, vni, tag)
 		if out = append(out, frame...); !bytes.Equal(out, b) {
 			t.Fatalf("read %x, write %x", b, out)
 		}

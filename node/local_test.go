@@ -108,24 +108,24 @@ func TestDerivedProblems(t *testing.T) {
 // TestTag pins what stands before each frame on a link.
 func TestTag(t *testing.T) {
 	var b [tagSize]byte
-	putTag(b[:], 0x010203, vswitch.Tag{Source: 0x04050607, Grant: 0x08090a0b})
+	putTag(b[:], formatWhole, 0x010203, vswitch.Tag{Source: 0x04050607, Grant: 0x08090a0b})
 	if want := [tagSize]byte{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}; b != want {
 		t.Errorf("tag is %v", b)
 	}
-	vni, tag, frame, ok := parseTag(append(b[:], "frame"...))
+	_, vni, tag, frame, ok := parseTag(append(b[:], "frame"...))
 	if !ok || vni != 0x010203 || tag.Source != 0x04050607 || tag.Grant != 0x08090a0b || string(frame) != "frame" {
 		t.Errorf("parsed %v, %v, %q, %v", vni, tag, frame, ok)
 	}
-	if _, _, frame, ok := parseTag(b[:]); !ok || len(frame) != 0 {
+	if _, _, _, frame, ok := parseTag(b[:]); !ok || len(frame) != 0 {
 		t.Error("a tag alone is one")
 	}
 	for n := range tagSize {
-		if _, _, _, ok := parseTag(b[:n]); ok {
+		if _, _, _, _, ok := parseTag(b[:n]); ok {
 			t.Errorf("%d bytes are a tag", n)
 		}
 	}
-	b[0] = 1
-	if _, _, _, ok := parseTag(b[:]); ok {
+	b[0] = 2
+	if _, _, _, _, ok := parseTag(b[:]); ok {
 		t.Error("a format of tomorrow is understood")
 	}
 }
@@ -160,7 +160,7 @@ func TestIngressWithoutSegment(t *testing.T) {
 		t.Error("rubbish asks for the state")
 	}
 	message := make([]byte, tagSize+60)
-	putTag(message, policy.VNI(1), vswitch.Tag{Source: 8, Grant: 1})
+	putTag(message, formatWhole, policy.VNI(1), vswitch.Tag{Source: 8, Grant: 1})
 	in.Receive(8, message, now)
 	if d.resync.last.Load() != now.UnixNano() {
 		t.Error("does not ask")

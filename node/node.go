@@ -66,6 +66,8 @@ type Daemon struct {
 
 	raiseNonce bool // belongs to renew
 
+	malformed atomic.Uint64 // frames whose offload says what cannot be
+
 	mu       sync.Mutex // guards everything below; held while state is applied
 	reader   *state.Reader
 	contents *state.Contents

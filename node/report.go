@@ -250,6 +250,9 @@ func (d *Daemon) Drops() []Drop {
 			out = append(out, Drop{"segment " + s.name, c.Drop.Code(), c.Drop.String(), c.Count})
 		}
 	}
+	if n := d.malformed.Load(); n > 0 {
+		out = append(out, Drop{"node", "offload", "what is said to be left undone on the frame does not fit it", n})
+	}
 	counts := d.endpoint.Drops()
 	for _, key := range slices.Sorted(maps.Keys(counts)) {
 		if n := counts[key]; n > 0 {

@@ -15,6 +15,7 @@ import (
 	"github.com/etherloom/etherloom/fdb"
 	"github.com/etherloom/etherloom/policy"
 	vswitch "github.com/etherloom/etherloom/switch"
+	"github.com/etherloom/etherloom/transport"
 )
 
 // segment is a segment as this node has it: the switch, the TAP, and a link for each other member.
@@ -39,6 +40,13 @@ type segment struct {
 	closed bool
 }
 
+// superFrame is the longest super-frame, in bytes, that leaves in one burst: Ethernet, IPv6 and TCP headers are in every
+// frame that is cut from it.
+const superFrame = transport.MaxBurst * (transport.MaxInOne - tagSize - (ether.HeaderLen + 40 + 32))
+
+// burst is how many frames are read before what is gathered must leave.
+const burst = 32
+
 // openSegmentLocked makes a segment's TAP and switch, and starts carrying frames.
 func (d *Daemon) openSegmentLocked(vni policy.VNI, seg *controlv1.Segment, st *controlv1.Station) (*segment, error) {
 	s := &segment{
@@ -46,7 +54,7 @@ func (d *Daemon) openSegmentLocked(vni policy.VNI, seg *controlv1.Segment, st *c
 		sw: vswitch.NewSegment(vni, policy.Identity(d.member.ID), fdb.Limits{Age: d.cfg.Timers.FDBAge}),
 	}
 	s.links.Store(&map[policy.Identity]*vswitch.Port{})
-	tap, err := bridge.NewTAP(bridge.TAPConfig{Name: d.cfg.TAP.Name, MAC: s.mac, MTU: s.mtu, Queues: d.cfg.TAP.Queues})
+	tap, err := bridge.NewTAP(bridge.TAPConfig{Name: d.cfg.TAP.Name, MAC: s.mac, MTU: s.mtu, Queues: d.cfg.TAP.Queues, SuperFrame: superFrame})
 	if err != nil {
 		return nil, err
 	}
@@ -66,14 +74,14 @@ func (d *Daemon) openSegmentLocked(vni policy.VNI, seg *controlv1.Segment, st *c
 }
 
 // Send gives a frame to the host. It is the way out of the local port.
-func (s *segment) Send(frame []byte, _ vswitch.Tag, n vswitch.Lane) {
+func (s *segment) Send(frame []byte, undone ether.Offload, _ vswitch.Tag, n vswitch.Lane) {
 	w := s.writers[n]
 	if w == nil {
 		queues := s.tap.Queues()
 		w = queues[int(n)%len(queues)].NewWriter()
 		s.writers[n] = w
 	}
-	_ = w.Write(frame) // the host does not want it: its device is down
+	_ = w.Write(frame, undone) // the host does not want it: its device is down
 }
 
 // carry takes frames from one queue of the TAP through the switch, until the TAP is closed.
@@ -91,16 +99,40 @@ func (s *segment) carry(q *bridge.Queue) error {
 	s.d.lanes.state[n].sender = sender
 	buf := make([]byte, bridge.MaxFrame)
 	for {
-		frame, err := q.Read(buf)
+		frame, undone, err := q.Read(buf)
 		if err != nil {
 			if !errors.Is(err, os.ErrClosed) {
 				s.lost(err)
 			}
 			return nil
 		}
-		s.sw.Forward(s.local, frame, vswitch.Tag{}, n, time.Now())
+		now := time.Now()
+		s.forward(frame, undone, n, now)
+		// Small frames that are ready together leave together. A super-frame is a burst by itself.
+		for range burst {
+			if len(frame) > small {
+				break
+			}
+			if frame, undone, ok = q.TryRead(buf); !ok {
+				break
+			}
+			s.forward(frame, undone, n, now)
+		}
 		sender.Flush()
 	}
+}
+
+// small is the length of a frame of which more than one may fit into a datagram, or be a reason to wait for more.
+const small = 2048
+
+// forward gives the switch a frame of the host's.
+func (s *segment) forward(frame []byte, undone ether.Offload, n vswitch.Lane, now time.Time) {
+	undone, ok := ether.Settle(frame, undone)
+	if !ok {
+		s.d.malformed.Add(1)
+		return
+	}
+	s.sw.Forward(s.local, frame, undone, vswitch.Tag{}, n, now)
 }
 
 // lost says that the TAP is there no more. It is not made again: somebody did not want it.

@@ -8,11 +8,12 @@ import (
 )
 
 // Forward carries one frame that entered through a port to wherever it goes, and says why if that is nowhere. tag is
-// what came with a frame over a link; a frame from a local port has none. now is the time of the batch.
-func (s *Segment) Forward(in *Port, data []byte, tag Tag, lane Lane, now time.Time) Drop {
+// what came with a frame over a link; a frame from a local port has none. undone is what its host has left undone, and
+// goes along. now is the time of the batch.
+func (s *Segment) Forward(in *Port, data []byte, undone ether.Offload, tag Tag, lane Lane, now time.Time) Drop {
 	in.counters.rxFrames.Add(1)
 	in.counters.rxOctets.Add(uint64(len(data)))
-	drop := s.forward(in, data, tag, lane, now)
+	drop := s.forward(in, data, undone, tag, lane, now)
 	if drop != Forwarded {
 		in.counters.dropped.Add(1)
 		s.drops[drop].Add(1)
@@ -20,7 +21,7 @@ func (s *Segment) Forward(in *Port, data []byte, tag Tag, lane Lane, now time.Ti
 	return drop
 }
 
-func (s *Segment) forward(in *Port, data []byte, tag Tag, lane Lane, now time.Time) Drop {
+func (s *Segment) forward(in *Port, data []byte, undone ether.Offload, tag Tag, lane Lane, now time.Time) Drop {
 	layout := s.layout.Load()
 
 	f, err := ether.Parse(data)
@@ -38,10 +39,10 @@ func (s *Segment) forward(in *Port, data []byte, tag Tag, lane Lane, now time.Ti
 
 	if !f.Dst.IsGroup() {
 		if out, ok := s.fdb.Lookup(f.Dst, now); ok {
-			return layout.unicast(in, out, &f, tag.Source, lane, now)
+			return layout.unicast(in, out, &f, undone, tag.Source, lane, now)
 		}
 	}
-	return layout.flood(in, &f, tag.Source, lane, now)
+	return layout.flood(in, &f, undone, tag.Source, lane, now)
 }
 
 // admit decides whether the frame may be in the switch at all.
@@ -75,7 +76,9 @@ func (l *layout) admit(in *Port, f *ether.Frame, tag Tag, now time.Time) Drop {
 }
 
 // unicast sends to the one port behind which the destination was last seen.
-func (l *layout) unicast(in, out *Port, f *ether.Frame, source policy.Identity, lane Lane, now time.Time) Drop {
+func (l *layout) unicast(
+	in, out *Port, f *ether.Frame, undone ether.Offload, source policy.Identity, lane Lane, now time.Time,
+) Drop {
 	if out == in {
 		return DropHairpin
 	}
@@ -84,20 +87,22 @@ func (l *layout) unicast(in, out *Port, f *ether.Frame, source policy.Identity, 
 		return DropHairpin
 	}
 	if out.Kind == Local {
-		out.send(f.Data, Tag{}, lane)
+		out.send(f.Data, undone, Tag{}, lane)
 		return Forwarded
 	}
 	grant, v := l.policy.Egress(source, out.Identity, now)
 	if v != policy.Pass {
 		return Drop(v)
 	}
-	out.send(f.Data, Tag{Source: source, Grant: grant}, lane)
+	out.send(f.Data, undone, Tag{Source: source, Grant: grant}, lane)
 	return Forwarded
 }
 
 // flood sends to every port that may hear the frame. The reason for a frame that nobody may hear is that of the last
 // receiver judged.
-func (l *layout) flood(in *Port, f *ether.Frame, source policy.Identity, lane Lane, now time.Time) Drop {
+func (l *layout) flood(
+	in *Port, f *ether.Frame, undone ether.Offload, source policy.Identity, lane Lane, now time.Time,
+) Drop {
 	drop := DropNoReceiver
 	for _, out := range l.floodFrom[in.Kind] {
 		if out == in {
@@ -114,7 +119,7 @@ func (l *layout) flood(in *Port, f *ether.Frame, source policy.Identity, lane La
 			}
 			tag = Tag{Source: source, Grant: grant}
 		}
-		out.send(f.Data, tag, lane)
+		out.send(f.Data, undone, tag, lane)
 		drop = Forwarded
 	}
 	return drop

@@ -18,7 +18,7 @@ type sink struct {
 	tags   []Tag
 }
 
-func (s *sink) Send(frame []byte, tag Tag, _ Lane) {
+func (s *sink) Send(frame []byte, _ ether.Offload, tag Tag, _ Lane) {
 	s.frames, s.tags = append(s.frames, bytes.Clone(frame)), append(s.tags, tag)
 }
 
@@ -73,7 +73,7 @@ func (r *rig) grant(members ...policy.Identity) {
 
 // enter sends a frame into the port of a node, tagged as an honest node would.
 func (r *rig) enter(from policy.Identity, frame []byte) Drop {
-	return r.seg.Forward(r.ports[from], frame, Tag{Source: from, Grant: grantID}, 0, r.now)
+	return r.seg.Forward(r.ports[from], frame, ether.Offload{}, Tag{Source: from, Grant: grantID}, 0, r.now)
 }
 
 // seen checks how many frames each node's port was sent since the last look.
@@ -173,7 +173,7 @@ func TestDrops(t *testing.T) {
 		{name: "peer that is no member names another's grant", from: 4, in: data(macOf(1), macOf(4), experimental, ""), tag: Tag{4, grantID}, want: Drop(policy.WrongGrant)},
 	} {
 		r := newRig(t)
-		got := r.seg.Forward(r.ports[c.from], c.in, c.tag, 0, r.now)
+		got := r.seg.Forward(r.ports[c.from], c.in, ether.Offload{}, c.tag, 0, r.now)
 		if got != c.want {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
@@ -267,7 +267,7 @@ func TestDropsHaveTexts(t *testing.T) {
 // blackhole is an Egress that costs nothing.
 type blackhole struct{}
 
-func (blackhole) Send([]byte, Tag, Lane) {}
+func (blackhole) Send([]byte, ether.Offload, Tag, Lane) {}
 
 func quietRig(t *testing.T) *rig {
 	r := newRig(t)
@@ -304,8 +304,8 @@ func TestConcurrent(t *testing.T) {
 	for lane := range 4 {
 		wg.Go(func() {
 			for range 5000 {
-				r.seg.Forward(r.ports[1], data(macOf(2), macOf(1), experimental, ""), Tag{}, Lane(lane), r.now)
-				r.seg.Forward(r.ports[2], data(macOf(1), macOf(2), experimental, ""), Tag{2, grantID}, Lane(lane), r.now)
+				r.seg.Forward(r.ports[1], data(macOf(2), macOf(1), experimental, ""), ether.Offload{}, Tag{}, Lane(lane), r.now)
+				r.seg.Forward(r.ports[2], data(macOf(1), macOf(2), experimental, ""), ether.Offload{}, Tag{2, grantID}, Lane(lane), r.now)
 			}
 		})
 	}
@@ -321,6 +321,6 @@ func BenchmarkForwardUnicast(b *testing.B) {
 	r := quietRig(new(testing.T))
 	f := data(macOf(2), macOf(1), experimental, string(make([]byte, 60)))
 	for b.Loop() {
-		r.seg.Forward(r.ports[1], f, Tag{}, 0, r.now)
+		r.seg.Forward(r.ports[1], f, ether.Offload{}, Tag{}, 0, r.now)
 	}
 }

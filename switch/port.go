@@ -3,6 +3,7 @@ package vswitch
 import (
 	"sync/atomic"
 
+	"github.com/etherloom/etherloom/ether"
 	"github.com/etherloom/etherloom/policy"
 )
 
@@ -19,7 +20,7 @@ type Tag struct {
 type Egress interface {
 	// Send takes one frame on the lane that carries it. The frame is borrowed until Send returns. A local port
 	// ignores the tag.
-	Send(frame []byte, tag Tag, lane Lane)
+	Send(frame []byte, undone ether.Offload, tag Tag, lane Lane)
 }
 
 // Kind says what is behind a port.
@@ -77,8 +78,8 @@ func (p *Port) Stats() PortStats {
 	}
 }
 
-func (p *Port) send(frame []byte, tag Tag, lane Lane) {
+func (p *Port) send(frame []byte, undone ether.Offload, tag Tag, lane Lane) {
 	p.counters.txFrames.Add(1)
 	p.counters.txOctets.Add(uint64(len(frame)))
-	p.out.Send(frame, tag, lane)
+	p.out.Send(frame, undone, tag, lane)
 }

@@ -20,6 +20,8 @@ import (
 type Receiver interface {
 	// Receive takes one message, as the peer's Sender.Send was given it. The bytes are borrowed until Receive returns.
 	Receive(from identity.ID, message []byte, now time.Time)
+	// Flush is called when nothing more has come with the messages before it.
+	Flush(now time.Time)
 	// Close is called when the goroutine ends.
 	Close()
 }

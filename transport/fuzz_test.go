@@ -42,6 +42,7 @@ func target(t testing.TB) (*Endpoint, *reader, addrPort, *epoch) {
 type discard struct{}
 
 func (discard) Receive(identity.ID, []byte, time.Time) {}
+func (discard) Flush(time.Time)                        {}
 func (discard) Close()                                 {}
 
 type nowhere struct{}

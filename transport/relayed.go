@@ -125,6 +125,10 @@ func (r *relayClient) writeTo(b []byte, to netip.AddrPort) error {
 	return err
 }
 
+func (r *relayClient) writeBatch(b []byte, size int, to netip.AddrPort) error {
+	return eachDatagram(b, size, func(d []byte) error { return r.writeTo(d, to) })
+}
+
 var (
 	errNoRelay = errors.New("transport: no allocation at this relay")
 	errEcho    = errors.New("the relay has stopped passing datagrams on")
@@ -287,7 +291,9 @@ func (r *relayClient) read(conn net.PacketConn) {
 			r.echo.Store(readUint64(buf[4:]))
 			continue
 		}
-		in.datagram(buf[:n], from, time.Now())
+		now := time.Now()
+		in.datagram(buf[:n], from, now)
+		in.to.Flush(now)
 	}
 }
 

@@ -13,6 +13,9 @@ const controlShard = 255
 // more in one piece, relayed ones included.
 const MaxDatagram = 1400
 
+// MaxInOne is the longest message, in bytes, that fits into one datagram; a longer one is cut.
+const MaxInOne = MaxDatagram - headerLen - recordLen - tagLen
+
 // Sender is one goroutine's way out. It owns a shard: its keys' counters belong to it alone. A Sender is not safe for
 // concurrent use.
 type Sender struct {
@@ -21,10 +24,13 @@ type Sender struct {
 	keys   map[*Peer]keyed
 	pieces uint32 // numbers the messages it has cut
 
-	to   *Peer // the datagram in buf is for it; nil: there is none
-	on   keyed
-	buf  []byte
-	room [MaxDatagram]byte
+	to    *Peer // who the batch is for; nil: there is none
+	on    keyed
+	buf   []byte // the datagram that is being filled, behind those that are sealed
+	done  int    // bytes of room that are sealed
+	size  int    // of each sealed datagram
+	count int    // of them
+	room  [maxBatchBytes + MaxDatagram]byte
 }
 
 // keyed caches the key that goes with a peer's way of sending.
@@ -87,11 +93,14 @@ func (e *Endpoint) stage(p *Peer, head, body []byte, now int64) {
 // send appends one record to the datagram for the peer.
 func (s *Sender) send(p *Peer, way *sending, kind byte, head, body []byte) {
 	n := recordLen + len(head) + len(body)
-	if s.to != p || s.on.way != way || len(s.buf)+n > MaxDatagram-tagLen {
+	if s.to != p || s.on.way != way {
 		s.Flush()
 		if !s.begin(p, way) {
 			return
 		}
+	}
+	if len(s.buf)+n > MaxDatagram-tagLen {
+		s.seal()
 	}
 	if len(s.buf)+n > MaxDatagram-tagLen {
 		s.cut(head, body)
@@ -100,7 +109,7 @@ func (s *Sender) send(p *Peer, way *sending, kind byte, head, body []byte) {
 	s.buf = appendRecord(s.buf, kind, head, body)
 }
 
-// begin starts a datagram.
+// begin starts a batch.
 func (s *Sender) begin(p *Peer, way *sending) bool {
 	k := s.keys[p]
 	if k.way != way {
@@ -112,7 +121,8 @@ func (s *Sender) begin(p *Peer, way *sending) bool {
 		k = keyed{way, key}
 		s.keys[p] = k
 	}
-	s.to, s.on, s.buf = p, k, s.room[:headerLen]
+	s.to, s.on = p, k
+	s.next()
 	return true
 }
 
@@ -127,14 +137,10 @@ func (s *Sender) cut(head, body []byte) {
 	count := (total + most - 1) / most
 	size := (total + count - 1) / count
 	s.pieces++
-	p, way := s.to, s.on.way
 	var at [pieceLen]byte
 	for offset := 0; offset < total; offset += size {
 		if len(s.buf) > headerLen {
-			s.Flush()
-			if !s.begin(p, way) {
-				return
-			}
+			s.seal()
 		}
 		end := min(offset+size, total)
 		putPiece(at[:], s.pieces, total, offset)
@@ -150,22 +156,58 @@ func (s *Sender) cut(head, body []byte) {
 	}
 }
 
+// next makes room for a datagram behind those that are sealed.
+func (s *Sender) next() {
+	s.buf = s.room[s.done : s.done+headerLen : s.done+MaxDatagram]
+}
+
+// seal closes the datagram that is being filled, which joins the batch. All of a batch are of one size, but for the last,
+// which may be shorter.
+func (s *Sender) seal() {
+	if len(s.buf) == headerLen {
+		return
+	}
+	out, err := s.on.key.seal(s.buf)
+	if err != nil {
+		s.e.counts.unsent.Add(1)
+		s.next()
+		return
+	}
+	if s.count > 0 && len(out) > s.size {
+		batch := s.done
+		s.transmit()
+		out = s.room[:copy(s.room[:], s.room[batch:batch+len(out)])]
+	}
+	if s.count == 0 {
+		s.size = len(out)
+	}
+	s.done += len(out)
+	s.count++
+	if len(out) < s.size || s.count == maxBatch || s.done+s.size > maxBatchBytes {
+		s.transmit()
+	}
+	s.next()
+}
+
+// transmit sends the batch.
+func (s *Sender) transmit() {
+	if s.count == 0 {
+		return
+	}
+	if err := s.on.way.path.out.writeBatch(s.room[:s.done], s.size, s.on.way.path.addr); err != nil {
+		s.e.counts.unsent.Add(1)
+	}
+	s.done, s.size, s.count = 0, 0, 0
+}
+
 // Flush seals and sends what Send has gathered.
 func (s *Sender) Flush() {
 	if s.to == nil {
 		return
 	}
+	s.seal()
+	s.transmit()
 	s.to = nil
-	if len(s.buf) == headerLen {
-		return
-	}
-	out, err := s.on.key.seal(s.buf)
-	if err == nil {
-		err = s.on.way.path.write(out)
-	}
-	if err != nil {
-		s.e.counts.unsent.Add(1)
-	}
 }
 
 // forget drops cached keys of links that are gone.
@@ -203,4 +245,6 @@ func (p *Path) write(b []byte) error { return p.out.writeTo(b, p.addr) }
 // carrier sends datagrams: an underlay socket, or an allocation at a relay.
 type carrier interface {
 	writeTo(b []byte, to netip.AddrPort) error
+	// writeBatch sends b as datagrams of size bytes each, of which the last may be shorter.
+	writeBatch(b []byte, size int, to netip.AddrPort) error
 }

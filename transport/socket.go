@@ -23,7 +23,10 @@ type Socket interface {
 // socketBuffer is what we ask of the kernel for each socket and direction, in bytes.
 const socketBuffer = 4 << 20
 
-type udpSocket struct{ *net.UDPConn }
+type udpSocket struct {
+	*net.UDPConn
+	segmenting segmenting
+}
 
 // ListenUDP opens a socket on an address of this machine. Datagrams may be fragmented on the way.
 func ListenUDP(addr netip.AddrPort) (Socket, error) {
@@ -38,7 +41,7 @@ func ListenUDP(addr netip.AddrPort) (Socket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open underlay socket on %s: %w", addr, err)
 	}
-	return udpSocket{conn.(*net.UDPConn)}, nil //nolint:forcetypeassert // what ListenPacket returns for udp
+	return &udpSocket{UDPConn: conn.(*net.UDPConn)}, nil //nolint:forcetypeassert // what ListenPacket returns for udp
 }
 
 func tuneSocket(fd int, v4 bool) error {
@@ -52,16 +55,16 @@ func tuneSocket(fd int, v4 bool) error {
 	return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DONT)
 }
 
-func (s udpSocket) ReadFrom(b []byte) (int, netip.AddrPort, error) {
+func (s *udpSocket) ReadFrom(b []byte) (int, netip.AddrPort, error) {
 	n, from, err := s.ReadFromUDPAddrPort(b)
 	return n, netip.AddrPortFrom(from.Addr().Unmap(), from.Port()), err
 }
 
-func (s udpSocket) WriteTo(b []byte, to netip.AddrPort) (int, error) {
+func (s *udpSocket) WriteTo(b []byte, to netip.AddrPort) (int, error) {
 	return s.WriteToUDPAddrPort(b, to)
 }
 
-func (s udpSocket) LocalAddr() netip.AddrPort {
+func (s *udpSocket) LocalAddr() netip.AddrPort {
 	a := s.UDPConn.LocalAddr().(*net.UDPAddr).AddrPort() //nolint:forcetypeassert // it is a UDP socket
 	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }
@@ -80,6 +83,13 @@ type socketLoop struct {
 func (s *socketLoop) writeTo(b []byte, to netip.AddrPort) error {
 	_, err := s.socket.WriteTo(b, to)
 	return err
+}
+
+func (s *socketLoop) writeBatch(b []byte, size int, to netip.AddrPort) error {
+	if batch, ok := s.socket.(batcher); ok {
+		return batch.WriteBatch(b, size, to)
+	}
+	return eachDatagram(b, size, func(d []byte) error { return s.writeTo(d, to) })
 }
 
 // SetAddresses says which addresses of this machine are underlay. Sockets of others are closed; open links look for new
@@ -152,23 +162,45 @@ func (e *Endpoint) startSocketLocked(s *socketLoop) {
 func (s *socketLoop) run() {
 	r := s.e.newReader(s)
 	defer r.to.Close()
+	batch, batches := s.socket.(batcher)
+	if batches {
+		batch.CollectBatches()
+	}
 	buf := make([]byte, 1<<16)
 	for {
-		n, from, err := s.socket.ReadFrom(buf)
+		var n, size int
+		var from netip.AddrPort
+		var err error
+		if batches {
+			n, size, from, err = batch.ReadBatch(buf)
+		} else {
+			n, from, err = s.socket.ReadFrom(buf)
+			size = n
+		}
 		if err != nil {
 			if isClosed(err) {
 				return
 			}
 			continue // an ICMP error of some earlier datagram
 		}
-		switch {
-		case n == 0:
-		case buf[0] >= firstOurs:
-			r.datagram(buf[:n], from, time.Now())
-		case buf[0] <= 3:
-			s.e.mux.inbound(s, buf[:n], from)
-		default:
-			s.e.counts.foreign.Add(1)
+		now := time.Now()
+		for b := buf[:n]; len(b) > 0; {
+			d := b[:min(size, len(b))]
+			b = b[len(d):]
+			s.take(r, d, from, now)
 		}
+		r.to.Flush(now)
+	}
+}
+
+// take hands one datagram to whoever it is for.
+func (s *socketLoop) take(r *reader, d []byte, from netip.AddrPort, now time.Time) {
+	switch {
+	case d[0] >= firstOurs:
+		r.datagram(d, from, now)
+	case d[0] <= 3:
+		s.e.mux.inbound(s, d, from)
+	default:
+		s.e.counts.foreign.Add(1)
 	}
 }

@@ -221,6 +221,8 @@ func (n *testNode) record() PeerConfig {
 }
 
 // Receive remembers a message.
+func (n *testNode) Flush(time.Time) {}
+
 func (n *testNode) Receive(from identity.ID, message []byte, _ time.Time) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -201,6 +201,10 @@ func TestRealPrograms(t *testing.T) {
 		t.Logf("iperf3 %v: %s", args, lastLines(out, 3))
 	}
 	_ = server.Stop(time.Second) // it says that it was interrupted
+	// The host hands super-frames over, and is handed some.
+	if p := r.local(a).Stats; p.RxOctets < 3000*p.RxFrames || p.TxOctets < 2000*p.TxFrames {
+		t.Errorf("frames are small: %+v", p)
+	}
 
 	// A file both ways, byte for byte.
 	data := strings.Repeat("All work and no play makes a dull overlay.\n", 200_000)

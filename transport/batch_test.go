@@ -1,0 +1,105 @@
+package transport
+
+import (
+	"bytes"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+// A batch arrives as the datagrams that it is made of, in order, with and without the kernel's help on either side.
+func TestBatch(t *testing.T) {
+	open := func() *udpSocket {
+		s, err := ListenUDP(netip.MustParseAddrPort("127.0.0.1:0"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = s.Close() })
+		return s.(*udpSocket)
+	}
+	for _, c := range []struct {
+		name          string
+		segment, join bool
+		size, length  int
+	}{
+		{"both", true, true, 1400, 46 * 1400},
+		{"last is shorter", true, true, 1400, 45*1400 + 7},
+		{"many small", true, true, 100, 6400},
+		{"one", true, true, 1400, 900},
+		{"segmented, not joined", true, false, 1400, 10 * 1400},
+		{"joined, not segmented", false, true, 1400, 10*1400 + 1},
+		{"neither", false, false, 1400, 10 * 1400},
+	} {
+		from, to := open(), open()
+		from.segmenting.off.Store(!c.segment)
+		if c.join {
+			to.CollectBatches()
+		}
+		data := make([]byte, c.length)
+		for i := range data {
+			data[i] = byte(i / c.size)
+		}
+		if err := from.WriteBatch(data, c.size, to.LocalAddr()); err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		if from.segmenting.off.Load() == c.segment {
+			t.Errorf("%s: segmentation has gone off", c.name)
+		}
+		_ = to.SetReadDeadline(time.Now().Add(2 * time.Second))
+		var got []byte
+		most := 0
+		buf := make([]byte, 1<<16)
+		for len(got) < len(data) {
+			n, size, addr, err := to.ReadBatch(buf)
+			if err != nil {
+				t.Fatalf("%s: after %d of %d bytes: %v", c.name, len(got), len(data), err)
+			}
+			if addr != from.LocalAddr() || size > c.size || size != c.size && n != len(data)-len(got) {
+				t.Fatalf("%s: %d bytes of %d each from %v", c.name, n, size, addr)
+			}
+			got = append(got, buf[:n]...)
+			most = max(most, n)
+		}
+		if !bytes.Equal(got, data) {
+			t.Errorf("%s: other bytes have arrived", c.name)
+		}
+		if !c.join && most > c.size {
+			t.Errorf("%s: %d bytes at a time", c.name, most)
+		}
+		if c.segment && c.join && c.length > c.size && most <= c.size {
+			t.Logf("%s: this kernel joins nothing", c.name)
+		}
+	}
+}
+
+// What the kernel refuses as a batch is sent one by one.
+func TestBatchRefused(t *testing.T) {
+	from, err := ListenUDP(netip.MustParseAddrPort("127.0.0.1:0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer from.Close()
+	to, err := ListenUDP(netip.MustParseAddrPort("127.0.0.1:0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer to.Close()
+	// More segments than a kernel takes make it refuse the batch.
+	if err := from.(*udpSocket).WriteBatch(make([]byte, 300), 1, to.LocalAddr()); err != nil {
+		t.Fatal(err)
+	}
+	_ = to.(*udpSocket).SetReadDeadline(time.Now().Add(2 * time.Second))
+	for i := range 300 {
+		if n, _, err := to.ReadFrom(make([]byte, 10)); n != 1 || err != nil {
+			t.Fatalf("datagram %d: %d, %v", i, n, err)
+		}
+	}
+}
+
+// FuzzSegmentSize: whatever a control message says, it is read within its bounds.
+func FuzzSegmentSize(f *testing.F) {
+	var room [64]byte
+	f.Add(putSegmentSize(room[:cmsgLen], 1400))
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, oob []byte) { segmentSize(oob) })
+}
