@@ -112,7 +112,7 @@ peer_etherloom() {
   bg b "$here/bin/etherloom-controller" --data-dir "$work/controller" --listen 10.9.0.2:443 --advertise https://10.9.0.2
   for _ in $(seq 100); do [ -s "$admin" ] && inb "$here/bin/etherloom" grant list --admin "$admin" >/dev/null 2>&1 && break; sleep 0.1; done
   for n in a b; do
-    token=$(inb "$here/bin/etherloom" token create --label bench=1 --admin "$admin")
+    token=$(inb "$here/bin/etherloom" token create --label bench=1 --admin "$admin" 2>/dev/null)
     ip netns exec bench-$n "$here/bin/etherloom" join "$token" --name $n --state-dir "$work/state-$n" >/dev/null
     bg $n "$here/bin/etherloom" run --state-dir "$work/state-$n" --dns-resolver off --log-level warn
   done
