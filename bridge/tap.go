@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"unsafe"
 
 	"github.com/songgao/water"
 	"github.com/vishvananda/netlink"
@@ -242,18 +243,33 @@ func (q *Queue) TryRead(b []byte) (frame []byte, undone ether.Offload, ok bool) 
 // Writer gives frames to the host. It is for one goroutine.
 type Writer struct {
 	queue *Queue
-	buf   []byte
+	call  func(fd uintptr) bool // made once for all writes
+	head  [vnetHeader]byte
+	parts [2]unix.Iovec // head and frame
+	errno syscall.Errno
 }
 
 // NewWriter returns a Writer on the queue.
 func (q *Queue) NewWriter() *Writer {
-	return &Writer{queue: q, buf: make([]byte, vnetHeader, MaxFrame)}
+	w := &Writer{queue: q}
+	w.parts[0].Base = &w.head[0]
+	w.parts[0].SetLen(vnetHeader)
+	w.call = func(fd uintptr) bool {
+		_, _, w.errno = unix.Syscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&w.parts[0])), uintptr(len(w.parts)))
+		return w.errno != unix.EAGAIN
+	}
+	return w
 }
 
 // Write gives one frame to the host, as if it had come in on a cable, or a super-frame, as if its card had joined several.
 func (w *Writer) Write(frame []byte, undone ether.Offload) error {
-	putVnet(w.buf[:vnetHeader], frame, undone)
-	w.buf = append(w.buf[:vnetHeader], frame...)
-	_, err := w.queue.file.Write(w.buf)
+	putVnet(w.head[:], frame, undone)
+	w.parts[1].Base = unsafe.SliceData(frame)
+	w.parts[1].SetLen(len(frame))
+	err := w.queue.raw.Write(w.call)
+	w.parts[1].Base = nil // the frame was borrowed
+	if err == nil && w.errno != 0 {
+		err = w.errno
+	}
 	return err
 }

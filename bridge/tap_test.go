@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -383,5 +384,69 @@ func TestMonitor(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Errorf("Monitor: %v", err)
+	}
+}
+
+// The host leaves checksums undone, and takes frames on which they are undone.
+func TestChecksumsAreLeftUndone(t *testing.T) {
+	_, h := host(t)
+	tap := newTAP(t, h, 1)
+	own := netip.MustParsePrefix("192.0.2.1/24")
+	on(t, h, func() error { return tap.SetAddresses([]netip.Prefix{own}) })
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	peer := ether.MAC{2, 0, 0, 0, 0, 9}
+	if out, err := h.Run(ctx, "ip", "neigh", "replace", "192.0.2.9", "lladdr", peer.String(), "dev", tap.Name()); err != nil {
+		t.Fatal(err, out)
+	}
+	conn, err := h.ListenPacket(ctx, "udp4", "192.0.2.1:7000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.WriteTo([]byte("to the overlay"), &net.UDPAddr{IP: net.IPv4(192, 0, 2, 9), Port: 9000}); err != nil {
+		t.Fatal(err)
+	}
+	read := make([]byte, MaxFrame)
+	for {
+		got, undone, err := tap.Queues()[0].Read(read)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.HasSuffix(got, []byte("to the overlay")) {
+			continue
+		}
+		if want, ok := ether.Partial(got); !ok || undone != want {
+			t.Errorf("undone is %+v, want %+v", undone, want)
+		}
+		break
+	}
+	if _, _, ok := tap.Queues()[0].TryRead(read); ok {
+		t.Log("the host has sent something else, too")
+	}
+
+	frame := udpFrame(testMAC, peer, "192.0.2.9", "192.0.2.1", 9000, 7000, "from the overlay")
+	undone, ok := ether.Partial(frame)
+	if !ok {
+		t.Fatal("no transport header")
+	}
+	sum := int(undone.Start + undone.Field)
+	frame[sum] ^= 0x55 // wrong for anybody who looks
+	w := tap.Queues()[0].NewWriter()
+	buf := make([]byte, 100)
+	for _, c := range []struct {
+		undone  ether.Offload
+		arrives bool
+	}{{ether.Offload{}, false}, {undone, true}} {
+		if err := w.Write(frame, c.undone); err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+		if n, _, err := conn.ReadFrom(buf); (err == nil) != c.arrives || c.arrives && string(buf[:n]) != "from the overlay" {
+			t.Errorf("%+v: %q, %v", c.undone, buf[:n], err)
+		}
+	}
+	if n := testing.AllocsPerRun(100, func() { _ = w.Write(frame, ether.Offload{}) }); n != 0 {
+		t.Errorf("%v allocations for a frame to the host", n)
 	}
 }

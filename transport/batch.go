@@ -21,64 +21,14 @@ const MaxBurst = maxBatchBytes / MaxDatagram
 
 // batcher is a Socket that knows batches. One that does not gets its datagrams one by one.
 type batcher interface {
-	// CollectBatches lets ReadBatch return more than one datagram at a time.
-	CollectBatches()
-	// ReadBatch fills b, which must have room for 64 KiB, with n bytes of datagrams of size bytes each.
-	ReadBatch(b []byte) (n, size int, from netip.AddrPort, err error)
+	// Collect returns what reads batches.
+	Collect() (*collector, error)
 	// WriteBatch sends b as datagrams of size bytes each.
 	WriteBatch(b []byte, size int, to netip.AddrPort) error
 }
 
 // cmsgLen is the length of a control message with one int, as the kernel aligns it.
 var cmsgLen = unix.CmsgSpace(4) //nolint:gochecknoglobals // a constant of the platform
-
-// CollectBatches asks for UDP_GRO. A kernel without it gives datagrams one by one.
-func (s *udpSocket) CollectBatches() {
-	raw, err := s.SyscallConn()
-	if err != nil {
-		return
-	}
-	_ = raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_GRO, 1) })
-}
-
-func (s *udpSocket) ReadBatch(b []byte) (n, size int, from netip.AddrPort, err error) {
-	var oob [64]byte
-	n, oobn, _, from, err := s.ReadMsgUDPAddrPort(b, oob[:])
-	size = segmentSize(oob[:oobn])
-	if size <= 0 || size > n {
-		size = n
-	}
-	return n, size, netip.AddrPortFrom(from.Addr().Unmap(), from.Port()), err
-}
-
-// segmentSize finds what UDP_GRO says; 0 if it says nothing.
-func segmentSize(oob []byte) int {
-	head := unix.CmsgLen(0)
-	for len(oob) >= head {
-		// struct cmsghdr: length of all (8 bytes on a 64-bit machine), level (4), type (4).
-		length := int(nativeWord(oob[:head-8]))
-		level, kind := binary.NativeEndian.Uint32(oob[head-8:]), binary.NativeEndian.Uint32(oob[head-4:])
-		if length < head || length > len(oob) {
-			return 0
-		}
-		if level == unix.SOL_UDP && kind == unix.UDP_GRO && length >= head+4 {
-			return int(binary.NativeEndian.Uint32(oob[head:]))
-		}
-		next := unix.CmsgSpace(length - head)
-		if next > len(oob) {
-			return 0
-		}
-		oob = oob[next:]
-	}
-	return 0
-}
-
-func nativeWord(b []byte) uint64 {
-	if len(b) == 4 {
-		return uint64(binary.NativeEndian.Uint32(b))
-	}
-	return binary.NativeEndian.Uint64(b)
-}
 
 // segmenting remembers whether a socket takes batches.
 type segmenting struct{ off atomic.Bool }

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A batch arrives as the datagrams that it is made of, in order, with and without the kernel's help on either side.
@@ -32,8 +34,12 @@ func TestBatch(t *testing.T) {
 	} {
 		from, to := open(), open()
 		from.segmenting.off.Store(!c.segment)
-		if c.join {
-			to.CollectBatches()
+		collect, err := to.Collect()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !c.join {
+			setGRO(t, to, 0)
 		}
 		data := make([]byte, c.length)
 		for i := range data {
@@ -48,17 +54,18 @@ func TestBatch(t *testing.T) {
 		_ = to.SetReadDeadline(time.Now().Add(2 * time.Second))
 		var got []byte
 		most := 0
-		buf := make([]byte, 1<<16)
 		for len(got) < len(data) {
-			n, size, addr, err := to.ReadBatch(buf)
+			list, err := collect.read()
 			if err != nil {
 				t.Fatalf("%s: after %d of %d bytes: %v", c.name, len(got), len(data), err)
 			}
-			if addr != from.LocalAddr() || size > c.size || size != c.size && n != len(data)-len(got) {
-				t.Fatalf("%s: %d bytes of %d each from %v", c.name, n, size, addr)
+			for _, m := range list {
+				if m.from != from.LocalAddr() || m.size > c.size || m.size != c.size && len(m.data) != len(data)-len(got) {
+					t.Fatalf("%s: %d bytes of %d each from %v", c.name, len(m.data), m.size, m.from)
+				}
+				got = append(got, m.data...)
+				most = max(most, len(m.data))
 			}
-			got = append(got, buf[:n]...)
-			most = max(most, n)
 		}
 		if !bytes.Equal(got, data) {
 			t.Errorf("%s: other bytes have arrived", c.name)
@@ -68,6 +75,66 @@ func TestBatch(t *testing.T) {
 		}
 		if c.segment && c.join && c.length > c.size && most <= c.size {
 			t.Logf("%s: this kernel joins nothing", c.name)
+		}
+	}
+}
+
+func setGRO(t *testing.T, s *udpSocket, on int) {
+	t.Helper()
+	raw, err := s.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_GRO, on) }); err != nil {
+		t.Fatal(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A read waits, takes what has come over IPv6, too, allocates nothing, and ends when the socket is closed.
+func TestCollect(t *testing.T) {
+	for _, at := range []string{"127.0.0.1:0", "[::1]:0"} {
+		s, err := ListenUDP(netip.MustParseAddrPort(at))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := s.(*udpSocket).Collect()
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.AfterFunc(20*time.Millisecond, func() { _, _ = s.WriteTo([]byte("late"), s.LocalAddr()) })
+		list, err := c.read()
+		if err != nil || len(list) != 1 || string(list[0].data) != "late" || list[0].from != s.LocalAddr() {
+			t.Errorf("%s: %+v, %v", at, list, err)
+		}
+		x, local := []byte("x"), s.LocalAddr()
+		if n := testing.AllocsPerRun(100, func() {
+			_, _ = s.WriteTo(x, local)
+			_, _ = c.read()
+		}); n != 0 {
+			t.Errorf("%s: %v allocations", at, n)
+		}
+		// More than fit into one call, of different sizes, so that they are not joined.
+		for i := range 3 * collected {
+			_, _ = s.WriteTo(make([]byte, 1+i), s.LocalAddr())
+		}
+		for want := 1; want <= 3*collected; {
+			list, err := c.read()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range list {
+				if len(m.data) != want || m.size != want {
+					t.Fatalf("%s: %d bytes, want %d", at, len(m.data), want)
+				}
+				want++
+			}
+		}
+		time.AfterFunc(20*time.Millisecond, func() { _ = s.Close() })
+		if _, err := c.read(); !isClosed(err) {
+			t.Errorf("%s: after it was closed: %v", at, err)
 		}
 	}
 }

@@ -162,21 +162,13 @@ func (e *Endpoint) startSocketLocked(s *socketLoop) {
 func (s *socketLoop) run() {
 	r := s.e.newReader(s)
 	defer r.to.Close()
-	batch, batches := s.socket.(batcher)
-	if batches {
-		batch.CollectBatches()
+	read, err := s.collect()
+	if err != nil {
+		s.e.log.Error("cannot read an underlay socket", "path", s.local, "err", err)
+		return
 	}
-	buf := make([]byte, 1<<16)
 	for {
-		var n, size int
-		var from netip.AddrPort
-		var err error
-		if batches {
-			n, size, from, err = batch.ReadBatch(buf)
-		} else {
-			n, from, err = s.socket.ReadFrom(buf)
-			size = n
-		}
+		list, err := read()
 		if err != nil {
 			if isClosed(err) {
 				return
@@ -184,13 +176,32 @@ func (s *socketLoop) run() {
 			continue // an ICMP error of some earlier datagram
 		}
 		now := time.Now()
-		for b := buf[:n]; len(b) > 0; {
-			d := b[:min(size, len(b))]
-			b = b[len(d):]
-			s.take(r, d, from, now)
+		for _, m := range list {
+			for b := m.data; len(b) > 0; {
+				d := b[:min(m.size, len(b))]
+				b = b[len(d):]
+				s.take(r, d, m.from, now)
+			}
 		}
 		r.to.Flush(now)
 	}
+}
+
+// collect returns what reads the socket: many datagrams at a time if it can.
+func (s *socketLoop) collect() (read func() ([]received, error), err error) {
+	if b, ok := s.socket.(batcher); ok {
+		c, err := b.Collect()
+		if err != nil {
+			return nil, err
+		}
+		return c.read, nil
+	}
+	one, buf := make([]received, 1), make([]byte, 1<<16)
+	return func() ([]received, error) {
+		n, from, err := s.socket.ReadFrom(buf)
+		one[0] = received{buf[:n], n, from}
+		return one, err
+	}, nil
 }
 
 // take hands one datagram to whoever it is for.
