@@ -39,12 +39,20 @@ func Cut(data []byte, o Offload, most int) (Cutter, bool) {
 	return Cutter{data: data, l: l, head: head, size: size, at: head}, true
 }
 
+// Len is the length of the frame that Next appends; 0 if there is none left.
+func (c *Cutter) Len() int {
+	if c.at >= len(c.data) {
+		return 0
+	}
+	return c.head + min(c.size, len(c.data)-c.at)
+}
+
 // Next appends the next frame to dst; it returns nil when there is none left.
 func (c *Cutter) Next(dst []byte) []byte {
-	if c.at >= len(c.data) {
+	n := c.Len() - c.head
+	if n <= 0 {
 		return nil
 	}
-	n := min(c.size, len(c.data)-c.at)
 	begin := len(dst)
 	dst = append(dst, c.data[:c.head]...)
 	dst = append(dst, c.data[c.at:c.at+n]...)

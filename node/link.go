@@ -112,12 +112,12 @@ func (l *link) Send(frame []byte, undone ether.Offload, tag vswitch.Tag, n vswit
 	if !ok {
 		return // settle lets no such frame in
 	}
-	for {
-		f := cut.Next(s.frame[:0])
-		if f == nil {
-			return
+	for n := cut.Len(); n > 0; n = cut.Len() {
+		if room := s.sender.Room(l.peer, s.tag[:], n); room != nil {
+			cut.Next(room[:0])
+			continue
 		}
-		s.frame = f
-		s.sender.Send(l.peer, s.tag[:], f)
+		s.frame = cut.Next(s.frame[:0])
+		s.sender.Send(l.peer, s.tag[:], s.frame)
 	}
 }

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -273,6 +274,51 @@ func TestMessageSizes(t *testing.T) {
 		for i := range want {
 			if got[i] != want[i] {
 				t.Errorf("message of %d bytes arrived as %d", len(want[i]), len(got[i]))
+			}
+		}
+	})
+}
+
+// What is written into Room arrives like what Send was given, whatever sizes share a burst.
+func TestRoom(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a, b := w.node(1, w.net.Host("192.0.2.1")), w.node(2, w.net.Host("192.0.2.2"))
+		w.acquaint(a, b)
+		p := a.e.Peer(b.id)
+		if a.sender.Room(p, nil, 10) != nil {
+			t.Error("there is room without a link")
+		}
+		a.exchange(b, 2*time.Second)
+		a.awaitPath(b, "direct", 5*time.Second)
+		b.take()
+		if a.sender.Room(p, []byte("head"), MaxInOne-3) != nil {
+			t.Error("there is room for more than a datagram holds")
+		}
+		var want []string
+		sizes := []int{1300, 1300, 1300, 7, 1300, MaxInOne - 4, MaxInOne - 4, 900, 901, 902, 0, 1, 2000, 5, MaxInOne - 4}
+		for range 100 {
+			sizes = append(sizes, 1284)
+		}
+		for i, n := range sizes {
+			body := strings.Repeat(string(rune('a'+i%26)), n)
+			want = append(want, "head"+body)
+			if i%3 == 2 || 4+n > MaxInOne {
+				a.sender.Send(p, []byte("head"), []byte(body))
+			} else if room := a.sender.Room(p, []byte("head"), n); len(room) != n || copy(room, body) != n {
+				t.Fatalf("room for %d bytes is %d", n, len(room))
+			}
+		}
+		a.sender.Flush()
+		time.Sleep(50 * time.Millisecond)
+		got := b.take()
+		if len(got) != len(want) {
+			t.Fatalf("%d messages arrived, want %d", len(got), len(want))
+		}
+		slices.Sort(got) // this internet does not keep the order of what is sent at one moment
+		slices.Sort(want)
+		for i := range want {
+			if got[i] != want[i] {
+				t.Errorf("message %d of %d bytes arrived as %d others", i, len(want[i]), len(got[i]))
 			}
 		}
 	})

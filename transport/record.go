@@ -43,10 +43,14 @@ var errRecord = errors.New("transport: record is cut")
 
 // appendRecord appends a record whose body is head followed by body.
 func appendRecord(b []byte, kind byte, head, body []byte) []byte {
-	b = append(b, kind, 0)
-	b = binary.BigEndian.AppendUint16(b, uint16(len(head)+len(body)))
+	b = putRecord(b, kind, len(head)+len(body))
 	b = append(b, head...)
 	return append(b, body...)
+}
+
+// putRecord appends what stands in front of a body of n bytes.
+func putRecord(b []byte, kind byte, n int) []byte {
+	return binary.BigEndian.AppendUint16(append(b, kind, 0), uint16(n))
 }
 
 // nextRecord splits the first record off.

@@ -80,6 +80,34 @@ func (s *Sender) Send(p *Peer, head, body []byte) {
 	s.send(p, way, recordMessage, head, body)
 }
 
+// Room sends a message of head followed by n bytes, which the caller writes into what Room returns before it calls the
+// Sender again. It returns nil, and sends nothing, if there is no link or the message does not fit into one datagram:
+// that is for Send.
+func (s *Sender) Room(p *Peer, head []byte, n int) []byte {
+	way := p.active.Load()
+	if way == nil || len(head)+n > MaxInOne {
+		return nil
+	}
+	if now := s.e.coarse.Load(); p.wanted.Load() != now {
+		p.wanted.Store(now)
+	}
+	if s.to != p || s.on.way != way {
+		s.Flush()
+		if !s.begin(p, way) {
+			return nil
+		}
+	}
+	if len(s.buf)+recordLen+len(head)+n > MaxDatagram-tagLen {
+		s.seal()
+	}
+	p.sent.Add(1)
+	p.sentB.Add(uint64(len(head) + n))
+	at := len(s.buf) + recordLen + len(head)
+	s.buf = putRecord(s.buf, recordMessage, len(head)+n)
+	s.buf = append(s.buf, head...)[:at+n]
+	return s.buf[at:]
+}
+
 func (e *Endpoint) stage(p *Peer, head, body []byte, now int64) {
 	if !p.staged.add(head, body, now) {
 		e.counts.unstaged.Add(1)
