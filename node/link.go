@@ -108,9 +108,9 @@ func (l *link) Send(frame []byte, undone ether.Offload, tag vswitch.Tag, n vswit
 		s.sender.Send(l.peer, s.tag[:], frame)
 		return
 	}
-	cut, ok := ether.Cut(frame, undone, transport.MaxInOne-tagSize)
+	cut, ok := ether.Cut(frame, undone, longestCut)
 	if !ok {
-		return // settle lets no such frame in
+		return // segment.forward has refused and counted it
 	}
 	for n := cut.Len(); n > 0; n = cut.Len() {
 		if room := s.sender.Room(l.peer, s.tag[:], n); room != nil {

@@ -40,9 +40,12 @@ type segment struct {
 	closed bool
 }
 
+// longestCut is the longest frame, in bytes, that is cut from a super-frame: what fits into one datagram.
+const longestCut = transport.MaxInOne - tagSize
+
 // superFrame is the longest super-frame, in bytes, that leaves in one burst: Ethernet, IPv6 and TCP headers are in every
 // frame that is cut from it.
-const superFrame = transport.MaxBurst * (transport.MaxInOne - tagSize - (ether.HeaderLen + 40 + 32))
+const superFrame = transport.MaxBurst * (longestCut - (ether.HeaderLen + 40 + 32))
 
 // burst is how many frames are read before what is gathered must leave.
 const burst = 32
@@ -128,6 +131,9 @@ const small = 2048
 // forward gives the switch a frame of the host's.
 func (s *segment) forward(frame []byte, undone ether.Offload, n vswitch.Lane, now time.Time) {
 	undone, ok := ether.Settle(frame, undone)
+	if ok && undone.Size > 0 {
+		_, ok = ether.Cut(frame, undone, longestCut)
+	}
 	if !ok {
 		s.d.malformed.Add(1)
 		return
