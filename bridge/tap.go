@@ -6,10 +6,7 @@ import (
 	"net"
 	"os"
 	"sync"
-	"syscall"
-	"unsafe"
 
-	"github.com/songgao/water"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -38,12 +35,6 @@ type TAP struct {
 	away  bool   // that is not the daemon's
 	addrs []addr // that we have set
 }
-
-// vnetHeader is the length of the header that the kernel puts in front of every frame (struct virtio_net_hdr).
-const vnetHeader = 10
-
-// MaxFrame is the room that Queue.Read needs, header included.
-const MaxFrame = vnetHeader + 18 + 65535
 
 // NewTAP makes a TAP, down and without addresses. It never adopts a device that exists.
 func NewTAP(cfg TAPConfig) (*TAP, error) {
@@ -102,43 +93,6 @@ func explainTAP(name string, err error) error {
 		return fmt.Errorf("make TAP %s: a network device of that name exists already; remove it, or choose another name, such as loom%%d for the first number that is free", name)
 	}
 	return fmt.Errorf("make TAP %s: %w", name, err)
-}
-
-func attach(name string) (*Queue, error) {
-	dev, err := water.New(water.Config{
-		DeviceType: water.TAP, PlatformSpecificParams: water.PlatformSpecificParams{Name: name, MultiQueue: true},
-	})
-	if err != nil {
-		return nil, err
-	}
-	file, ok := dev.ReadWriteCloser.(*os.File)
-	if !ok {
-		return nil, errors.New("water's device is not a file")
-	}
-	q := &Queue{file: file}
-	if q.raw, err = file.SyscallConn(); err != nil {
-		_ = file.Close()
-		return nil, err
-	}
-	q.try = func(fd uintptr) bool {
-		q.n, q.err = unix.Read(int(fd), q.buf)
-		return true // whatever it was: do not wait
-	}
-	var flags uint16
-	err = control(file, func(fd int) error {
-		unix.CloseOnExec(fd) // water does not
-		var err error
-		flags, err = tapFlags(fd)
-		return err
-	})
-	if err == nil && flags&unix.IFF_VNET_HDR == 0 {
-		err = errors.New("the queue has no virtio header")
-	}
-	if err != nil {
-		_ = file.Close()
-		return nil, err
-	}
-	return q, nil
 }
 
 func (t *TAP) configure() error {
@@ -204,72 +158,4 @@ func (t *TAP) Close() {
 	for _, q := range t.queues {
 		_ = q.file.Close()
 	}
-}
-
-// Queue is one of a TAP's queues. One goroutine may read while others write.
-type Queue struct {
-	file *os.File
-	raw  syscall.RawConn
-	try  func(fd uintptr) bool // reads once into buf, made once for all reads
-
-	buf []byte // of the present TryRead
-	n   int
-	err error
-}
-
-// Read waits for a frame from the host and returns it, with what the host has left undone on it; it lies in b, which must
-// be MaxFrame long to hold every frame. The error is os.ErrClosed when the TAP has been closed.
-func (q *Queue) Read(b []byte) ([]byte, ether.Offload, error) {
-	for {
-		n, err := q.file.Read(b)
-		if err != nil {
-			return nil, ether.Offload{}, err
-		}
-		if n > vnetHeader {
-			return b[vnetHeader:n], parseVnet(b[:vnetHeader]), nil
-		}
-	}
-}
-
-// TryRead is Read without waiting: ok is false if the host has nothing to send at the moment, or the TAP has been closed.
-func (q *Queue) TryRead(b []byte) (frame []byte, undone ether.Offload, ok bool) {
-	q.buf = b
-	if err := q.raw.Read(q.try); err != nil || q.err != nil || q.n <= vnetHeader {
-		return nil, ether.Offload{}, false
-	}
-	return b[vnetHeader:q.n], parseVnet(b[:vnetHeader]), true
-}
-
-// Writer gives frames to the host. It is for one goroutine.
-type Writer struct {
-	queue *Queue
-	call  func(fd uintptr) bool // made once for all writes
-	head  [vnetHeader]byte
-	parts [2]unix.Iovec // head and frame
-	errno syscall.Errno
-}
-
-// NewWriter returns a Writer on the queue.
-func (q *Queue) NewWriter() *Writer {
-	w := &Writer{queue: q}
-	w.parts[0].Base = &w.head[0]
-	w.parts[0].SetLen(vnetHeader)
-	w.call = func(fd uintptr) bool {
-		_, _, w.errno = unix.Syscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&w.parts[0])), uintptr(len(w.parts)))
-		return w.errno != unix.EAGAIN
-	}
-	return w
-}
-
-// Write gives one frame to the host, as if it had come in on a cable, or a super-frame, as if its card had joined several.
-func (w *Writer) Write(frame []byte, undone ether.Offload) error {
-	putVnet(w.head[:], frame, undone)
-	w.parts[1].Base = unsafe.SliceData(frame)
-	w.parts[1].SetLen(len(frame))
-	err := w.queue.raw.Write(w.call)
-	w.parts[1].Base = nil // the frame was borrowed
-	if err == nil && w.errno != 0 {
-		err = w.errno
-	}
-	return err
 }
