@@ -33,9 +33,10 @@ type Config struct {
 	} `yaml:"dns" mapstructure:"dns"`
 
 	Timers struct {
-		Probe  time.Duration `yaml:"probe" mapstructure:"probe" usage:"between probes of a path that carries data"`
-		Rekey  time.Duration `yaml:"rekey" mapstructure:"rekey" usage:"life of a session's keys, at most 2m"`
-		FDBAge time.Duration `yaml:"fdb_age" mapstructure:"fdb_age" usage:"how long an address that sends nothing is remembered"`
+		Probe   time.Duration `yaml:"probe" mapstructure:"probe" usage:"between probes of a path that carries data"`
+		Rekey   time.Duration `yaml:"rekey" mapstructure:"rekey" usage:"life of a session's keys, at most 2m"`
+		PathMTU time.Duration `yaml:"path_mtu" mapstructure:"path_mtu" usage:"between searches for a larger path MTU"`
+		FDBAge  time.Duration `yaml:"fdb_age" mapstructure:"fdb_age" usage:"how long an address that sends nothing is remembered"`
 	} `yaml:"timers" mapstructure:"timers"`
 
 	Log settings.Log `yaml:"log" mapstructure:"log"`
@@ -48,6 +49,7 @@ func Defaults() Config {
 	c.TAP.Name, c.TAP.Queues = "loom%d", 1
 	c.DNS.Resolver, c.DNS.Forward = "auto", true
 	c.Timers.Probe, c.Timers.Rekey, c.Timers.FDBAge = 500*time.Millisecond, 2*time.Minute, 5*time.Minute
+	c.Timers.PathMTU = time.Minute
 	c.Log = settings.DefaultLog()
 	return c
 }
@@ -71,7 +73,7 @@ func (c *Config) Check() error {
 	for _, t := range []struct {
 		key   string
 		value time.Duration
-	}{{"timers.probe", c.Timers.Probe}, {"timers.rekey", c.Timers.Rekey}, {"timers.fdb_age", c.Timers.FDBAge}} {
+	}{{"timers.probe", c.Timers.Probe}, {"timers.rekey", c.Timers.Rekey}, {"timers.path_mtu", c.Timers.PathMTU}, {"timers.fdb_age", c.Timers.FDBAge}} {
 		need(t.value >= 10*time.Millisecond, t.key, "%v is less than 10ms", t.value)
 	}
 	return errors.Join(append(errs, c.Log.Check())...)

@@ -37,7 +37,7 @@ func (d *Daemon) buildTransport() error {
 		Controlled:  func() bool { return d.client.Connected() },
 		NewReceiver: d.newIngress, Listen: listenUnderlay,
 		Remembered: remembered, Remember: d.remember,
-		Timers: transport.Timers{Probe: d.cfg.Timers.Probe, Rekey: d.cfg.Timers.Rekey},
+		Timers: transport.Timers{Probe: d.cfg.Timers.Probe, Rekey: d.cfg.Timers.Rekey, PathMTU: d.cfg.Timers.PathMTU},
 		Log:    d.log,
 	})
 	return nil

@@ -108,7 +108,7 @@ func (l *link) Send(frame []byte, undone ether.Offload, tag vswitch.Tag, n vswit
 		s.sender.Send(l.peer, s.tag[:], frame)
 		return
 	}
-	cut, ok := ether.Cut(frame, undone, longestCut)
+	cut, ok := ether.Cut(frame, undone, l.peer.Largest()-tagSize)
 	if !ok {
 		return // segment.forward has refused and counted it
 	}

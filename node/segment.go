@@ -40,7 +40,7 @@ type segment struct {
 	closed bool
 }
 
-// longestCut is the longest frame, in bytes, that is cut from a super-frame: what fits into one datagram.
+// longestCut is the longest frame, in bytes, that is cut from a super-frame where the path's MTU is 1500.
 const longestCut = transport.MaxInOne - tagSize
 
 // superFrame is the longest super-frame, in bytes, that leaves in one burst: Ethernet, IPv6 and TCP headers are in every

@@ -17,6 +17,7 @@ type collector struct {
 
 	n     int
 	errno syscall.Errno
+	busy  bool // the last wait ended at once: peers are sending
 	out   [collected]received
 	msgs  [collected]message
 	iov   [collected]unix.Iovec
@@ -46,12 +47,11 @@ type received struct {
 
 // Collect asks the kernel to join datagrams, and returns what reads them. A kernel that cannot gives them one by one.
 func (s *udpSocket) Collect() (*collector, error) {
-	raw, err := s.SyscallConn()
+	err := s.raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_GRO, 1) })
 	if err != nil {
 		return nil, err
 	}
-	_ = raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_GRO, 1) })
-	c := &collector{raw: raw}
+	c := &collector{raw: s.raw}
 	for i := range c.msgs {
 		c.iov[i].Base = &c.room[i][0]
 		c.iov[i].SetLen(len(c.room[i]))
@@ -61,12 +61,32 @@ func (s *udpSocket) Collect() (*collector, error) {
 		c.reset(i)
 		h.Name, h.Control = (*byte)(unsafe.Pointer(&c.from[i])), &c.oob[i][0]
 	}
-	c.call = func(fd uintptr) bool {
-		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&c.msgs[0])), collected, unix.MSG_DONTWAIT, 0, 0)
-		c.n, c.errno = int(n), errno
-		return errno != unix.EAGAIN
-	}
+	c.call = c.take
 	return c, nil
+}
+
+// yields is how often a reader lets others run before it sleeps. Peers that are sending have more ready by then, and need
+// not wake anybody.
+const yields = 2
+
+// take makes one attempt, or a few while peers are busy. It reports false if the caller should sleep. The call does not
+// wait, so it is a raw one, of which Go's scheduler need not know.
+func (c *collector) take(fd uintptr) bool {
+	more := 0
+	if c.busy {
+		more = yields
+	}
+	for {
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&c.msgs[0])), collected, unix.MSG_DONTWAIT, 0, 0)
+		c.n, c.errno = int(n), errno
+		if errno != unix.EAGAIN || more == 0 {
+			break
+		}
+		more--
+		_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+	}
+	c.busy = c.errno == 0
+	return c.errno != unix.EAGAIN
 }
 
 // read waits for datagrams. What it returns is the collector's until the next read.

@@ -50,9 +50,10 @@ type Config struct {
 
 // Timers are how long things take. Zero fields mean the defaults.
 type Timers struct {
-	Idle  time.Duration // a link without a message is closed; default 5 minutes
-	Probe time.Duration // between probes of a path that carries data; default 500 ms
-	Rekey time.Duration // an epoch is replaced; default and at most 2 minutes
+	Idle    time.Duration // a link without a message is closed; default 5 minutes
+	Probe   time.Duration // between probes of a path that carries data; default 500 ms
+	Rekey   time.Duration // an epoch is replaced; default and at most 2 minutes
+	PathMTU time.Duration // between searches for larger datagrams; default 1 minute
 }
 
 func (t *Timers) setDefaults() {
@@ -61,6 +62,9 @@ func (t *Timers) setDefaults() {
 	}
 	if t.Probe == 0 {
 		t.Probe = 500 * time.Millisecond
+	}
+	if t.PathMTU == 0 {
+		t.PathMTU = time.Minute
 	}
 	if t.Rekey == 0 || t.Rekey > rekeyAfter {
 		t.Rekey = rekeyAfter

@@ -290,6 +290,7 @@ func TestRoom(t *testing.T) {
 		}
 		a.exchange(b, 2*time.Second)
 		a.awaitPath(b, "direct", 5*time.Second)
+		w.await("the path's MTU is known", time.Second, func() bool { return p.Largest() == MaxInOne })
 		b.take()
 		if a.sender.Room(p, []byte("head"), MaxInOne-3) != nil {
 			t.Error("there is room for more than a datagram holds")

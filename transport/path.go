@@ -18,6 +18,7 @@ type Path struct {
 	relay string         // name; empty for a direct path
 
 	handshakes *rate.Limiter
+	size       pathSize
 
 	// Guarded by Endpoint.mu.
 	alive bool // the last probes were answered
@@ -45,6 +46,12 @@ func (e *Endpoint) newPathLocked(p *Peer, out carrier, addr, local netip.AddrPor
 		peer: p, out: out, addr: addr, local: local, relay: relay,
 		handshakes: rate.NewLimiter(handshakeRate, handshakeBurst),
 	}
+	v6 := addr.Addr().Is6()
+	if r, ok := out.(*relayClient); ok {
+		v6 = r.server.Addr().Is6()
+	}
+	path.size.overhead = overheadOf(v6, relay != "")
+	path.size.now.Store(baseDatagram)
 	e.paths[pathKey{out, addr}] = path
 	return path
 }
@@ -125,6 +132,7 @@ func (e *Endpoint) chooseLocked(p *Peer) {
 type probe struct {
 	path *Path
 	at   time.Time
+	size int                  // of the datagram that asks whether it passes; 0: whether the path lives
 	done chan<- time.Duration // of Ping; or nil
 }
 
@@ -141,7 +149,7 @@ func (e *Endpoint) probeLocked(path *Path, now time.Time, done chan<- time.Durat
 		return
 	}
 	id := rand.Uint64() //nolint:gosec // the record is sealed; the id only has to be unique
-	p.probes[id] = probe{path, now, done}
+	p.probes[id] = probe{path: path, at: now, done: done}
 	path.sent++
 	e.sendControlLocked(p, path, recordProbe, binary.BigEndian.AppendUint64(nil, id))
 }
@@ -153,6 +161,10 @@ func (e *Endpoint) probeReplyLocked(p *Peer, id uint64, now time.Time) {
 	}
 	delete(p.probes, id)
 	path, rtt := pr.path, now.Sub(pr.at)
+	if pr.size > 0 {
+		e.sizeFoundLocked(path, pr.size)
+		return
+	}
 	path.back++
 	path.lost = 0
 	if path.rtt == 0 {
@@ -175,10 +187,18 @@ func (e *Endpoint) probeReplyLocked(p *Peer, id uint64, now time.Time) {
 // probesLocked times probes out and sends the ones that are due.
 func (e *Endpoint) probesLocked(p *Peer, now time.Time) {
 	for id, pr := range p.probes {
-		if now.Sub(pr.at) < max(probeTimeout, 3*pr.path.rtt) {
+		timeout := probeTimeout
+		if pr.size > 0 {
+			timeout = sizeTimeout
+		}
+		if now.Sub(pr.at) < max(timeout, 3*pr.path.rtt) {
 			continue
 		}
 		delete(p.probes, id)
+		if pr.size > 0 {
+			e.sizeLostLocked(pr.path, pr.size, now)
+			continue
+		}
 		pr.path.lost++
 		if pr.path.lost == probesLost && pr.path.alive {
 			e.pathDiedLocked(pr.path, now)
@@ -186,6 +206,7 @@ func (e *Endpoint) probesLocked(p *Peer, now time.Time) {
 	}
 	busy := now.UnixNano()-max(p.wanted.Load(), p.heard.Load()) < int64(probeIdle)
 	for _, path := range p.pathsLocked() {
+		e.tendSizeLocked(path, busy, now)
 		if now.Before(path.next) {
 			continue
 		}
@@ -200,6 +221,7 @@ func (e *Endpoint) probesLocked(p *Peer, now time.Time) {
 
 func (e *Endpoint) pathDiedLocked(path *Path, now time.Time) {
 	path.alive = false
+	path.size.toBase(now)
 	p := path.peer
 	e.log.Info("path is down", "peer", p.cfg.Name, "path", path.String())
 	if path.relay == "" {

@@ -126,8 +126,8 @@ func (e *Endpoint) controlRecord(ep *epoch, kind byte, body []byte, at pathKey, 
 	switch kind {
 	case recordProbe:
 		// Only an address that ICE or the relay has vouched for is answered.
-		if path := e.paths[at]; path != nil && path.peer == p && len(body) == 8 {
-			e.sendControlLocked(p, path, recordReply, body)
+		if path := e.paths[at]; path != nil && path.peer == p && len(body) >= 8 {
+			e.sendControlLocked(p, path, recordReply, body[:8])
 		}
 	case recordReply:
 		if len(body) == 8 {

@@ -16,7 +16,7 @@ import (
 //	kind         body
 //	0 message    opaque: what Sender.Send was given
 //	1 piece      of a message too large for the path: frame id (32), total length (16), offset (16), bytes
-//	2 probe      id (64)
+//	2 probe      id (64), any number of bytes that fill the datagram
 //	3 reply      id (64) of the probe it answers
 //	4 signal     for a third node, or for the receiver: its identity (32), a sealed signal
 //	5 signaled   a signal passed on: the identity it comes from (32), the sealed signal

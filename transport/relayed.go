@@ -125,8 +125,8 @@ func (r *relayClient) writeTo(b []byte, to netip.AddrPort) error {
 	return err
 }
 
-func (r *relayClient) writeBatch(b []byte, size int, to netip.AddrPort) error {
-	return eachDatagram(b, size, func(d []byte) error { return r.writeTo(d, to) })
+func (r *relayClient) writeRuns(o *outbox, to netip.AddrPort) error {
+	return o.each(func(d []byte) error { return r.writeTo(d, to) })
 }
 
 var (

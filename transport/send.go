@@ -4,17 +4,12 @@ import (
 	"errors"
 	"net/netip"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // controlShard is the shard of the control loop; Senders have those below it.
 const controlShard = 255
-
-// MaxDatagram is the longest datagram that is sent, in bytes of UDP payload. It crosses every path whose MTU is 1450 or
-// more in one piece, relayed ones included.
-const MaxDatagram = 1400
-
-// MaxInOne is the longest message, in bytes, that fits into one datagram; a longer one is cut.
-const MaxInOne = MaxDatagram - headerLen - recordLen - tagLen
 
 // Sender is one goroutine's way out. It owns a shard: its keys' counters belong to it alone. A Sender is not safe for
 // concurrent use.
@@ -24,13 +19,11 @@ type Sender struct {
 	keys   map[*Peer]keyed
 	pieces uint32 // numbers the messages it has cut
 
-	to    *Peer // who the batch is for; nil: there is none
+	to    *Peer // who the outbox is for; nil: nobody
 	on    keyed
+	limit int    // of a datagram, in bytes, tag included
 	buf   []byte // the datagram that is being filled, behind those that are sealed
-	done  int    // bytes of room that are sealed
-	size  int    // of each sealed datagram
-	count int    // of them
-	room  [maxBatchBytes + MaxDatagram]byte
+	out   outbox
 }
 
 // keyed caches the key that goes with a peer's way of sending.
@@ -85,7 +78,7 @@ func (s *Sender) Send(p *Peer, head, body []byte) {
 // that is for Send.
 func (s *Sender) Room(p *Peer, head []byte, n int) []byte {
 	way := p.active.Load()
-	if way == nil || len(head)+n > MaxInOne {
+	if way == nil || len(head)+n > inOne(int(way.path.size.now.Load())) {
 		return nil
 	}
 	if now := s.e.coarse.Load(); p.wanted.Load() != now {
@@ -97,7 +90,7 @@ func (s *Sender) Room(p *Peer, head []byte, n int) []byte {
 			return nil
 		}
 	}
-	if len(s.buf)+recordLen+len(head)+n > MaxDatagram-tagLen {
+	if len(s.buf)+recordLen+len(head)+n > s.limit-tagLen {
 		s.seal()
 	}
 	p.sent.Add(1)
@@ -127,17 +120,17 @@ func (s *Sender) send(p *Peer, way *sending, kind byte, head, body []byte) {
 			return
 		}
 	}
-	if len(s.buf)+n > MaxDatagram-tagLen {
+	if len(s.buf)+n > s.limit-tagLen {
 		s.seal()
 	}
-	if len(s.buf)+n > MaxDatagram-tagLen {
+	if len(s.buf)+n > s.limit-tagLen {
 		s.cut(head, body)
 		return
 	}
 	s.buf = appendRecord(s.buf, kind, head, body)
 }
 
-// begin starts a batch.
+// begin starts to fill the outbox for a peer.
 func (s *Sender) begin(p *Peer, way *sending) bool {
 	k := s.keys[p]
 	if k.way != way {
@@ -149,14 +142,14 @@ func (s *Sender) begin(p *Peer, way *sending) bool {
 		k = keyed{way, key}
 		s.keys[p] = k
 	}
-	s.to, s.on = p, k
+	s.to, s.on, s.limit = p, k, int(way.path.size.now.Load())
 	s.next()
 	return true
 }
 
 // cut sends a message that is too large for one datagram in equal pieces.
 func (s *Sender) cut(head, body []byte) {
-	const most = MaxDatagram - headerLen - recordLen - pieceLen - tagLen
+	most := s.limit - headerLen - recordLen - pieceLen - tagLen
 	total := len(head) + len(body)
 	if total > MaxMessage {
 		s.e.counts.unsent.Add(1)
@@ -186,46 +179,36 @@ func (s *Sender) cut(head, body []byte) {
 
 // next makes room for a datagram behind those that are sealed.
 func (s *Sender) next() {
-	s.buf = s.room[s.done : s.done+headerLen : s.done+MaxDatagram]
+	at := s.out.done
+	s.buf = s.out.room[at : at+headerLen : at+s.limit]
 }
 
-// seal closes the datagram that is being filled, which joins the batch. All of a batch are of one size, but for the last,
-// which may be shorter.
+// seal closes the datagram that is being filled, which joins the outbox.
 func (s *Sender) seal() {
 	if len(s.buf) == headerLen {
 		return
 	}
-	out, err := s.on.key.seal(s.buf)
-	if err != nil {
+	if out, err := s.on.key.seal(s.buf); err != nil {
 		s.e.counts.unsent.Add(1)
-		s.next()
-		return
-	}
-	if s.count > 0 && len(out) > s.size {
-		batch := s.done
-		s.transmit()
-		out = s.room[:copy(s.room[:], s.room[batch:batch+len(out)])]
-	}
-	if s.count == 0 {
-		s.size = len(out)
-	}
-	s.done += len(out)
-	s.count++
-	if len(out) < s.size || s.count == maxBatch || s.done+s.size > maxBatchBytes {
+	} else if s.out.add(len(out)); s.out.full() {
 		s.transmit()
 	}
 	s.next()
 }
 
-// transmit sends the batch.
+// transmit sends the outbox.
 func (s *Sender) transmit() {
-	if s.count == 0 {
+	if s.out.done == 0 {
 		return
 	}
-	if err := s.on.way.path.out.writeBatch(s.room[:s.done], s.size, s.on.way.path.addr); err != nil {
+	path := s.on.way.path
+	if err := path.out.writeRuns(&s.out, path.addr); err != nil {
 		s.e.counts.unsent.Add(1)
+		if errors.Is(err, unix.EMSGSIZE) {
+			path.size.tooLarge(s.limit)
+		}
 	}
-	s.done, s.size, s.count = 0, 0, 0
+	s.out.reset()
 }
 
 // Flush seals and sends what Send has gathered.
@@ -251,6 +234,18 @@ func (e *Endpoint) sendControlLocked(p *Peer, path *Path, kind byte, body []byte
 	e.control.forget(p)
 }
 
+// sendSized sends a probe in a datagram of its own, of any size, at once.
+func (s *Sender) sendSized(p *Peer, way *sending, size int, body []byte) {
+	s.Flush()
+	if !s.begin(p, way) {
+		return
+	}
+	s.limit = size
+	s.next()
+	s.buf = appendRecord(s.buf, recordProbe, nil, body)
+	s.Flush()
+}
+
 // flushStagedLocked sends what waited for the link.
 func (e *Endpoint) flushStagedLocked(p *Peer, now time.Time) {
 	way := p.active.Load()
@@ -273,6 +268,6 @@ func (p *Path) write(b []byte) error { return p.out.writeTo(b, p.addr) }
 // carrier sends datagrams: an underlay socket, or an allocation at a relay.
 type carrier interface {
 	writeTo(b []byte, to netip.AddrPort) error
-	// writeBatch sends b as datagrams of size bytes each, of which the last may be shorter.
-	writeBatch(b []byte, size int, to netip.AddrPort) error
+	// writeRuns sends what an outbox holds. The error wraps unix.EMSGSIZE if a datagram cannot even leave this machine.
+	writeRuns(o *outbox, to netip.AddrPort) error
 }

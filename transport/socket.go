@@ -2,6 +2,7 @@ package transport
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -20,15 +21,27 @@ type Socket interface {
 	Close() error
 }
 
+// batcher is a Socket that takes and gives many datagrams at a time. One that does not gets them one by one.
+type batcher interface {
+	// Collect returns what reads batches.
+	Collect() (*collector, error)
+	// writeRuns sends what an outbox holds.
+	writeRuns(o *outbox, to netip.AddrPort) error
+	// WriteFragmented sends one datagram that routers may take apart.
+	WriteFragmented(b []byte, to netip.AddrPort) error
+}
+
 // socketBuffer is what we ask of the kernel for each socket and direction, in bytes.
 const socketBuffer = 4 << 20
 
 type udpSocket struct {
 	*net.UDPConn
+	raw        syscall.RawConn
 	segmenting segmenting
 }
 
-// ListenUDP opens a socket on an address of this machine. Datagrams may be fragmented on the way.
+// ListenUDP opens a socket on an address of this machine. What it sends is never fragmented: what fits is found by probes
+// (mtu.go), since nobody can be believed who says from outside what does not.
 func ListenUDP(addr netip.AddrPort) (Socket, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 		var err error
@@ -41,7 +54,12 @@ func ListenUDP(addr netip.AddrPort) (Socket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open underlay socket on %s: %w", addr, err)
 	}
-	return &udpSocket{UDPConn: conn.(*net.UDPConn)}, nil //nolint:forcetypeassert // what ListenPacket returns for udp
+	s := &udpSocket{UDPConn: conn.(*net.UDPConn)} //nolint:forcetypeassert // what ListenPacket returns for udp
+	if s.raw, err = s.SyscallConn(); err != nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("open underlay socket on %s: %w", addr, err)
+	}
+	return s, nil
 }
 
 func tuneSocket(fd int, v4 bool) error {
@@ -49,10 +67,43 @@ func tuneSocket(fd int, v4 bool) error {
 		// Without the capability the system's limit stays; that is slower, and no reason to fail.
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, opt, socketBuffer)
 	}
+	return setFragmenting(fd, v4, false)
+}
+
+// setFragmenting lets what the socket sends be fragmented, or forbids it; either way, what ICMP claims about the path is
+// not believed (RFC 8899 section 4.6).
+func setFragmenting(fd int, v4, on bool) error {
 	if v4 {
-		return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT)
+		how := unix.IP_PMTUDISC_PROBE
+		if on {
+			how = unix.IP_PMTUDISC_DONT
+		}
+		return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, how)
 	}
-	return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DONT)
+	how, never := unix.IPV6_PMTUDISC_PROBE, 1
+	if on {
+		how, never = unix.IPV6_PMTUDISC_DONT, 0
+	}
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_DONTFRAG, never); err != nil {
+		return err
+	}
+	return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, how)
+}
+
+// WriteFragmented sends one datagram that may be fragmented: a handshake must cross a path of which nothing is known yet.
+// What others send by this socket at the same moment may be, too, which harms nothing.
+func (s *udpSocket) WriteFragmented(b []byte, to netip.AddrPort) error {
+	set := func(on bool) (err error) {
+		if e := s.raw.Control(func(fd uintptr) { err = setFragmenting(int(fd), to.Addr().Is4(), on) }); e != nil {
+			return e
+		}
+		return err
+	}
+	if err := set(true); err != nil {
+		return err
+	}
+	_, err := s.WriteTo(b, to)
+	return errors.Join(err, set(false))
 }
 
 func (s *udpSocket) ReadFrom(b []byte) (int, netip.AddrPort, error) {
@@ -81,15 +132,21 @@ type socketLoop struct {
 }
 
 func (s *socketLoop) writeTo(b []byte, to netip.AddrPort) error {
+	if batch, ok := s.socket.(batcher); ok && len(b) > baseDatagram {
+		return batch.WriteFragmented(b, to)
+	}
 	_, err := s.socket.WriteTo(b, to)
 	return err
 }
 
-func (s *socketLoop) writeBatch(b []byte, size int, to netip.AddrPort) error {
+func (s *socketLoop) writeRuns(o *outbox, to netip.AddrPort) error {
 	if batch, ok := s.socket.(batcher); ok {
-		return batch.WriteBatch(b, size, to)
+		return batch.writeRuns(o, to)
 	}
-	return eachDatagram(b, size, func(d []byte) error { return s.writeTo(d, to) })
+	return o.each(func(d []byte) error {
+		_, err := s.socket.WriteTo(d, to)
+		return err
+	})
 }
 
 // SetAddresses says which addresses of this machine are underlay. Sockets of others are closed; open links look for new

@@ -44,6 +44,7 @@ type PathStatus struct {
 	Alive   bool          `json:"alive"`
 	InUse   bool          `json:"in_use"`
 	RTT     time.Duration `json:"rtt_ns"`
+	MTU     int           `json:"mtu"` // bytes of the largest IP packet that is known to pass, towards the peer
 	Probes  uint64        `json:"probes"`
 	Replies uint64        `json:"replies"`
 }
@@ -75,7 +76,7 @@ func (e *Endpoint) statusLocked(p *Peer) PeerStatus {
 	for _, path := range p.pathsLocked() {
 		ps := PathStatus{
 			Kind: "direct", Remote: path.addr.String(), Relay: path.relay, Alive: path.alive,
-			InUse: way != nil && way.path == path, RTT: path.rtt, Probes: path.sent, Replies: path.back,
+			InUse: way != nil && way.path == path, RTT: path.rtt, MTU: path.size.mtu(), Probes: path.sent, Replies: path.back,
 		}
 		if path.relay != "" {
 			ps.Kind = "relayed"

@@ -24,6 +24,7 @@ type Internet struct {
 	hosts  map[netip.Addr]receiver
 	delay  time.Duration
 	loss   float64
+	mtu    int
 	filter func(from, to netip.AddrPort, data []byte) bool
 	watch  func(from, to netip.AddrPort, data []byte)
 	rand   *rand.Rand
@@ -34,10 +35,10 @@ type receiver interface {
 	receive(from, to netip.AddrPort, data []byte)
 }
 
-// New returns an internet without anybody, with a delay of a millisecond each way.
+// New returns an internet without anybody, with a delay of a millisecond each way and an MTU of 1500.
 func New() *Internet {
 	return &Internet{
-		hosts: make(map[netip.Addr]receiver), delay: time.Millisecond, rand: rand.New(rand.NewPCG(1, 1)),
+		hosts: make(map[netip.Addr]receiver), delay: time.Millisecond, mtu: 1500, rand: rand.New(rand.NewPCG(1, 1)),
 	}
 }
 
@@ -46,6 +47,9 @@ func (n *Internet) SetDelay(d time.Duration) { n.set(func() { n.delay = d }) }
 
 // SetLoss sets which part of the datagrams is lost, 0 to 1.
 func (n *Internet) SetLoss(part float64) { n.set(func() { n.loss = part }) }
+
+// SetMTU sets the largest IP packet that passes, in bytes. Larger ones disappear without a word.
+func (n *Internet) SetMTU(mtu int) { n.set(func() { n.mtu = mtu }) }
 
 // SetFilter drops what pass refuses; nil passes everything. Addresses are those on the public side.
 func (n *Internet) SetFilter(pass func(from, to netip.AddrPort) bool) {
@@ -78,6 +82,13 @@ func (n *Internet) send(from, to netip.AddrPort, data []byte) {
 	defer n.mu.Unlock()
 	if n.watch != nil {
 		n.watch(from, to, data)
+	}
+	header := 28 // IPv4 and UDP
+	if to.Addr().Is6() {
+		header = 48
+	}
+	if len(data)+header > n.mtu {
+		return
 	}
 	if n.filter != nil && !n.filter(from, to, data) || n.loss > 0 && n.rand.Float64() < n.loss {
 		return

@@ -11,14 +11,6 @@ import (
 
 // A batch arrives as the datagrams that it is made of, in order, with and without the kernel's help on either side.
 func TestBatch(t *testing.T) {
-	open := func() *udpSocket {
-		s, err := ListenUDP(netip.MustParseAddrPort("127.0.0.1:0"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = s.Close() })
-		return s.(*udpSocket)
-	}
 	for _, c := range []struct {
 		name          string
 		segment, join bool
@@ -32,7 +24,7 @@ func TestBatch(t *testing.T) {
 		{"joined, not segmented", false, true, 1400, 10*1400 + 1},
 		{"neither", false, false, 1400, 10 * 1400},
 	} {
-		from, to := open(), open()
+		from, to := openUDP(t), openUDP(t)
 		from.segmenting.off.Store(!c.segment)
 		collect, err := to.Collect()
 		if err != nil {
@@ -45,7 +37,7 @@ func TestBatch(t *testing.T) {
 		for i := range data {
 			data[i] = byte(i / c.size)
 		}
-		if err := from.WriteBatch(data, c.size, to.LocalAddr()); err != nil {
+		if err := from.writeRuns(outboxOf(data, c.size), to.LocalAddr()); err != nil {
 			t.Fatalf("%s: %v", c.name, err)
 		}
 		if from.segmenting.off.Load() == c.segment {
@@ -77,6 +69,27 @@ func TestBatch(t *testing.T) {
 			t.Logf("%s: this kernel joins nothing", c.name)
 		}
 	}
+}
+
+func openUDP(t *testing.T) *udpSocket {
+	t.Helper()
+	s, err := ListenUDP(netip.MustParseAddrPort("127.0.0.1:0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s.(*udpSocket)
+}
+
+// outboxOf fills an outbox as a Sender does.
+func outboxOf(data []byte, size int) *outbox {
+	o := new(outbox)
+	for len(data) > 0 {
+		n := min(size, len(data))
+		o.add(copy(o.room[o.done:], data[:n]))
+		data = data[n:]
+	}
+	return o
 }
 
 func setGRO(t *testing.T, s *udpSocket, on int) {
@@ -151,15 +164,89 @@ func TestBatchRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer to.Close()
-	// More segments than a kernel takes make it refuse the batch.
-	if err := from.(*udpSocket).WriteBatch(make([]byte, 300), 1, to.LocalAddr()); err != nil {
+	// The kernel refuses to cut datagrams whose checksums it shall not compute (udp_send_skb in net/ipv4/udp.c).
+	err = from.(*udpSocket).raw.Control(func(fd uintptr) {
+		if err := unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_NO_CHECK, 1); err != nil {
+			t.Error(err)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := make([]byte, 100)
+	for i := range data {
+		data[i] = byte(i)
+	}
+	o := outboxOf(data[:90], 3)
+	for _, d := range [][]byte{data[90:91], data[91:95], data[95:99], data[99:]} { // shorter and longer ones behind
+		o.add(copy(o.room[o.done:], d))
+	}
+	if err := from.(*udpSocket).writeRuns(o, to.LocalAddr()); err != nil {
 		t.Fatal(err)
 	}
 	_ = to.(*udpSocket).SetReadDeadline(time.Now().Add(2 * time.Second))
-	for i := range 300 {
-		if n, _, err := to.ReadFrom(make([]byte, 10)); n != 1 || err != nil {
-			t.Fatalf("datagram %d: %d, %v", i, n, err)
+	var got []byte
+	for n := range 34 {
+		b := make([]byte, 10)
+		length, _, err := to.ReadFrom(b)
+		if err != nil || length > 4 {
+			t.Fatalf("datagram %d: %d bytes, %v", n, length, err)
 		}
+		got = append(got, b[:length]...)
+	}
+	if !bytes.Equal(got, data) {
+		t.Errorf("%d bytes have arrived, or others: %v", len(got), got)
+	}
+}
+
+// Runs of different sizes leave in one call, and nothing is allocated.
+func TestOutbox(t *testing.T) {
+	from, to := openUDP(t), openUDP(t)
+	collect, err := to.Collect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := new(outbox)
+	sizes := []int{1472, 1472, 1472, 300, 1200, 1200, 900, 1400, 80, 80, 80, 7}
+	o.runs = make([]run, 0, maxRuns)
+	fill := func() {
+		o.reset()
+		for i, n := range sizes {
+			o.room[o.done] = byte(i)
+			o.add(n)
+		}
+	}
+	fill()
+	if len(o.runs) != 4 || o.full() {
+		t.Fatalf("runs are %v", o.runs)
+	}
+	if n := testing.AllocsPerRun(100, func() {
+		fill()
+		if err := from.writeRuns(o, to.LocalAddr()); err != nil {
+			t.Fatal(err)
+		}
+		for i := 0; i < len(sizes); {
+			list, err := collect.read()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range list {
+				for at := 0; at < len(m.data); at += m.size {
+					if n := min(m.size, len(m.data)-at); n != sizes[i] || m.data[at] != byte(i) {
+						t.Fatalf("datagram %d has %d bytes and begins with %d", i, n, m.data[at])
+					}
+					i++
+				}
+			}
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	for !o.full() {
+		o.add(maxDatagram)
+	}
+	if o.done > len(o.room) {
+		t.Errorf("%d bytes in %d of room", o.done, len(o.room))
 	}
 }
 

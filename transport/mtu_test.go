@@ -1,0 +1,97 @@
+package transport
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// mtu is that of the path in use, in bytes of IP packet.
+func (n *testNode) mtu(to *testNode) int {
+	for _, p := range n.status(to).Paths {
+		if p.InUse {
+			return p.MTU
+		}
+	}
+	return 0
+}
+
+// A path's MTU is found, its fall within a second and a half although nothing says so, and its rise when it is looked for.
+// Messages of every size arrive all the while.
+func TestPathMTU(t *testing.T) {
+	for _, relayed := range []bool{false, true} {
+		inWorld(t, func(w *world) {
+			a, b := w.node(1, w.net.Host("192.0.2.1")), w.node(2, w.net.Host("192.0.2.2"))
+			path, most := "direct", 1500
+			if relayed {
+				w.relay("192.0.2.100")
+				w.net.SetFilter(notBetween("192.0.2.1", "192.0.2.2"))
+				path = "relayed"
+			}
+			w.acquaint(a, b)
+			a.exchange(b, 2*time.Second)
+			a.awaitPath(b, path, 5*time.Second)
+			w.await("1500 is found", time.Second, func() bool { return a.mtu(b) == most && b.mtu(a) == most })
+			for _, mtu := range []int{1280, 1500, 1492, 1260, 1500} {
+				w.net.SetMTU(mtu)
+				began := time.Now()
+				want := mtu
+				if mtu == 1260 {
+					want = baseDatagram + overheadOf(false, relayed) // no candidate fits
+				}
+				within := 2 * time.Second // three probes 200 ms apart, 300 ms for the last, a search, and ticks
+				if mtu == 1500 {
+					within = time.Minute + time.Second // until one looks
+				}
+				w.await("the MTU is known", within, func() bool {
+					a.send(b, "busy")
+					b.send(a, "busy")
+					return a.mtu(b) == want && b.mtu(a) == want
+				})
+				t.Logf("relayed %v: %d is known after %v", relayed, want, time.Since(began))
+				a.deliverSizes(b)
+				b.deliverSizes(a)
+			}
+		})
+	}
+}
+
+// deliverSizes sends messages of every size and expects them.
+func (n *testNode) deliverSizes(to *testNode) {
+	n.w.t.Helper()
+	to.take()
+	sizes := map[int]bool{60: true, 1100: true, 1250: true, 1400: true, 1514: true, 9014: true}
+	for size := range sizes {
+		n.send(to, strings.Repeat("x", size))
+		time.Sleep(5 * time.Millisecond)
+	}
+	time.Sleep(50 * time.Millisecond)
+	for _, m := range to.take() {
+		delete(sizes, len(m))
+	}
+	if len(sizes) > 0 {
+		n.w.t.Errorf("messages of %v bytes have not arrived", sizes)
+	}
+}
+
+// Loss alone does not shrink a path for long.
+func TestPathMTUUnderLoss(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a, b := w.node(1, w.net.Host("192.0.2.1")), w.node(2, w.net.Host("192.0.2.2"))
+		w.acquaint(a, b)
+		a.exchange(b, 2*time.Second)
+		a.awaitPath(b, "direct", 5*time.Second)
+		w.net.SetLoss(0.05)
+		full := 0
+		for range 600 {
+			a.send(b, "busy")
+			if a.mtu(b) == 1500 {
+				full++
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		if full < 590 {
+			t.Errorf("only in %d of 600 moments is the MTU known", full)
+		}
+	})
+}
