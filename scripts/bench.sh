@@ -8,15 +8,20 @@
 #
 # Rounds are interleaved, so that a noisy machine is unfair to all alike; the table shows medians. It holds, for each peer:
 # one TCP stream and four (Mbit/s, iperf3), UDP with 64-byte payloads (thousand datagrams received per second), the
-# ping round trip (µs, median of 400), idle and under one TCP stream, and the processor time of the whole machine for
-# each Gbit.
+# ping round trip (µs, median of 400), idle and under one TCP stream, and the processor time for each Gbit of the one
+# stream: of the whole machine, and of the daemons that carry data alone. A second table holds Etherloom against the bars of
+# scripts/bars.jq, as far as their peers were measured.
 #
 #   -t  seconds of each load, 6            -g  segmentation and receive offload of the veth, on
 #   -r  rounds, 3                          -p  install the peers that Debian has, as root
 #
-# PEER: etherloom veth vxlan wireguard-go ts-wireguard-go wireguard-go+vxlan tinc fastd openvpn nebula n2n.
+# PEER: etherloom etherloom-open veth vxlan wireguard-go ts-wireguard-go wireguard-go+vxlan tinc fastd openvpn nebula n2n.
 # Without one: etherloom and every other whose program is installed. wireguard-go, ts-wireguard-go and nebula are built from
-# their modules into $BENCH_BIN when they are named.
+# their modules into $BENCH_BIN when they are named. etherloom-open is Etherloom with a switch that judges no frame
+# (switch/admit_openbench.go), built from this tree into $BENCH_BIN: run `make build` first, so that both are of one source.
+#
+# The daemons' processor time is that of a cgroup of their own (v2), or, where none can be made, what /proc says of them. What
+# the kernel does for a peer outside of its daemons is in the machine's time alone.
 #
 # Needs root. iperf3, fping, jq and, for -g off, ethtool are installed when they are missing.
 set -euo pipefail
@@ -29,7 +34,7 @@ while getopts t:r:g:p o; do
   r) rounds=$OPTARG ;;
   g) offloads=$OPTARG ;;
   p) install=1 ;;
-  *) sed -n '2,25p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,26p' "$0" >&2; exit 2 ;;
   esac
 done
 shift $((OPTIND - 1))
@@ -42,12 +47,13 @@ shift $((OPTIND - 1))
 BENCH_BIN=${BENCH_BIN:-$HOME/.cache/etherloom-bench/bin}
 work=$(mktemp -d)
 dst=
-pids=()
+pids=() daemons=()
+cgroup='' mounted=''
 
 installed() {
   echo etherloom
   local pair
-  for pair in veth:ip vxlan:ip wireguard-go:"$BENCH_BIN/wireguard-go" ts-wireguard-go:"$BENCH_BIN/ts-wireguard-go" tinc:tincd \
+  for pair in etherloom-open:go veth:ip vxlan:ip wireguard-go:"$BENCH_BIN/wireguard-go" ts-wireguard-go:"$BENCH_BIN/ts-wireguard-go" tinc:tincd \
     fastd:fastd openvpn:openvpn nebula:"$BENCH_BIN/nebula" n2n:edge; do
     command -v "${pair#*:}" >/dev/null 2>&1 && echo "${pair%%:*}"
   done
@@ -58,13 +64,39 @@ down() {
   local p ns
   for p in "${pids[@]:-}"; do [ -z "$p" ] || kill "$p" 2>/dev/null || true; done
   for p in "${pids[@]:-}"; do [ -z "$p" ] || wait "$p" 2>/dev/null || true; done
-  pids=()
+  pids=() daemons=()
   for ns in bench-a bench-b; do
     for p in $(ip netns pids $ns 2>/dev/null); do kill -9 "$p" 2>/dev/null || true; done
     ip netns del $ns 2>/dev/null || true
   done
 }
-trap 'down; rm -rf "$work"' EXIT
+trap 'down; close_cgroup; rm -rf "$work"' EXIT
+
+open_cgroup() { # makes a cgroup for the daemons; $cgroup stays empty where that cannot be
+  local root
+  root=$(awk '$3 == "cgroup2" {print $2; exit}' /proc/mounts)
+  if [ -z "$root" ]; then
+    mounted=$(mktemp -d)
+    root=$mounted
+    mount -t cgroup2 none "$root" 2>/dev/null || { rmdir "$mounted"; mounted=''; return 0; }
+  fi
+  cgroup=$root/etherloom-bench.$$
+  { mkdir "$cgroup" && grep -q '^usage_usec' "$cgroup/cpu.stat" && (echo "$BASHPID" >"$cgroup/cgroup.procs"); } 2>/dev/null ||
+    { rmdir "$cgroup" 2>/dev/null || true; cgroup=''; }
+}
+close_cgroup() {
+  [ -z "$cgroup" ] || for _ in $(seq 20); do rmdir "$cgroup" 2>/dev/null && break; sleep 0.1; done
+  [ -z "$mounted" ] || { umount "$mounted" && rmdir "$mounted"; }
+}
+spent() { # processor time of the daemons so far, in µs
+  local p
+  if [ -n "$cgroup" ]; then
+    awk '$1 == "usage_usec" {print $2}' "$cgroup/cpu.stat"
+    return
+  fi
+  for p in "${daemons[@]:-}"; do [ -z "$p" ] || sed 's/.*) //' "/proc/$p/stat" 2>/dev/null || true; done |
+    awk -v hz="$(getconf CLK_TCK)" '{t += $12 + $13} END {printf "%d\n", t * 1e6 / hz}' # proc_pid_stat(5): utime, stime
+}
 
 up() { # offloads
   down
@@ -88,11 +120,20 @@ up() { # offloads
 
 ina() { ip netns exec bench-a "$@"; }
 inb() { ip netns exec bench-b "$@"; }
-bg() { # namespace suffix, command: in the background
+aside() { # namespace suffix, command: in the background
   local ns=$1
   shift
   ip netns exec "bench-$ns" "$@" >"$work/$ns.$RANDOM.log" 2>&1 &
   pids+=($!)
+}
+daemon() { # the same for what carries data, whose processor time counts
+  local ns=$1
+  shift
+  (
+    [ -z "$cgroup" ] || echo "$BASHPID" >"$cgroup/cgroup.procs"
+    exec ip netns exec "bench-$ns" "$@"
+  ) >"$work/$ns.$RANDOM.log" 2>&1 &
+  pids+=($!) daemons+=($!)
 }
 each() { "$1" a 1 2; "$1" b 2 1; }
 
@@ -107,25 +148,31 @@ goprog() { # NAME MODULE@VERSION PACKAGE: builds a program from its module
   ) >/dev/null 2>&1
 }
 
-peer_etherloom() {
-  local admin=$work/controller/admin.json n token
-  bg b "$here/bin/etherloom-controller" --data-dir "$work/controller" --listen 10.9.0.2:443 --advertise https://10.9.0.2
-  for _ in $(seq 100); do [ -s "$admin" ] && inb "$here/bin/etherloom" grant list --admin "$admin" >/dev/null 2>&1 && break; sleep 0.1; done
+peer_etherloom() { loom_up "$here/bin/etherloom"; }
+peer_etherloom-open() {
+  mkdir -p "$BENCH_BIN"
+  go build -C "$here" -trimpath -ldflags '-s -w' -tags openbench -o "$BENCH_BIN/etherloom-open" ./cmd/etherloom >&2 || return
+  loom_up "$BENCH_BIN/etherloom-open"
+}
+loom_up() { # program of the nodes
+  local loom=$1 admin=$work/controller/admin.json n token
+  aside b "$here/bin/etherloom-controller" --data-dir "$work/controller" --listen 10.9.0.2:443 --advertise https://10.9.0.2
+  for _ in $(seq 100); do [ -s "$admin" ] && inb "$loom" grant list --admin "$admin" >/dev/null 2>&1 && break; sleep 0.1; done
   for n in a b; do
-    token=$(inb "$here/bin/etherloom" token create --label bench=1 --admin "$admin" 2>/dev/null)
-    ip netns exec bench-$n "$here/bin/etherloom" join "$token" --name $n --state-dir "$work/state-$n" >/dev/null
-    bg $n "$here/bin/etherloom" run --state-dir "$work/state-$n" --dns-resolver off --log-level warn
+    token=$(inb "$loom" token create --label bench=1 --admin "$admin" 2>/dev/null)
+    ip netns exec bench-$n "$loom" join "$token" --name $n --state-dir "$work/state-$n" >/dev/null
+    daemon $n "$loom" run --state-dir "$work/state-$n" --dns-resolver off --log-level warn
   done
-  inb "$here/bin/etherloom" grant add --from label:bench=1 --to segment:lan --admin "$admin" >/dev/null
+  inb "$loom" grant add --from label:bench=1 --to segment:lan --admin "$admin" >/dev/null
   for _ in $(seq 100); do
-    dst=$(inb "$here/bin/etherloom" names --state-dir "$work/state-b" --json 2>/dev/null |
+    dst=$(inb "$loom" names --state-dir "$work/state-b" --json 2>/dev/null |
       jq -r '.names[]|select(.name|startswith("b."))|.addresses[]|select(contains("."))' || true)
     [ -n "$dst" ] && break
     sleep 0.1
   done
   for _ in $(seq 100); do
     ina fping -q -t 300 -r 0 "$dst" >/dev/null 2>&1 || true
-    ina "$here/bin/etherloom" peers --state-dir "$work/state-a" | grep -q ' direct ' && return
+    ina "$loom" peers --state-dir "$work/state-a" | grep -q ' direct ' && return
     sleep 0.2
   done
   return 1
@@ -146,8 +193,8 @@ wg_up() { # program, network
   local net=${2:-10.20.0}
   command -v wg >/dev/null
   wg_keys
-  bg a "$1" -f wga
-  bg b "$1" -f wgb
+  daemon a "$1" -f wga
+  daemon b "$1" -f wgb
   sleep 1
   ina wg set wga listen-port 51820 private-key "$work/ka" peer "$(wg pubkey <"$work/kb")" allowed-ips "$net.2/32" endpoint 10.9.0.2:51820
   inb wg set wgb listen-port 51820 private-key "$work/kb" peer "$(wg pubkey <"$work/ka")" allowed-ips "$net.1/32" endpoint 10.9.0.1:51820
@@ -192,7 +239,7 @@ peer_tinc() {
 tinc_one() {
   printf '#!/bin/sh\nip addr add 10.20.0.%s/24 dev tinc0\nip link set tinc0 up\n' "$2" >"$work/tinc/$1/tinc-up"
   chmod +x "$work/tinc/$1/tinc-up"
-  bg "$1" tincd -c "$work/tinc/$1" --pidfile="$work/tinc-$1.pid" -D
+  daemon "$1" tincd -c "$work/tinc/$1" --pidfile="$work/tinc-$1.pid" -D
 }
 
 peer_fastd() {
@@ -213,7 +260,7 @@ secret "$(cat "$work/fd$1.sec")";
 peer "$o" { key "$(fastd --show-key --machine-readable -c "$work/fd$o.k")"; remote 10.9.0.$3:10000; }
 on up "ip addr add 10.20.0.$2/24 dev fd0; ip link set fd0 up";
 C
-  bg "$1" fastd -c "$work/fd$1.conf"
+  daemon "$1" fastd -c "$work/fd$1.conf"
 }
 
 peer_openvpn() {
@@ -222,9 +269,9 @@ peer_openvpn() {
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout "$work/ov$n.key" -out "$work/ov$n.crt" \
       -days 2 -subj /CN=$n 2>/dev/null
   done
-  bg b openvpn --dev tap0 --dev-type tap --tls-server --dh none --cert "$work/ovb.crt" --key "$work/ovb.key" \
+  daemon b openvpn --dev tap0 --dev-type tap --tls-server --dh none --cert "$work/ovb.crt" --key "$work/ovb.key" \
     --peer-fingerprint "$(fingerprint a)" --local 10.9.0.2 --data-ciphers AES-256-GCM --sndbuf 2000000 --rcvbuf 2000000
-  bg a openvpn --dev tap0 --dev-type tap --tls-client --cert "$work/ova.crt" --key "$work/ova.key" \
+  daemon a openvpn --dev tap0 --dev-type tap --tls-client --cert "$work/ova.crt" --key "$work/ova.key" \
     --peer-fingerprint "$(fingerprint b)" --remote 10.9.0.2 --data-ciphers AES-256-GCM --sndbuf 2000000 --rcvbuf 2000000
   sleep 5
   each openvpn_one
@@ -257,32 +304,32 @@ cipher: aes
 tun: {dev: neb1, mtu: 1300}
 firewall: {outbound: [{port: any, proto: any, host: any}], inbound: [{port: any, proto: any, host: any}]}
 C
-  bg "$1" "$BENCH_BIN/nebula" -config "$work/neb$1.yml"
+  daemon "$1" "$BENCH_BIN/nebula" -config "$work/neb$1.yml"
 }
 
 peer_n2n() {
-  bg b supernode -l 7777 -f
+  daemon b supernode -l 7777 -f
   sleep 1
   each n2n_one
   sleep 6
 }
-n2n_one() { bg "$1" edge -d edge0 -c bench -k secret -a 10.20.0."$2" -l 10.9.0.2:7777 -f; }
+n2n_one() { daemon "$1" edge -d edge0 -c bench -k secret -a 10.20.0."$2" -l 10.9.0.2:7777 -f; }
 
 busy() { awk '/^cpu /{print $2+$3+$4+$7+$8}' /proc/stat; } # user nice system irq softirq, in 1/100 s
-tcp() { # streams: prints Mbit/s and processor hundredths; with one stream also pings under load into $work/loaded
-  local before after rate server ping=
+tcp() { # streams: prints Mbit/s, processor hundredths, daemons' µs; with one stream also pings under load into $work/loaded
+  local before after rate server own ping=
   inb iperf3 -s -1 -B "$dst" >/dev/null 2>&1 &
   server=$!
   sleep 0.5
-  before=$(busy)
+  before=$(busy) own=$(spent)
   if [ "$1" = 1 ]; then
     (sleep 2; rtt 200) >"$work/loaded" &
     ping=$!
   fi
   rate=$(ina iperf3 -c "$dst" -t "$seconds" -O 1 -P "$1" -J | jq '.end.sum_received.bits_per_second/1e6|floor')
-  after=$(busy)
+  after=$(busy) own=$(($(spent) - own))
   wait "$server" $ping 2>/dev/null || true
-  echo "$rate $((after - before))"
+  echo "$rate $((after - before)) $own"
 }
 udp64() {
   inb iperf3 -s -1 -B "$dst" >/dev/null 2>&1 &
@@ -298,27 +345,30 @@ rtt() { # [count]: median in µs
 }
 
 measure() { # peer, offloads: one JSON line
-  local ok='' one cpu four loaded u r
+  local ok='' one cpu own four loaded u r
   up "$2"
   dst=10.20.0.2
   "peer_$1" || { jq -cn --arg p "$1" --arg g "$2" '{peer:$p,offloads:$g,error:"could not be started"}'; return; }
   for _ in $(seq 40); do ina fping -q -t 300 -r 0 "$dst" >/dev/null 2>&1 && { ok=1; break; }; sleep 0.5; done
   [ "$ok" ] || { jq -cn --arg p "$1" --arg g "$2" '{peer:$p,offloads:$g,error:"no ping within 20 s"}'; return; }
-  read -r one cpu < <(tcp 1)
+  read -r one cpu own < <(tcp 1)
   loaded=$(cat "$work/loaded" 2>/dev/null || echo 0)
   read -r four _ < <(tcp 4)
   u=$(udp64)
   r=$(rtt)
+  [ "${#daemons[@]}" -gt 0 ] || own=null # nothing of this peer is a process
   jq -cn --arg p "$1" --arg g "$2" --argjson one "${one:-0}" --argjson four "${four:-0}" --argjson u "${u:-0}" --argjson r "${r:-0}" \
-    --argjson l "${loaded:-0}" --argjson c "$cpu" --argjson t "$seconds" \
-    '{peer:$p,offloads:$g,tcp1:$one,tcp4:$four,udp64:$u,rtt:$r,loaded:$l,cpu:(($c/100)/([$one,1]|max*($t+1)/1000))}'
+    --argjson l "${loaded:-0}" --argjson c "$cpu" --argjson d "$own" --argjson t "$seconds" \
+    '([$one,1]|max*($t+1)/1000) as $gbit |
+     {peer:$p,offloads:$g,tcp1:$one,tcp4:$four,udp64:$u,rtt:$r,loaded:$l,cpu:($c/100/$gbit),daemons:($d|if . then ./1e6/$gbit else null end)}'
 }
 
 mapfile -t peers < <(if [ $# -gt 0 ]; then printf '%s\n' "$@"; else installed; fi)
 modes=("$offloads")
 [ "$offloads" != both ] || modes=(on off)
 
-results=$(mktemp)
+open_cgroup
+results=$(mktemp) medians=$(mktemp)
 for _ in $(seq "$rounds"); do
   for mode in "${modes[@]}"; do
     for peer in "${peers[@]}"; do
@@ -331,18 +381,20 @@ done
 down
 
 echo "$(date -u +%F), $(nproc) × $(awk -F': ' '/model name/{print $2; exit}' /proc/cpuinfo), Linux $(uname -r), $(go env GOVERSION 2>/dev/null || echo 'no Go'), $rounds rounds of $seconds s, medians"
-jq -rs '
+jq -cs '
   def median: sort | .[((length - 1) / 2 | floor)];
-  def cell: if . == null then "-" else tostring end;
   group_by([.offloads, .peer])[]
   | {peer: .[0].peer, offloads: .[0].offloads, error: ([.[].error // empty] | first)}
     + ([.[] | select(.error | not)] as $ok | if ($ok | length) == 0 then {} else
-        {tcp1: ([$ok[].tcp1] | median), tcp4: ([$ok[].tcp4] | median), udp64: ([$ok[].udp64] | median),
-         rtt: ([$ok[].rtt] | median), loaded: ([$ok[].loaded] | median), cpu: ([$ok[].cpu * 100 | round / 100] | median)} end)
-' "$results" | jq -rs '
-  "| offloads | peer | TCP, 1 stream | TCP, 4 | UDP 64 B, kpps | RTT, µs | RTT under load | CPU s/Gbit |",
-  "|---|---|---|---|---|---|---|---|",
+        ([("tcp1", "tcp4", "udp64", "rtt", "loaded", "cpu", "daemons") as $k | {($k): ([$ok[][$k]] | median)}] | add) end)
+' "$results" >"$medians"
+jq -rs '
+  def cell: if . == null then "-" else . * 1000 | round / 1000 end;
+  "| offloads | peer | TCP, 1 stream | TCP, 4 | UDP 64 B, kpps | RTT, µs | RTT under load | CPU s/Gbit | of the daemons |",
+  "|---|---|---|---|---|---|---|---|---|",
   (sort_by([.offloads, -(.tcp1 // 0)])[] |
-    if .tcp1 then "| \(.offloads) | \(.peer) | \(.tcp1) | \(.tcp4) | \(.udp64) | \(.rtt) | \(.loaded) | \(.cpu) |"
-    else "| \(.offloads) | \(.peer) | \(.error) | | | | | |" end)'
-rm -f "$results"
+    if .tcp1 then "| \(.offloads) | \(.peer) | \([.tcp1, .tcp4, .udp64, .rtt, .loaded, .cpu, .daemons] | map(cell | tostring) | join(" | ")) |"
+    else "| \(.offloads) | \(.peer) | \(.error) | | | | | | |" end)
+' "$medians"
+jq -rs -f "$here/scripts/bars.jq" "$medians"
+rm -f "$results" "$medians"

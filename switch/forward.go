@@ -45,36 +45,6 @@ func (s *Segment) forward(in *Port, data []byte, undone ether.Offload, tag Tag, 
 	return layout.flood(in, &f, undone, tag.Source, lane, now)
 }
 
-// admit decides whether the frame may be in the switch at all.
-func (l *layout) admit(in *Port, f *ether.Frame, tag Tag, now time.Time) Drop {
-	// IEEE 802.1Q section 8.6.3: a bridge never relays frames to the addresses of table 8-1.
-	if f.Dst.IsReserved() {
-		return DropReserved
-	}
-	// A tag would choose a VLAN behind a far gateway; the mapping is made at attachments alone.
-	if f.VLAN() != 0 || f.Type == ether.TypeQinQ || f.Tagged && f.Type == ether.TypeVLAN {
-		return DropVLAN
-	}
-	if !f.Src.IsStation() {
-		return DropSourceAddress
-	}
-	// The session proves who the peer is; a frame cannot claim to be from another.
-	if tag.Source != in.Identity {
-		return DropIdentity
-	}
-	station := l.policy.Station(tag.Source)
-	if station == nil {
-		return Drop(policy.NoStation)
-	}
-	if v := station.Check(f); v != policy.Pass {
-		return Drop(v)
-	}
-	if in.Kind == Link {
-		return Drop(l.policy.Ingress(tag.Source, l.self, tag.Grant, now))
-	}
-	return Forwarded
-}
-
 // unicast sends to the one port behind which the destination was last seen.
 func (l *layout) unicast(
 	in, out *Port, f *ether.Frame, undone ether.Offload, source policy.Identity, lane Lane, now time.Time,
@@ -90,7 +60,7 @@ func (l *layout) unicast(
 		out.send(f.Data, undone, Tag{}, lane)
 		return Forwarded
 	}
-	grant, v := l.policy.Egress(source, out.Identity, now)
+	grant, v := l.mayHave(source, out.Identity, now)
 	if v != policy.Pass {
 		return Drop(v)
 	}
@@ -110,7 +80,7 @@ func (l *layout) flood(
 		}
 		tag := Tag{}
 		if out.Kind == Link {
-			grant, v := l.policy.Egress(source, out.Identity, now)
+			grant, v := l.mayHave(source, out.Identity, now)
 			if v != policy.Pass {
 				if drop != Forwarded {
 					drop = Drop(v)

@@ -232,16 +232,20 @@ func (s *socketLoop) run() {
 			}
 			continue // an ICMP error of some earlier datagram
 		}
-		now := time.Now()
-		for _, m := range list {
-			for b := m.data; len(b) > 0; {
-				d := b[:min(m.size, len(b))]
-				b = b[len(d):]
-				s.take(r, d, m.from, now)
-			}
-		}
-		r.to.Flush(now)
+		s.takeAll(r, list, time.Now())
 	}
+}
+
+// takeAll hands out what one call of the kernel has given.
+func (s *socketLoop) takeAll(r *reader, list []received, now time.Time) {
+	for _, m := range list {
+		for b := m.data; len(b) > 0; {
+			d := b[:min(m.size, len(b))]
+			b = b[len(d):]
+			s.take(r, d, m.from, now)
+		}
+	}
+	r.to.Flush(now)
 }
 
 // collect returns what reads the socket: many datagrams at a time if it can.

@@ -148,6 +148,33 @@ func TestGoroutineTable(t *testing.T) {
 	}
 }
 
+// The switch that admits everything is for scripts/bench.sh alone: nothing that builds what is shipped asks for it.
+func TestOpenSwitchIsNotShipped(t *testing.T) {
+	list := exec.Command("go", "list", "-f", "{{.GoFiles}}", "./switch")
+	list.Dir = root
+	out, err := list.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if files := string(out); !strings.Contains(files, "admit.go") || strings.Contains(files, "openbench") {
+		t.Errorf("the switch is built from %s", files)
+	}
+	allowed := []string{"scripts/bench.sh", "switch/admit.go", "switch/admit_openbench.go"}
+	for _, pattern := range []string{"Makefile", ".ci/*", ".github/workflows/*", "scripts/*", "scripts/*/*", "*/*.go", "*/*/*.go", "*/*/*/*.go"} {
+		paths, err := filepath.Glob(filepath.Join(root, pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range paths {
+			text, err := os.ReadFile(path)
+			rel, _ := filepath.Rel(root, path)
+			if err == nil && strings.Contains(string(text), "openbench") && !slices.Contains(allowed, rel) && !strings.HasSuffix(rel, "_test.go") {
+				t.Errorf("%s names the build tag of the switch that admits everything", rel)
+			}
+		}
+	}
+}
+
 // ARCHITECTURE.md stays short enough to be read.
 func TestArchitectureIsShort(t *testing.T) {
 	data, err := os.ReadFile(filepath.Join(root, "ARCHITECTURE.md"))
