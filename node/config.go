@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -23,7 +24,7 @@ type Config struct {
 
 	TAP struct {
 		Name   string `yaml:"name" mapstructure:"name" usage:"name of the TAPs; %d becomes the first number that is free"`
-		Queues int    `yaml:"queues" mapstructure:"queues" usage:"queues of each TAP"`
+		Queues int    `yaml:"queues" mapstructure:"queues" usage:"queues of each TAP, and sockets of each underlay address; 0: one for every two processors"`
 	} `yaml:"tap" mapstructure:"tap"`
 
 	DNS struct {
@@ -46,7 +47,7 @@ type Config struct {
 func Defaults() Config {
 	var c Config
 	c.StateDir = statedir.Default
-	c.TAP.Name, c.TAP.Queues = "loom%d", 1
+	c.TAP.Name = "loom%d"
 	c.DNS.Resolver, c.DNS.Forward = "auto", true
 	c.Timers.Probe, c.Timers.Rekey, c.Timers.FDBAge = 500*time.Millisecond, 2*time.Minute, 5*time.Minute
 	c.Timers.PathMTU = time.Minute
@@ -68,7 +69,7 @@ func (c *Config) Check() error {
 		need(err == nil, "underlay.interfaces", "%q is not a pattern such as eth*", p)
 	}
 	need(validTAPName(c.TAP.Name), "tap.name", "%q is not an interface name of up to 13 characters, with at most one %%d", c.TAP.Name)
-	need(c.TAP.Queues >= 1 && c.TAP.Queues <= 16, "tap.queues", "%d is not between 1 and 16", c.TAP.Queues)
+	need(c.TAP.Queues >= 0 && c.TAP.Queues <= maxQueues, "tap.queues", "%d is not between 0 and 16", c.TAP.Queues)
 	need(slices.Contains([]string{"auto", "off"}, c.DNS.Resolver), "dns.resolver", "%q is neither auto nor off", c.DNS.Resolver)
 	for _, t := range []struct {
 		key   string
@@ -77,6 +78,16 @@ func (c *Config) Check() error {
 		need(t.value >= 10*time.Millisecond, t.key, "%v is less than 10ms", t.value)
 	}
 	return errors.Join(append(errs, c.Log.Check())...)
+}
+
+const maxQueues = 16
+
+// queues is how many queues there shall be: each keeps two processors busy, one that sends and one that receives.
+func (c *Config) queues() int {
+	if c.TAP.Queues > 0 {
+		return c.TAP.Queues
+	}
+	return min(max(runtime.GOMAXPROCS(0)/2, 1), maxQueues)
 }
 
 // validTAPName asks of a name what the kernel does (dev_valid_name in net/core/dev.c), before the first TAP is made.

@@ -11,7 +11,7 @@ func TestDefaultsAreGood(t *testing.T) {
 	if err := c.Check(); err != nil {
 		t.Errorf("%v", err)
 	}
-	if c.StateDir != "/var/lib/etherloom" || c.TAP.Name != "loom%d" || c.TAP.Queues != 1 || c.DNS.Resolver != "auto" || !c.DNS.Forward || c.DNS.Search {
+	if c.StateDir != "/var/lib/etherloom" || c.TAP.Name != "loom%d" || c.TAP.Queues != 0 || c.queues() < 1 || c.DNS.Resolver != "auto" || !c.DNS.Forward || c.DNS.Search {
 		t.Errorf("defaults are %+v", c)
 	}
 }
@@ -39,7 +39,7 @@ func TestCheck(t *testing.T) {
 		{"TAP name with another verb", func(c *Config) { c.TAP.Name = "loom%s" }, `tap.name: "loom%s"`},
 		{"TAP name with two numbers", func(c *Config) { c.TAP.Name = "l%d%d" }, "at most one %d"},
 		{"TAP name without a number", func(c *Config) { c.TAP.Name = "loom" }, ""},
-		{"no queue", func(c *Config) { c.TAP.Queues = 0 }, "tap.queues: 0"},
+		{"less than no queue", func(c *Config) { c.TAP.Queues = -1 }, "tap.queues: -1"},
 		{"most queues", func(c *Config) { c.TAP.Queues = 16 }, ""},
 		{"too many queues", func(c *Config) { c.TAP.Queues = 17 }, "tap.queues: 17"},
 		{"resolver off", func(c *Config) { c.DNS.Resolver = "off" }, ""},
@@ -49,6 +49,7 @@ func TestCheck(t *testing.T) {
 		}, ""},
 		{"probe", func(c *Config) { c.Timers.Probe = 9 * time.Millisecond }, "timers.probe: 9ms"},
 		{"rekey", func(c *Config) { c.Timers.Rekey = 0 }, "timers.rekey: 0s"},
+		{"path MTU", func(c *Config) { c.Timers.PathMTU = 0 }, "timers.path_mtu: 0s"},
 		{"fdb age", func(c *Config) { c.Timers.FDBAge = -time.Second }, "timers.fdb_age: -1s"},
 		{"level", func(c *Config) { c.Log.Level = "loud" }, `log.level: "loud"`},
 		{"format", func(c *Config) { c.Log.Format = "xml" }, `log.format: "xml"`},
@@ -72,5 +73,5 @@ func TestCheck(t *testing.T) {
 	}
 	// All faults are told at once.
 	var none Config
-	wantError(t, none.Check(), "state_dir", "tap.name", "tap.queues", "dns.resolver", "timers.probe", "timers.rekey", "timers.fdb_age", "log.level", "log.format")
+	wantError(t, none.Check(), "state_dir", "tap.name", "dns.resolver", "timers.probe", "timers.rekey", "timers.path_mtu", "timers.fdb_age", "log.level", "log.format")
 }

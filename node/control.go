@@ -35,7 +35,7 @@ func (d *Daemon) buildTransport() error {
 		Certificate: d.cert.Load, Verifier: d.verifier.Load,
 		Signal:      func(to identity.ID, sealed []byte) { d.client.Signal(to, sealed) },
 		Controlled:  func() bool { return d.client.Connected() },
-		NewReceiver: d.newIngress, Listen: listenUnderlay,
+		NewReceiver: d.newIngress, Listen: listenUnderlay, Queues: d.cfg.queues(),
 		Remembered: remembered, Remember: d.remember,
 		Timers: transport.Timers{Probe: d.cfg.Timers.Probe, Rekey: d.cfg.Timers.Rekey, PathMTU: d.cfg.Timers.PathMTU},
 		Log:    d.log,

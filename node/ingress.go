@@ -27,8 +27,8 @@ type origin struct {
 	tag  vswitch.Tag
 }
 
-func (d *Daemon) newIngress() transport.Receiver {
-	lane, ok := d.lanes.take()
+func (d *Daemon) newIngress(queue int) transport.Receiver {
+	lane, ok := d.lanes.take(queue)
 	if !ok {
 		d.log.Error("too many goroutines carry frames; what this one receives is dropped")
 	}

@@ -59,18 +59,20 @@ type lanes struct {
 
 // lane is what one goroutine sends with.
 type lane struct {
+	queue  int               // of the TAPs, by which it gives frames to the host
 	sender *transport.Sender // nil for a goroutine that only receives
 	tag    [tagSize]byte     // scratch
 	frame  []byte            // scratch: what was cut off a super-frame
 }
 
-// take returns the lowest free number; false if there is none.
-func (l *lanes) take() (vswitch.Lane, bool) {
+// take returns the lowest free number, for a goroutine of a queue; false if there is none.
+func (l *lanes) take(queue int) (vswitch.Lane, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i := range l.used {
 		if !l.used[i] {
 			l.used[i] = true
+			l.state[i].queue = queue
 			return vswitch.Lane(i), true
 		}
 	}

@@ -134,16 +134,16 @@ func TestTag(t *testing.T) {
 func TestLanes(t *testing.T) {
 	var l lanes
 	for i := range maxLanes {
-		if n, ok := l.take(); !ok || int(n) != i {
+		if n, ok := l.take(0); !ok || int(n) != i {
 			t.Fatalf("lane %d is %d, %v", i, n, ok)
 		}
 	}
-	if n, ok := l.take(); ok {
+	if n, ok := l.take(0); ok {
 		t.Errorf("lane %d is given out twice", n)
 	}
 	l.state[7].tag[0] = 1
 	l.release(7)
-	if n, ok := l.take(); !ok || n != 7 || l.state[7].tag[0] != 0 {
+	if n, ok := l.take(0); !ok || n != 7 || l.state[7].tag[0] != 0 {
 		t.Errorf("after lane 7 is free, %d is given out, %v", n, ok)
 	}
 }
@@ -152,7 +152,7 @@ func TestLanes(t *testing.T) {
 // at all asks for nothing.
 func TestIngressWithoutSegment(t *testing.T) {
 	d := newSite(t).daemon()
-	in := d.newIngress().(*ingress)
+	in := d.newIngress(0).(*ingress)
 	defer in.Close()
 	now := time.Now()
 	in.Receive(8, []byte("short"), now)

@@ -57,15 +57,15 @@ func (d *Daemon) openSegmentLocked(vni policy.VNI, seg *controlv1.Segment, st *c
 		sw: vswitch.NewSegment(vni, policy.Identity(d.member.ID), fdb.Limits{Age: d.cfg.Timers.FDBAge}),
 	}
 	s.links.Store(&map[policy.Identity]*vswitch.Port{})
-	tap, err := bridge.NewTAP(bridge.TAPConfig{Name: d.cfg.TAP.Name, MAC: s.mac, MTU: s.mtu, Queues: d.cfg.TAP.Queues, SuperFrame: superFrame})
+	tap, err := bridge.NewTAP(bridge.TAPConfig{Name: d.cfg.TAP.Name, MAC: s.mac, MTU: s.mtu, Queues: d.cfg.queues(), SuperFrame: superFrame})
 	if err != nil {
 		return nil, err
 	}
 	s.tap = tap
 	s.local = vswitch.NewPort(tap.Name(), vswitch.Local, policy.Identity(d.member.ID), s)
 	s.sw.AddPort(s.local)
-	for _, q := range tap.Queues() {
-		d.group.Go(func() error { return s.carry(q) })
+	for i, q := range tap.Queues() {
+		d.group.Go(func() error { return s.carry(q, i) })
 	}
 	d.group.Go(func() error { return s.age() })
 	if err := tap.Up(); err != nil {
@@ -81,20 +81,20 @@ func (s *segment) Send(frame []byte, undone ether.Offload, _ vswitch.Tag, n vswi
 	w := s.writers[n]
 	if w == nil {
 		queues := s.tap.Queues()
-		w = queues[int(n)%len(queues)].NewWriter()
+		w = queues[s.d.lanes.state[n].queue%len(queues)].NewWriter()
 		s.writers[n] = w
 	}
 	_ = w.Write(frame, undone) // the host does not want it: its device is down
 }
 
-// carry takes frames from one queue of the TAP through the switch, until the TAP is closed.
-func (s *segment) carry(q *bridge.Queue) error {
-	n, ok := s.d.lanes.take()
+// carry takes frames from one queue of the TAP, with a number, through the switch, until the TAP is closed.
+func (s *segment) carry(q *bridge.Queue, queue int) error {
+	n, ok := s.d.lanes.take(queue)
 	if !ok {
 		return errors.New("too many goroutines carry frames: lower tap.queues")
 	}
 	defer s.d.lanes.release(n)
-	sender, err := s.d.endpoint.NewSender()
+	sender, err := s.d.endpoint.NewSender(queue)
 	if err != nil {
 		return err
 	}

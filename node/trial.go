@@ -68,13 +68,13 @@ func NewTrial(suite transport.Suite, near, far TrialEnd) (*Trial, error) {
 	t.far.sw.FDB().Learn(far.MAC, t.far.local, now)
 	t.far.d.byVNI.Store(&map[policy.VNI]*segment{trialVNI: t.far})
 	var err error
-	t.loop, err = transport.NewLoop(suite, transportID(trialNear), transportID(trialFar), t.far.d.newIngress())
+	t.loop, err = transport.NewLoop(suite, transportID(trialNear), transportID(trialFar), t.far.d.newIngress(0))
 	if err != nil {
 		return nil, err
 	}
 	t.near = trialSegment(trialNear, &counted{}, view, now)
 	t.near.sw.FDB().Learn(far.MAC, t.near.addTrialLink(trialFar, t.loop.Peer), now)
-	t.lane, _ = t.near.d.lanes.take() // the first of many
+	t.lane, _ = t.near.d.lanes.take(0) // the first of many
 	t.near.d.lanes.state[t.lane].sender = t.loop.Sender
 	return t, nil
 }

@@ -37,9 +37,10 @@ type Config struct {
 	Verifier    func() *identity.Verifier            // judges the peers' leaves
 	Signal      func(identity.ID, []byte)            // passes a sealed signal on through a controller; must not block
 	Controlled  func() bool                          // whether a controller can be reached
-	NewReceiver func() Receiver                      // for a goroutine that begins to receive
+	NewReceiver func(queue int) Receiver             // for a goroutine that begins to receive
 	Listen      func(netip.AddrPort) (Socket, error) // opens an underlay socket: ListenUDP
 	Port        uint16                               // of every underlay socket
+	Queues      int                                  // sockets for each underlay address; 0: one
 
 	Remembered Remembered       // what Remember was given last, in an earlier process
 	Remember   func(Remembered) // keeps it on disk; called seldom, on the control goroutine
@@ -121,6 +122,7 @@ type running struct {
 // New returns an Endpoint that knows nobody. It opens no socket and starts nothing until Run.
 func New(cfg Config) *Endpoint {
 	cfg.Timers.setDefaults()
+	cfg.Queues = max(cfg.Queues, 1)
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -170,7 +172,7 @@ func (e *Endpoint) shutdown() {
 		r.stop()
 	}
 	for _, s := range e.sockets {
-		_ = s.socket.Close()
+		_ = s.close()
 	}
 	e.running = nil
 	e.rememberLocked()

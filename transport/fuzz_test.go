@@ -16,7 +16,7 @@ func target(t testing.TB) (*Endpoint, *reader, addrPort, *epoch) {
 	keys, _ := identity.NewNodeKeys()
 	other, _ := identity.NewNodeKeys()
 	e := New(Config{
-		Network: identity.NewNetworkID(), Self: 2, Keys: keys, AES: true, NewReceiver: func() Receiver { return discard{} },
+		Network: identity.NewNetworkID(), Self: 2, Keys: keys, AES: true, NewReceiver: func(int) Receiver { return discard{} },
 		Signal: func(identity.ID, []byte) {}, Controlled: func() bool { return true },
 		Certificate: func() *identity.Certificate { return &identity.Certificate{} },
 		Verifier:    func() *identity.Verifier { return nil },
@@ -24,7 +24,7 @@ func target(t testing.TB) (*Endpoint, *reader, addrPort, *epoch) {
 	if err := e.SetPeers([]PeerConfig{{ID: 1, Name: "peer", Static: other.StaticPublic(), AES: true, RelaySlot: 1}}); err != nil {
 		t.Fatal(err)
 	}
-	s := &socketLoop{e: e, socket: nowhere{}, local: netip.MustParseAddrPort("192.0.2.2:5000")}
+	s := &socketLoop{e: e, sockets: []Socket{nowhere{}}, local: netip.MustParseAddrPort("192.0.2.2:5000")}
 	from := netip.MustParseAddrPort("192.0.2.1:5000")
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -36,7 +36,7 @@ func target(t testing.TB) (*Endpoint, *reader, addrPort, *epoch) {
 	e.addEpochLocked(ep)
 	p.current = ep
 	e.chooseLocked(p)
-	return e, e.newReader(s), from, ep
+	return e, e.newReader(s, 0), from, ep
 }
 
 type discard struct{}
@@ -82,7 +82,7 @@ func FuzzDatagram(f *testing.F) {
 		if len(b) == 0 {
 			return
 		}
-		e.mux.inbound(&socketLoop{e: e, socket: nowhere{}}, b, from)
+		e.mux.inbound(&socketLoop{e: e, sockets: []Socket{nowhere{}}}, b, from)
 		b[0] |= firstOurs
 		r.datagram(bytes.Clone(b), from, time.Now())
 		// Once more with the MAC that only who knows our key can make, so that the parser behind it is reached.
@@ -170,7 +170,7 @@ func FuzzHandshake(f *testing.F) {
 
 func TestSealAndOpenDoNotAllocate(t *testing.T) {
 	e, r, from, ep := target(t)
-	s, err := e.NewSender()
+	s, err := e.NewSender(0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -275,7 +275,7 @@ func TestForgedDatagramsKeepNothing(t *testing.T) {
 
 func BenchmarkSend(b *testing.B) {
 	e, _, _, _ := target(b)
-	s, _ := e.NewSender()
+	s, _ := e.NewSender(0)
 	p := e.Peer(1)
 	head, body := make([]byte, 12), make([]byte, 1300)
 	b.SetBytes(1300)

@@ -22,7 +22,7 @@ func TestHandshakeFlood(t *testing.T) {
 			b.e.mu.Lock()
 			var r *reader
 			for _, s := range b.e.sockets {
-				r = b.e.newReader(s)
+				r = b.e.newReader(s, 0)
 			}
 			b.e.mu.Unlock()
 			for range 1000 {

@@ -79,7 +79,7 @@ const patience = time.Second
 func NewLoop(s Suite, from, to identity.ID, r Receiver) (*Loop, error) {
 	e := New(Config{})
 	l := &Loop{Peer: &Peer{id: to}, from: &Peer{id: from}}
-	sender, err := e.NewSender()
+	sender, err := e.NewSender(0)
 	if err != nil {
 		return nil, err
 	}
@@ -92,20 +92,22 @@ func NewLoop(s Suite, from, to identity.ID, r Receiver) (*Loop, error) {
 	if err != nil {
 		return nil, errors.Join(err, l.near.Close())
 	}
-	l.far = &socketLoop{e: e, socket: far, local: far.LocalAddr()}
+	l.far = &socketLoop{e: e, sockets: []Socket{far}, local: far.LocalAddr()}
 	l.reader = &reader{e: e, in: l.far, to: r}
-	if l.read, err = l.far.collect(); err != nil {
+	if l.read, err = collectorOf(far); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	out, in := selfSession(s, l.from)
 	e.addEpochLocked(in) // nobody else has e yet
-	l.Peer.active.Store(&sending{out, &Path{peer: l.Peer, out: &socketLoop{e: e, socket: l.near}, addr: l.far.local}})
+	path := &Path{peer: l.Peer, out: &socketLoop{e: e, sockets: []Socket{l.near}}, addr: l.far.local}
+	path.size.now.Store(FullDatagram)
+	l.Peer.active.Store(&sending{out, path})
 	return l, nil
 }
 
 // Receive gives the Receiver all that has been sent. It is an error if some of it does not come.
 func (l *Loop) Receive() error {
-	timed := l.far.socket.(*udpSocket) //nolint:forcetypeassert // what ListenUDP returns
+	timed := l.far.sockets[0].(*udpSocket) //nolint:forcetypeassert // what ListenUDP returns
 	if err := timed.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return err
 	}
@@ -124,5 +126,5 @@ func (l *Loop) Receive() error {
 func (l *Loop) Close() error {
 	l.reader.to.Close()
 	l.Sender.Close()
-	return errors.Join(l.near.Close(), l.far.socket.Close())
+	return errors.Join(l.near.Close(), l.far.close())
 }

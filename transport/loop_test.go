@@ -20,8 +20,8 @@ func TestCipher(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		text := bytes.Repeat([]byte("text"), (MaxDatagram-headerLen-tagLen)/4)
-		sealed := make([]byte, MaxDatagram)
+		text := bytes.Repeat([]byte("text"), (FullDatagram-headerLen-tagLen)/4)
+		sealed := make([]byte, FullDatagram)
 		copy(sealed[headerLen:], text)
 		if err := c.Seal(sealed); err != nil {
 			t.Fatal(err)
@@ -33,12 +33,12 @@ func TestCipher(t *testing.T) {
 			t.Errorf("%s: another session opens it", s)
 		}
 		bad := bytes.Clone(sealed)
-		bad[MaxDatagram/2]++
+		bad[FullDatagram/2]++
 		if err := c.Open(bad); err == nil {
 			t.Errorf("%s: a changed datagram opens", s)
 		}
 		again := bytes.Clone(sealed)
-		if err := c.Open(sealed); err != nil || !bytes.Equal(sealed[headerLen:MaxDatagram-tagLen], text) {
+		if err := c.Open(sealed); err != nil || !bytes.Equal(sealed[headerLen:FullDatagram-tagLen], text) {
 			t.Errorf("%s: opened to other bytes, %v", s, err)
 		}
 		if err := c.Open(again); err == nil {
@@ -102,9 +102,9 @@ func TestLoopSaysWhatIsLost(t *testing.T) {
 	}
 	defer l.Close()
 	way := l.Peer.active.Load()
-	lost := *way.path
-	lost.addr = l.near.LocalAddr() // where nobody reads
-	l.Peer.active.Store(&sending{way.epoch, &lost})
+	lost := &Path{peer: l.Peer, out: way.path.out, addr: l.near.LocalAddr()} // where nobody reads
+	lost.size.now.Store(FullDatagram)
+	l.Peer.active.Store(&sending{way.epoch, lost})
 	l.Sender.Send(l.Peer, nil, []byte("lost"))
 	l.Sender.Flush()
 	if err := l.Receive(); err == nil || !strings.Contains(err.Error(), "of 1 messages 0 came") {

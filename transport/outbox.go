@@ -15,6 +15,7 @@ import (
 // of a run may be shorter. The kernel takes all of them in one call: sendmmsg(2), a message for each run, which it cuts
 // (UDP_SEGMENT, udp(7)). It belongs to one goroutine.
 type outbox struct {
+	queue int // whose sockets send it
 	runs  []run
 	count int  // datagrams of the last run
 	open  bool // the last run may grow

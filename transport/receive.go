@@ -35,8 +35,8 @@ type reader struct {
 	nonce [12]byte
 }
 
-func (e *Endpoint) newReader(in carrier) *reader {
-	return &reader{e: e, in: in, to: e.cfg.NewReceiver()}
+func (e *Endpoint) newReader(in carrier, queue int) *reader {
+	return &reader{e: e, in: in, to: e.cfg.NewReceiver(queue)}
 }
 
 // datagram takes one datagram that begins with a byte of ours. The bytes are the reader's until the next.

@@ -272,7 +272,7 @@ func (r *relayClient) sendEcho(self netip.AddrPort, number uint64) error {
 
 // read takes what peers send through the relay.
 func (r *relayClient) read(conn net.PacketConn) {
-	in := r.e.newReader(r)
+	in := r.e.newReader(r, 0)
 	defer in.to.Close()
 	buf := make([]byte, 1<<16)
 	for {

@@ -32,17 +32,19 @@ type keyed struct {
 	key *sendKey
 }
 
-// ErrSenders means that all shards are in use.
+// ErrSenders means that all shards of a queue are in use.
 var ErrSenders = errors.New("transport: too many senders")
 
-// NewSender returns a Sender with a shard of its own.
-func (e *Endpoint) NewSender() (*Sender, error) {
+// NewSender returns a Sender with a shard of its own, for a goroutine of a queue. It sends by the queue's sockets.
+func (e *Endpoint) NewSender(queue int) (*Sender, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for i := range e.shards {
+	for i := queue % e.cfg.Queues; i < len(e.shards); i += e.cfg.Queues {
 		if !e.shards[i] {
 			e.shards[i] = true
-			return &Sender{e: e, shard: uint8(i), keys: make(map[*Peer]keyed)}, nil
+			s := &Sender{e: e, shard: uint8(i), keys: make(map[*Peer]keyed)}
+			s.out.queue = queue
+			return s, nil
 		}
 	}
 	return nil, ErrSenders

@@ -147,7 +147,7 @@ func (w *world) inject(n *testNode, from addrPort, data []byte) {
 	sockets := slices.Collect(maps.Values(n.e.sockets))
 	n.e.mu.Unlock()
 	for _, s := range sockets {
-		r := n.e.newReader(s)
+		r := n.e.newReader(s, 0)
 		switch {
 		case len(data) == 0:
 		case data[0] >= firstOurs:

@@ -3,7 +3,6 @@ package transport
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -43,23 +42,7 @@ type udpSocket struct {
 // ListenUDP opens a socket on an address of this machine. What it sends is never fragmented: what fits is found by probes
 // (mtu.go), since nobody can be believed who says from outside what does not.
 func ListenUDP(addr netip.AddrPort) (Socket, error) {
-	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
-		var err error
-		if e := raw.Control(func(fd uintptr) { err = tuneSocket(int(fd), addr.Addr().Is4()) }); e != nil {
-			return e
-		}
-		return err
-	}}
-	conn, err := lc.ListenPacket(context.Background(), "udp", addr.String())
-	if err != nil {
-		return nil, fmt.Errorf("open underlay socket on %s: %w", addr, err)
-	}
-	s := &udpSocket{UDPConn: conn.(*net.UDPConn)} //nolint:forcetypeassert // what ListenPacket returns for udp
-	if s.raw, err = s.SyscallConn(); err != nil {
-		_ = conn.Close()
-		return nil, fmt.Errorf("open underlay socket on %s: %w", addr, err)
-	}
-	return s, nil
+	return listenUDP(addr, func(int) error { return nil })
 }
 
 func tuneSocket(fd int, v4 bool) error {
@@ -120,11 +103,11 @@ func (s *udpSocket) LocalAddr() netip.AddrPort {
 	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }
 
-// socketLoop is an underlay socket with what belongs to it.
+// socketLoop is an underlay address with what belongs to it.
 type socketLoop struct {
-	e      *Endpoint
-	socket Socket
-	local  netip.AddrPort
+	e       *Endpoint
+	sockets []Socket // one for each queue, all on one port
+	local   netip.AddrPort
 
 	// Guarded by Endpoint.mu.
 	started bool
@@ -132,19 +115,20 @@ type socketLoop struct {
 }
 
 func (s *socketLoop) writeTo(b []byte, to netip.AddrPort) error {
-	if batch, ok := s.socket.(batcher); ok && len(b) > baseDatagram {
+	if batch, ok := s.sockets[0].(batcher); ok && len(b) > baseDatagram {
 		return batch.WriteFragmented(b, to)
 	}
-	_, err := s.socket.WriteTo(b, to)
+	_, err := s.sockets[0].WriteTo(b, to)
 	return err
 }
 
 func (s *socketLoop) writeRuns(o *outbox, to netip.AddrPort) error {
-	if batch, ok := s.socket.(batcher); ok {
+	socket := s.sockets[o.queue%len(s.sockets)]
+	if batch, ok := socket.(batcher); ok {
 		return batch.writeRuns(o, to)
 	}
 	return o.each(func(d []byte) error {
-		_, err := s.socket.WriteTo(d, to)
+		_, err := socket.WriteTo(d, to)
 		return err
 	})
 }
@@ -190,7 +174,10 @@ func (e *Endpoint) openSocketLocked(addr netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	s := &socketLoop{e: e, socket: socket, local: socket.LocalAddr()}
+	s := &socketLoop{e: e, sockets: []Socket{socket}, local: socket.LocalAddr()}
+	if err := s.share(e.cfg.Queues); err != nil {
+		e.log.Warn("an underlay address has fewer queues than were asked for", "path", s.local, "queues", len(s.sockets), "err", err)
+	}
 	e.sockets[addr] = s
 	e.mux.add(s)
 	e.startSocketLocked(s)
@@ -200,7 +187,7 @@ func (e *Endpoint) openSocketLocked(addr netip.Addr) error {
 func (e *Endpoint) closeSocketLocked(s *socketLoop) {
 	delete(e.sockets, s.local.Addr())
 	e.mux.remove(s)
-	_ = s.socket.Close()
+	_ = s.close()
 	for key, path := range e.paths {
 		if key.in == carrier(s) {
 			e.dropPathLocked(path)
@@ -209,17 +196,20 @@ func (e *Endpoint) closeSocketLocked(s *socketLoop) {
 }
 
 func (e *Endpoint) startSocketLocked(s *socketLoop) {
-	if e.running != nil && !s.started {
-		s.started = true
-		e.spawnLocked(func(context.Context) { s.run() })
+	if e.running == nil || s.started {
+		return
+	}
+	s.started = true
+	for queue := range s.sockets {
+		e.spawnLocked(func(context.Context) { s.run(queue) })
 	}
 }
 
-// run reads until the socket is closed.
-func (s *socketLoop) run() {
-	r := s.e.newReader(s)
+// run reads the socket of one queue until it is closed.
+func (s *socketLoop) run(queue int) {
+	r := s.e.newReader(s, queue)
 	defer r.to.Close()
-	read, err := s.collect()
+	read, err := collectorOf(s.sockets[queue])
 	if err != nil {
 		s.e.log.Error("cannot read an underlay socket", "path", s.local, "err", err)
 		return
@@ -248,9 +238,9 @@ func (s *socketLoop) takeAll(r *reader, list []received, now time.Time) {
 	r.to.Flush(now)
 }
 
-// collect returns what reads the socket: many datagrams at a time if it can.
-func (s *socketLoop) collect() (read func() ([]received, error), err error) {
-	if b, ok := s.socket.(batcher); ok {
+// collectorOf returns what reads the socket: many datagrams at a time if it can.
+func collectorOf(s Socket) (read func() ([]received, error), err error) {
+	if b, ok := s.(batcher); ok {
 		c, err := b.Collect()
 		if err != nil {
 			return nil, err
@@ -259,7 +249,7 @@ func (s *socketLoop) collect() (read func() ([]received, error), err error) {
 	}
 	one, buf := make([]received, 1), make([]byte, 1<<16)
 	return func() ([]received, error) {
-		n, from, err := s.socket.ReadFrom(buf)
+		n, from, err := s.ReadFrom(buf)
 		one[0] = received{buf[:n], n, from}
 		return one, err
 	}, nil

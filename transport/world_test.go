@@ -150,7 +150,7 @@ func (n *testNode) start() {
 		Verifier:    func() *identity.Verifier { return w.verifier },
 		Signal:      func(to identity.ID, sealed []byte) { w.signal(n.id, to, sealed) },
 		Controlled:  w.controller.Load,
-		NewReceiver: func() Receiver { return n },
+		NewReceiver: func(int) Receiver { return n },
 		Listen:      func(a netip.AddrPort) (Socket, error) { return n.host.Listen(a) },
 		Remembered:  n.memory,
 		Remember:    func(r Remembered) { n.memory = r },
@@ -245,7 +245,7 @@ func (n *testNode) take() []string {
 func (n *testNode) send(to *testNode, message string) {
 	n.w.t.Helper()
 	if n.sender == nil {
-		s, err := n.e.NewSender()
+		s, err := n.e.NewSender(0)
 		if err != nil {
 			n.w.t.Fatal(err)
 		}

@@ -62,7 +62,7 @@ func showBench(cmd *cobra.Command, r bench.Result) error {
 	}
 	fmt.Fprintf(out, "processor  %s, cores in use: %d, %s\n", dash(r.Processor), r.Cores, how)
 	fmt.Fprintf(out, "cipher     %s, if the peer's processor agrees\n\n", r.Suite)
-	if err := table(cmd, "CIPHER SEAL /1400B OPEN /1400B", cipherRows(r.Ciphers)); err != nil {
+	if err := table(cmd, "CIPHER SEAL /1472B OPEN /1472B", cipherRows(r.Ciphers)); err != nil {
 		return err
 	}
 	fmt.Fprintln(out)

@@ -19,7 +19,7 @@ type Cipher struct {
 
 // cipher seals as many datagrams as leave in one call, opens them, and so on.
 func (m meter) cipher(s transport.Suite) (Cipher, error) {
-	const size, count = transport.MaxDatagram, transport.MaxBurst
+	const size, count = transport.FullDatagram, transport.MaxBurst
 	c, err := transport.NewCipher(s)
 	if err != nil {
 		return Cipher{}, err
