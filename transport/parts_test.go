@@ -29,7 +29,10 @@ func TestRejoin(t *testing.T) {
 		var r rejoiner
 		var got []byte
 		for _, piece := range c.pieces {
-			got = r.add(id, piece, now)
+			got = nil
+			if m := r.add(id, piece, now); m != nil {
+				got = m.buf
+			}
 		}
 		if string(got) != c.want {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
@@ -58,6 +61,31 @@ func TestRejoinIsBounded(t *testing.T) {
 	}
 	if len(r.parts) != 0 {
 		t.Error("a message in too many pieces is kept")
+	}
+	if len(r.spare) > rejoinSpares {
+		t.Errorf("%d spares are kept", len(r.spare))
+	}
+}
+
+// A message that is rejoined never shows bytes of one before it, and takes nothing from the heap.
+func TestRejoinReusesRoom(t *testing.T) {
+	var r rejoiner
+	now := time.Now()
+	long, short := bytes.Repeat([]byte("l"), 4000), bytes.Repeat([]byte("s"), 1500)
+	id := uint32(0)
+	send := func(b []byte) {
+		id++
+		if m := r.add(partID{id: id}, piece{id, len(b), 0, b[:len(b)/2]}, now); m != nil {
+			t.Fatal("half a message is given")
+		}
+		m := r.add(partID{id: id}, piece{id, len(b), len(b) / 2, b[len(b)/2:]}, now)
+		if m == nil || !bytes.Equal(m.buf, b) {
+			t.Fatal("another message is given")
+		}
+		r.free(m)
+	}
+	if n := testing.AllocsPerRun(1000, func() { send(long); send(short) }); n != 0 {
+		t.Errorf("%v allocations", n)
 	}
 }
 

@@ -98,7 +98,8 @@ func (r *reader) records(ep *epoch, shard uint8, b []byte, from netip.AddrPort, 
 				return
 			}
 			if whole := ep.peer.rejoin.add(partID{ep, shard, p.id}, p, now); whole != nil {
-				r.deliver(ep.peer, whole, now)
+				r.deliver(ep.peer, whole.buf, now)
+				ep.peer.rejoin.free(whole)
 			}
 		case recordProbe, recordReply, recordSignal, recordSignaled, recordClose:
 			r.e.controlRecord(ep, kind, body, pathKey{r.in, from}, now)

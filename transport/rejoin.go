@@ -11,6 +11,7 @@ const (
 	rejoinPieces   = 64              // pieces of one message
 	rejoinLife     = 1 * time.Second // from the first piece to the last
 	rejoinBytes    = 16 * MaxMessage // all together
+	rejoinSpares   = 4               // that are kept for the next messages
 )
 
 // rejoiner puts cut messages of one peer together again, before anything looks at them. It is bounded in messages,
@@ -19,6 +20,7 @@ type rejoiner struct {
 	mu    sync.Mutex
 	parts map[partID]*partial
 	bytes int
+	spare []*partial
 }
 
 // partID is unique while an epoch lives: every shard of a sender numbers its messages.
@@ -37,15 +39,16 @@ type partial struct {
 
 type span struct{ from, to int }
 
-// add takes one piece and returns the message when it was the last. A piece that overlaps another, or disagrees about
-// the length, spoils the message: an honest sender never makes one.
-func (r *rejoiner) add(id partID, p piece, now time.Time) []byte {
+// add takes one piece and returns the message when it was the last; the caller gives it back with free. A piece that
+// overlaps another, or disagrees about the length, spoils the message: an honest sender never makes one.
+func (r *rejoiner) add(id partID, p piece, now time.Time) *partial {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	m := r.parts[id]
 	if m == nil {
 		r.makeRoomLocked(p.total, now)
-		m = &partial{buf: make([]byte, p.total), expire: now.Add(rejoinLife)}
+		m = r.newLocked(p.total)
+		m.expire = now.Add(rejoinLife)
 		if r.parts == nil {
 			r.parts = make(map[partID]*partial)
 		}
@@ -53,7 +56,7 @@ func (r *rejoiner) add(id partID, p piece, now time.Time) []byte {
 		r.bytes += p.total
 	}
 	if p.total != len(m.buf) || len(m.spans) >= rejoinPieces || m.overlaps(p) || now.After(m.expire) {
-		r.dropLocked(id)
+		r.freeLocked(r.dropLocked(id))
 		return nil
 	}
 	copy(m.buf[p.offset:], p.data)
@@ -62,8 +65,35 @@ func (r *rejoiner) add(id partID, p piece, now time.Time) []byte {
 	if m.have < len(m.buf) {
 		return nil
 	}
-	r.dropLocked(id)
-	return m.buf
+	return r.dropLocked(id)
+}
+
+// newLocked returns room for a message of size bytes.
+func (r *rejoiner) newLocked(size int) *partial {
+	n := len(r.spare)
+	if n == 0 {
+		return &partial{buf: make([]byte, size)}
+	}
+	m := r.spare[n-1]
+	r.spare = r.spare[:n-1]
+	if cap(m.buf) < size {
+		m.buf = make([]byte, size)
+	}
+	*m = partial{buf: m.buf[:size], spans: m.spans[:0]}
+	return m
+}
+
+// free takes back what add has returned. Few are kept.
+func (r *rejoiner) free(m *partial) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.freeLocked(m)
+}
+
+func (r *rejoiner) freeLocked(m *partial) {
+	if len(r.spare) < rejoinSpares {
+		r.spare = append(r.spare, m)
+	}
 }
 
 func (m *partial) overlaps(p piece) bool {
@@ -75,9 +105,11 @@ func (m *partial) overlaps(p piece) bool {
 	return false
 }
 
-func (r *rejoiner) dropLocked(id partID) {
-	r.bytes -= len(r.parts[id].buf)
+func (r *rejoiner) dropLocked(id partID) *partial {
+	m := r.parts[id]
+	r.bytes -= len(m.buf)
 	delete(r.parts, id)
+	return m
 }
 
 func (r *rejoiner) makeRoomLocked(size int, now time.Time) {
@@ -90,14 +122,14 @@ func (r *rejoiner) makeRoomLocked(size int, now time.Time) {
 				oldest, when = id, m.expire
 			}
 		}
-		r.dropLocked(oldest)
+		r.freeLocked(r.dropLocked(oldest))
 	}
 }
 
 func (r *rejoiner) expireLocked(now time.Time) {
 	for id, m := range r.parts {
 		if now.After(m.expire) {
-			r.dropLocked(id)
+			r.freeLocked(r.dropLocked(id))
 		}
 	}
 }
