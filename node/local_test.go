@@ -82,6 +82,9 @@ func TestDerivedProblems(t *testing.T) {
 		"one relay down":          {Status{Policy: held, Controllers: up, Relays: []transport.RelayStatus{{Up: true}, {}}}, nil},
 		"all relays down":         {Status{Policy: held, Controllers: up, Relays: []transport.RelayStatus{{}, {}}}, []string{"relays"}},
 		"no underlay":             {Status{Policy: held, Controllers: up, Underlay: []transport.UnderlayStatus{}}, []string{"underlay"}},
+		"small buffers": {Status{Policy: held, Controllers: up, Underlay: []transport.UnderlayStatus{
+			{Local: "x", ReceiveBuffer: transport.SocketBuffer, SendBuffer: transport.SocketBuffer - 1},
+		}}, []string{"underlay x"}},
 		"no grant":                {Status{Policy: held, Controllers: up, Segments: []string{}}, []string{"grants"}},
 		"no grant known yet":      {Status{Policy: held, Controllers: down, Segments: []string{}}, []string{"controllers"}},
 	} {
@@ -89,7 +92,7 @@ func TestDerivedProblems(t *testing.T) {
 			c.s.Segments = []string{"lan"}
 		}
 		if c.s.Underlay == nil {
-			c.s.Underlay = []transport.UnderlayStatus{{}}
+			c.s.Underlay = []transport.UnderlayStatus{{ReceiveBuffer: transport.SocketBuffer, SendBuffer: transport.SocketBuffer}}
 		}
 		var got []string
 		for _, p := range c.s.derived(now) {

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -103,6 +104,12 @@ func (s *Status) derived(now time.Time) []Problem {
 	if len(s.Underlay) == 0 {
 		out = append(out, Problem{"underlay", "no address of this machine can be used to reach peers: look at its interfaces, " +
 			"and at underlay.interfaces if that is set"})
+	}
+	for _, u := range s.Underlay {
+		if least := min(u.ReceiveBuffer, u.SendBuffer); least < transport.SocketBuffer {
+			out = append(out, Problem{"underlay " + u.Local, fmt.Sprintf("the kernel grants its sockets %d KiB of buffer and not %d, so bursts are lost: "+
+				"run with CAP_NET_ADMIN, or raise net.core.rmem_max and net.core.wmem_max", least>>10, transport.SocketBuffer>>10)})
+		}
 	}
 	if down := downRelays(s.Relays); len(down) > 0 && len(down) == len(s.Relays) {
 		out = append(out, Problem{"relays", "no relay can be reached, so only direct paths work: " + strings.Join(down, "; ")})

@@ -3,6 +3,7 @@ package transport
 import (
 	"bytes"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 
@@ -149,6 +150,17 @@ func TestCollect(t *testing.T) {
 		if _, err := c.read(); !isClosed(err) {
 			t.Errorf("%s: after it was closed: %v", at, err)
 		}
+	}
+}
+
+// A socket has the buffers that it asks for, or says how much less; root is given what it asks for.
+func TestSocketBuffers(t *testing.T) {
+	a := openUDP(t).abilities()
+	if a.receive <= 0 || a.send <= 0 || !a.segments {
+		t.Errorf("%+v", a)
+	}
+	if os.Geteuid() == 0 && (a.receive != socketBuffer || a.send != socketBuffer) {
+		t.Errorf("%+v, want %d", a, socketBuffer)
 	}
 }
 

@@ -46,11 +46,29 @@ func ListenUDP(addr netip.AddrPort) (Socket, error) {
 }
 
 func tuneSocket(fd int, v4 bool) error {
-	for _, opt := range []int{unix.SO_RCVBUFFORCE, unix.SO_SNDBUFFORCE} {
-		// Without the capability the system's limit stays; that is slower, and no reason to fail.
-		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, opt, socketBuffer)
+	for force, plain := range map[int]int{unix.SO_RCVBUFFORCE: unix.SO_RCVBUF, unix.SO_SNDBUFFORCE: unix.SO_SNDBUF} {
+		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, force, socketBuffer) != nil {
+			// Without the capability the system's limit stays; that is slower, and no reason to fail.
+			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, plain, socketBuffer)
+		}
 	}
 	return setFragmenting(fd, v4, false)
+}
+
+// abilities is what the kernel has granted a socket.
+type abilities struct {
+	receive, send int  // bytes of buffer
+	segments      bool // takes many datagrams as one message
+}
+
+// abilities asks the kernel. It counts twice what was asked for, for its own bookkeeping (socket(7)).
+func (s *udpSocket) abilities() (a abilities) {
+	_ = s.raw.Control(func(fd uintptr) {
+		a.receive, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF)
+		a.send, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF)
+	})
+	a.receive, a.send, a.segments = a.receive/2, a.send/2, !s.segmenting.off.Load()
+	return a
 }
 
 // setFragmenting lets what the socket sends be fragmented, or forbids it; either way, what ICMP claims about the path is

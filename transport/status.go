@@ -174,7 +174,15 @@ type UnderlayStatus struct {
 	Local  string   `json:"local"`
 	Mapped []string `json:"mapped"` // as relays see it
 	NAT    string   `json:"nat"`
+
+	Queues        int  `json:"queues"`         // sockets that share the port
+	ReceiveBuffer int  `json:"receive_buffer"` // bytes of each socket
+	SendBuffer    int  `json:"send_buffer"`    // bytes of each socket
+	Segmentation  bool `json:"segmentation"`   // the kernel, or the device, cuts datagrams (UDP_SEGMENT)
 }
+
+// SocketBuffer is what is asked of the kernel for each socket and direction, in bytes.
+const SocketBuffer = socketBuffer
 
 // Underlay describes the underlay sockets.
 func (e *Endpoint) Underlay() []UnderlayStatus {
@@ -183,6 +191,11 @@ func (e *Endpoint) Underlay() []UnderlayStatus {
 	out := []UnderlayStatus{}
 	for _, s := range e.sockets {
 		u := UnderlayStatus{Local: s.local.String(), Mapped: []string{}, NAT: s.mapping.class(s.local).String()}
+		u.Queues = len(s.sockets)
+		if socket, ok := s.sockets[0].(*udpSocket); ok {
+			a := socket.abilities()
+			u.ReceiveBuffer, u.SendBuffer, u.Segmentation = a.receive, a.send, a.segments
+		}
 		for _, m := range s.mapping.mapped() {
 			u.Mapped = append(u.Mapped, m.String())
 		}

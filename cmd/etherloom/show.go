@@ -93,7 +93,11 @@ func showStatus(cmd *cobra.Command, s node.Status) error {
 		}
 	}
 	for _, u := range s.Underlay {
-		line("underlay", "%s, seen as %s, NAT: %s", u.Local, dash(strings.Join(u.Mapped, ", ")), u.NAT)
+		batches := ""
+		if !u.Segmentation {
+			batches = ", datagrams leave one by one (no UDP_SEGMENT)"
+		}
+		line("underlay", "%s, seen as %s, NAT: %s, queues: %d%s", u.Local, dash(strings.Join(u.Mapped, ", ")), u.NAT, u.Queues, batches)
 	}
 	line("names", "%s; answered on %s", s.Resolver.Mode, dash(strings.Join(s.Resolver.Listen, ", ")))
 	if len(s.Problems) == 0 {
@@ -142,11 +146,11 @@ func pathsCommand() *cobra.Command {
 						state += ", in use"
 					}
 					rows = append(rows, []string{
-						p.Name, w.Kind, dash(w.Local), dash(firstOf(w.Relay, w.Remote)), state, millis(w.RTT), fmt.Sprintf("%d/%d", w.Replies, w.Probes),
+						p.Name, w.Kind, dash(w.Local), dash(firstOf(w.Relay, w.Remote)), state, millis(w.RTT), strconv.Itoa(w.MTU), fmt.Sprintf("%d/%d", w.Replies, w.Probes),
 					})
 				}
 			}
-			return table(cmd, "PEER KIND LOCAL REMOTE STATE RTT REPLIES/PROBES", rows)
+			return table(cmd, "PEER KIND LOCAL REMOTE STATE RTT MTU REPLIES/PROBES", rows)
 		})
 }
 
