@@ -85,8 +85,8 @@ func TestDerivedProblems(t *testing.T) {
 		"small buffers": {Status{Policy: held, Controllers: up, Underlay: []transport.UnderlayStatus{
 			{Local: "x", ReceiveBuffer: transport.SocketBuffer, SendBuffer: transport.SocketBuffer - 1},
 		}}, []string{"underlay x"}},
-		"no grant":                {Status{Policy: held, Controllers: up, Segments: []string{}}, []string{"grants"}},
-		"no grant known yet":      {Status{Policy: held, Controllers: down, Segments: []string{}}, []string{"controllers"}},
+		"no grant":           {Status{Policy: held, Controllers: up, Segments: []string{}}, []string{"grants"}},
+		"no grant known yet": {Status{Policy: held, Controllers: down, Segments: []string{}}, []string{"controllers"}},
 	} {
 		if c.s.Segments == nil {
 			c.s.Segments = []string{"lan"}
