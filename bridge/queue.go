@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"syscall"
 	"unsafe"
@@ -99,7 +100,9 @@ func (q *Queue) Read(b []byte) ([]byte, ether.Offload, error) {
 	q.buf, q.wait = b, true
 	for {
 		if err := q.raw.Read(q.call); err != nil {
-			return nil, ether.Offload{}, err
+			// The poller has an error of its own for a file that was closed, which nobody can name. There is no other
+			// reason: a queue has no deadline.
+			return nil, ether.Offload{}, fmt.Errorf("read: %w: %w", os.ErrClosed, err)
 		}
 		if q.errno != 0 && q.errno != unix.EINTR {
 			return nil, ether.Offload{}, os.NewSyscallError("read", q.errno)

@@ -21,12 +21,14 @@ type TAPConfig struct {
 	Queues int // 0: one
 	// SuperFrame is how long the host should let super-frames be, in bytes; 0: as it likes.
 	SuperFrame int
+	NoOffload  bool // the host completes checksums and cuts super-frames itself, and gets neither
 }
 
 // TAP is a network device of this machine whose other end is the switch.
 type TAP struct {
-	cfg    TAPConfig
-	queues []*Queue
+	cfg      TAPConfig
+	queues   []*Queue
+	offloads ether.Offloads // that the kernel has granted
 
 	mu    sync.Mutex
 	name  string
@@ -113,13 +115,27 @@ func (t *TAP) configure() error {
 	if err := setSysctls(t.name); err != nil {
 		return err
 	}
-	// Device-wide. A kernel that refuses gives whole frames.
-	if control(t.queues[0].file, setOffload) == nil && t.cfg.SuperFrame > 0 {
+	if err := t.setOffloads(link); err != nil {
+		return err
+	}
+	return t.SetCarrier(false)
+}
+
+// setOffloads is for the whole device, whichever queue asks.
+func (t *TAP) setOffloads(link netlink.Link) error {
+	if t.cfg.NoOffload {
+		return nil
+	}
+	err := control(t.queues[0].file, func(fd int) error {
+		t.offloads = setOffload(fd)
+		return nil
+	})
+	if t.offloads.TSO && t.cfg.SuperFrame > 0 {
 		// An older kernel gives longer ones, which take two bursts.
 		_ = netlink.LinkSetGSOMaxSize(link, t.cfg.SuperFrame)
 		_ = netlink.LinkSetGSOIPv4MaxSize(link, t.cfg.SuperFrame)
 	}
-	return t.SetCarrier(false)
+	return err
 }
 
 // Name returns the device's present name.
@@ -135,6 +151,10 @@ func (t *TAP) Index() int {
 	defer t.mu.Unlock()
 	return t.index
 }
+
+// Offloads returns what the kernel has granted: what it may leave undone on frames that are read, and what may be left
+// undone on those that are written.
+func (t *TAP) Offloads() ether.Offloads { return t.offloads }
 
 // Queues returns the device's queues. Each wants a goroutine that reads it.
 func (t *TAP) Queues() []*Queue { return t.queues }

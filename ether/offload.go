@@ -8,7 +8,46 @@ type Offload struct {
 	Checksum bool   // the checksum field holds the sum of the pseudo-header alone (RFC 9293 section 3.1, RFC 768)
 	Start    uint16 // where what the checksum covers begins, in bytes from the start of the frame
 	Field    uint16 // where the checksum belongs, in bytes from Start
-	Size     uint16 // bytes of payload of each TCP segment to cut; 0: this is no super-frame
+	Size     uint16 // bytes of payload of each TCP segment or UDP datagram to cut; 0: this is no super-frame
+}
+
+// UDP reports whether what is left undone is UDP's, and not TCP's: the two keep their checksums in different places.
+func (o Offload) UDP() bool { return o.Checksum && o.Field == udpChecksum }
+
+// Offloads is what a receiver of frames does by itself, so that it may be left undone.
+type Offloads struct {
+	Checksum bool // checksums of TCP and UDP
+	TSO      bool // the cutting of TCP super-frames
+	USO      bool // the cutting of UDP super-frames
+}
+
+// Cover reports whether a frame on which o is undone can be given to the receiver as it is.
+func (have Offloads) Cover(o Offload) bool {
+	switch {
+	case !o.Checksum:
+		return true
+	case o.Size == 0 || !have.Checksum:
+		return have.Checksum
+	case o.UDP():
+		return have.USO
+	default:
+		return have.TSO
+	}
+}
+
+// Names lists the offloads in the words of ethtool(8), in lower case.
+func (have Offloads) Names() []string {
+	names := []string{}
+	if have.Checksum {
+		names = append(names, "checksum")
+	}
+	if have.TSO {
+		names = append(names, "tso")
+	}
+	if have.USO {
+		names = append(names, "uso")
+	}
+	return names
 }
 
 // layout is where the headers of a TCP or UDP frame begin.
@@ -58,13 +97,38 @@ func layoutOf(data []byte) (l layout, ok bool) {
 	}
 }
 
-// Lengths and places in transport headers, in bytes.
+// Lengths and places in transport headers, in bytes (RFC 9293 section 3.1, RFC 768).
 const (
 	tcpLen      = 20
+	tcpSeq      = 4
+	tcpAck      = 8
+	tcpOffset   = 12
+	tcpFlags    = 13
+	tcpWindow   = 14
 	tcpChecksum = 16
+	tcpUrgent   = 18
+
 	udpLen      = 8
+	udpLength   = 4
 	udpChecksum = 6
 )
+
+// end is where the IP packet ends.
+func (l layout) end(data []byte) int {
+	if l.v6 {
+		return l.l3 + 40 + int(binary.BigEndian.Uint16(data[l.l3+4:]))
+	}
+	return l.l3 + int(binary.BigEndian.Uint16(data[l.l3+2:]))
+}
+
+// head is the length of all headers, in front of the payload; false if that is longer than the frame, or cannot be.
+func (l layout) head(data []byte) (int, bool) {
+	if l.protocol == ProtoUDP {
+		return l.l4 + udpLen, true // layoutOf has seen that it is there
+	}
+	head := l.l4 + int(data[l.l4+tcpOffset]>>4)*4
+	return head, head >= l.l4+tcpLen && head <= len(data)
+}
 
 func (l layout) field() int {
 	if l.protocol == ProtoUDP {
@@ -92,7 +156,7 @@ func Settle(data []byte, o Offload) (Offload, bool) {
 	}
 	l, ok := layoutOf(data)
 	if ok && l.l4 == int(o.Start) && l.field() == int(o.Field) {
-		return o, o.Size == 0 || l.protocol == ProtoTCP
+		return o, true
 	}
 	at := int(o.Start) + int(o.Field)
 	if o.Size != 0 || at+2 > len(data) {
@@ -100,6 +164,13 @@ func Settle(data []byte, o Offload) (Offload, bool) {
 	}
 	finish(data[o.Start:], int(o.Field))
 	return Offload{}, true
+}
+
+// Complete computes the checksum of a frame on which Settle or Partial says that it is undone, and which is no super-frame.
+func Complete(data []byte, o Offload) {
+	if o.Checksum {
+		finish(data[o.Start:], int(o.Field))
+	}
 }
 
 // finish computes the checksum over covered, whose field holds the sum of the pseudo-header.

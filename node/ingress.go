@@ -32,7 +32,7 @@ func (d *Daemon) newIngress(queue int) transport.Receiver {
 	if !ok {
 		d.log.Error("too many goroutines carry frames; what this one receives is dropped")
 	}
-	return &ingress{d: d, lane: lane, ok: ok}
+	return &ingress{d: d, lane: lane, ok: ok, joiner: ether.Joiner{Takes: ether.Offloads{Checksum: true, TSO: true}}}
 }
 
 // Receive takes one message of a peer: a tagged frame. Frames that follow each other in a TCP stream wait for Flush, and go
