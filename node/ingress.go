@@ -81,6 +81,8 @@ func (i *ingress) forward(at origin, frame []byte, undone ether.Offload, now tim
 		i.unknown(now)
 		return
 	}
+	// What this host sends back should fit, too: the frame is ours to change.
+	ether.ClampMSS(frame, undone, port.Egress().(*link).peer.Expected()-tagSize) //nolint:forcetypeassert // the ports of links
 	if s.sw.Forward(port, frame, undone, at.tag, i.lane, now) == vswitch.Drop(policy.UnknownGrant) {
 		i.unknown(now)
 	}

@@ -64,7 +64,6 @@ func NewTrial(suite transport.Suite, near, far TrialEnd) (*Trial, error) {
 	now := time.Now()
 	t := &Trial{}
 	t.far = trialSegment(trialFar, &t.arrived, view, now)
-	t.far.addTrialLink(trialNear, nil)
 	t.far.sw.FDB().Learn(far.MAC, t.far.local, now)
 	t.far.d.byVNI.Store(&map[policy.VNI]*segment{trialVNI: t.far})
 	var err error
@@ -72,6 +71,7 @@ func NewTrial(suite transport.Suite, near, far TrialEnd) (*Trial, error) {
 	if err != nil {
 		return nil, err
 	}
+	t.far.addTrialLink(trialNear, t.loop.From)
 	t.near = trialSegment(trialNear, &counted{}, view, now)
 	t.near.sw.FDB().Learn(far.MAC, t.near.addTrialLink(trialFar, t.loop.Peer), now)
 	t.lane, _ = t.near.d.lanes.take(0) // the first of many

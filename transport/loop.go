@@ -64,8 +64,8 @@ func (c *Cipher) Open(datagram []byte) error {
 type Loop struct {
 	Sender *Sender
 	Peer   *Peer // who Sender sends to
+	From   *Peer // who the far end hears
 
-	from   *Peer // who the far end hears
 	near   Socket
 	far    *socketLoop
 	reader *reader
@@ -78,7 +78,7 @@ const patience = time.Second
 // NewLoop opens a link from one identity to another. r takes what arrives, as from the first.
 func NewLoop(s Suite, from, to identity.ID, r Receiver) (*Loop, error) {
 	e := New(Config{})
-	l := &Loop{Peer: &Peer{id: to}, from: &Peer{id: from}}
+	l := &Loop{Peer: &Peer{id: to}, From: &Peer{id: from}}
 	sender, err := e.NewSender(0)
 	if err != nil {
 		return nil, err
@@ -97,7 +97,7 @@ func NewLoop(s Suite, from, to identity.ID, r Receiver) (*Loop, error) {
 	if l.read, err = collectorOf(far); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
-	out, in := selfSession(s, l.from)
+	out, in := selfSession(s, l.From)
 	e.addEpochLocked(in) // nobody else has e yet
 	path := &Path{peer: l.Peer, out: &socketLoop{e: e, sockets: []Socket{l.near}}, addr: l.far.local}
 	path.size.now.Store(FullDatagram)
@@ -111,11 +111,11 @@ func (l *Loop) Receive() error {
 	if err := timed.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return err
 	}
-	for l.from.received.Load() < l.Peer.sent.Load() {
+	for l.From.received.Load() < l.Peer.sent.Load() {
 		list, err := l.read()
 		if err != nil {
 			return fmt.Errorf("of %d messages %d came back over 127.0.0.1 (let UDP pass there, raise net.core.rmem_max): %w",
-				l.Peer.sent.Load(), l.from.received.Load(), err)
+				l.Peer.sent.Load(), l.From.received.Load(), err)
 		}
 		l.far.takeAll(l.reader, list, time.Now())
 	}

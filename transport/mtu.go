@@ -22,9 +22,10 @@ const (
 	// baseDatagram is what every path must carry, in bytes of UDP payload (BASE_PLPMTU, RFC 8899 section 5.1.2).
 	baseDatagram = 1200
 	// FullDatagram fills a packet of 1500 bytes over IPv4, in bytes of UDP payload: what most paths carry.
-	FullDatagram = 1500 - overhead4
+	FullDatagram = ordinaryMTU - overhead4
 	maxDatagram  = 9000 - overhead4
 
+	ordinaryMTU    = 1500   // of nearly every link, in bytes of IP packet (RFC 894)
 	overhead4      = 20 + 8 // IPv4 and UDP headers
 	overhead6      = 40 + 8 // IPv6 and UDP headers
 	overheadTURN   = 4      // channel data (RFC 8656 section 12.4)
@@ -50,15 +51,16 @@ func candidates() [12]int {
 
 // pathSize is how large a path's datagrams may be.
 type pathSize struct {
-	now    atomic.Int32 // bytes of UDP payload
-	shrunk atomic.Bool  // this machine has refused to send so much
+	now      atomic.Int32 // bytes of UDP payload
+	shrunk   atomic.Bool  // this machine has refused to send so much
+	known    atomic.Bool  // a search has ended, or has found what ordinary links carry
+	overhead int          // bytes of an IP packet that are not UDP payload; constant
 
 	// Guarded by Endpoint.mu.
-	overhead int       // bytes of an IP packet that are not UDP payload
-	round    int       // of the search; 0: there is none
-	next     time.Time // of the next round, or search
-	lost     int       // probes of the present size, in a row
-	check    time.Time // when the next of them is due
+	round int       // of the search; 0: there is none
+	next  time.Time // of the next round, or search
+	lost  int       // probes of the present size, in a row
+	check time.Time // when the next of them is due
 }
 
 // mtu is the size of an IP packet that the path carries, in bytes.
@@ -74,6 +76,7 @@ func (s *pathSize) tooLarge(size int) {
 // toBase begins anew.
 func (s *pathSize) toBase(now time.Time) {
 	s.now.Store(baseDatagram)
+	s.known.Store(false)
 	s.round, s.lost, s.next = 0, 0, now
 }
 
@@ -97,12 +100,26 @@ func (p *Peer) Largest() int {
 	return inOne(baseDatagram)
 }
 
+// Expected is what Largest will be once the path is known. It is for what is decided once and for long, such as the size of
+// a TCP connection's segments: an ordinary path of 1500 bytes is expected until a search has ended.
+func (p *Peer) Expected() int {
+	way := p.active.Load()
+	if way == nil {
+		return MaxInOne
+	}
+	size := &way.path.size
+	if size.known.Load() {
+		return inOne(int(size.now.Load()))
+	}
+	return inOne(ordinaryMTU - size.overhead)
+}
+
 // tendSizeLocked does what is due for a path's size.
 func (e *Endpoint) tendSizeLocked(path *Path, busy bool, now time.Time) {
 	s := &path.size
 	if s.shrunk.CompareAndSwap(true, false) {
 		e.log.Info("path carries smaller datagrams", "peer", path.peer.cfg.Name, "path", path.String(), "reason", "the MTU of this machine's link")
-		s.round, s.lost, s.next = 0, 0, now
+		s.toBase(now)
 	}
 	if !path.alive {
 		return
@@ -115,6 +132,7 @@ func (e *Endpoint) tendSizeLocked(path *Path, busy bool, now time.Time) {
 		return
 	}
 	if s.round == searchRounds {
+		s.known.Store(true)
 		s.round, s.next = 0, now.Add(e.cfg.Timers.PathMTU)
 		return
 	}
@@ -148,6 +166,9 @@ func (e *Endpoint) sizeFoundLocked(path *Path, size int) {
 	case size > was:
 		s.now.Store(int32(size))
 		s.lost = 0
+		if s.mtu() >= ordinaryMTU {
+			s.known.Store(true)
+		}
 		e.log.Debug("path carries larger datagrams", "peer", path.peer.cfg.Name, "path", path.String(), "mtu", s.mtu())
 	case size == was:
 		s.lost = 0
