@@ -18,7 +18,7 @@ type addr struct{ prefix netip.Prefix }
 
 // with runs f with a netlink handle in the namespace that the TAP is in, and the TAP as a link there.
 func (t *TAP) with(f func(*netlink.Handle, netlink.Link) error) error {
-	return control(t.queues[0].file, func(fd int) error {
+	return control(t.queues[0].fd, func(fd int) error {
 		ns, err := tapNamespace(fd)
 		if err != nil {
 			return err
@@ -110,7 +110,7 @@ func (t *TAP) Follow() (changed bool, err error) {
 	var name string
 	var index int
 	var home uint64
-	err = control(t.queues[0].file, func(fd int) error {
+	err = control(t.queues[0].fd, func(fd int) error {
 		ns, err := tapNamespace(fd)
 		if err != nil {
 			return err
@@ -165,7 +165,7 @@ func (t *TAP) settle(addrs []addr) error {
 
 // inNamespace runs f on a thread in the TAP's namespace.
 func (t *TAP) inNamespace(f func() error) error {
-	return control(t.queues[0].file, func(fd int) error {
+	return control(t.queues[0].fd, func(fd int) error {
 		ns, err := tapNamespace(fd)
 		if err != nil {
 			return err

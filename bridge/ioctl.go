@@ -7,16 +7,14 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/etherloom/etherloom/internal/quietfd"
 )
 
-// control runs f on a file's descriptor without taking it out of the poller.
-func control(file *os.File, f func(fd int) error) error {
-	raw, err := file.SyscallConn()
-	if err != nil {
-		return err
-	}
+// control runs f on a queue's descriptor.
+func control(q *quietfd.FD, f func(fd int) error) error {
 	var inner error
-	if err := raw.Control(func(fd uintptr) { inner = f(int(fd)) }); err != nil {
+	if err := q.Control(func(fd uintptr) { inner = f(int(fd)) }); err != nil {
 		return err
 	}
 	return inner

@@ -2,7 +2,6 @@ package bridge
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"syscall"
 	"unsafe"
@@ -11,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/etherloom/etherloom/ether"
+	"github.com/etherloom/etherloom/internal/quietfd"
 )
 
 // vnetHeader is the length of the header that the kernel puts in front of every frame (struct virtio_net_hdr).
@@ -24,8 +24,7 @@ const MaxFrame = vnetHeader + 18 + 65535
 // Its calls never wait in the kernel, so they are made as raw ones: Go's scheduler need not know of them, and its monitor
 // does not take the processor away from a goroutine whose frame the kernel happens to carry for long.
 type Queue struct {
-	file *os.File
-	raw  syscall.RawConn
+	fd   *quietfd.FD
 	call func(fd uintptr) bool // reads once into buf, made once for all reads
 
 	buf   []byte // of the present call
@@ -50,16 +49,18 @@ func attach(name string) (*Queue, error) {
 	if !ok {
 		return nil, errors.New("water's device is not a file")
 	}
-	q := &Queue{file: file}
-	q.call = q.read
-	if q.raw, err = file.SyscallConn(); err != nil {
-		_ = file.Close()
+	defer file.Close() //nolint:errcheck // its duplicate stays
+	raw, err := file.SyscallConn()
+	if err != nil {
 		return nil, err
 	}
+	q := &Queue{}
+	if q.fd, err = quietfd.Take(raw); err != nil { // water does not set close-on-exec; this does
+		return nil, err
+	}
+	q.call = q.read
 	var flags uint16
-	err = control(file, func(fd int) error {
-		unix.CloseOnExec(fd) // water does not
-		var err error
+	err = control(q.fd, func(fd int) (err error) {
 		flags, err = tapFlags(fd)
 		return err
 	})
@@ -67,8 +68,7 @@ func attach(name string) (*Queue, error) {
 		err = errors.New("the queue has no virtio header")
 	}
 	if err != nil {
-		_ = file.Close()
-		return nil, err
+		return nil, errors.Join(err, q.fd.Close())
 	}
 	return q, nil
 }
@@ -99,10 +99,8 @@ func (q *Queue) read(fd uintptr) bool {
 func (q *Queue) Read(b []byte) ([]byte, ether.Offload, error) {
 	q.buf, q.wait = b, true
 	for {
-		if err := q.raw.Read(q.call); err != nil {
-			// The poller has an error of its own for a file that was closed, which nobody can name. There is no other
-			// reason: a queue has no deadline.
-			return nil, ether.Offload{}, fmt.Errorf("read: %w: %w", os.ErrClosed, err)
+		if err := q.fd.Read(q.call); err != nil {
+			return nil, ether.Offload{}, err
 		}
 		if q.errno != 0 && q.errno != unix.EINTR {
 			return nil, ether.Offload{}, os.NewSyscallError("read", q.errno)
@@ -116,7 +114,7 @@ func (q *Queue) Read(b []byte) ([]byte, ether.Offload, error) {
 // TryRead is Read without waiting: ok is false if the host has nothing to send at the moment, or the TAP has been closed.
 func (q *Queue) TryRead(b []byte) (frame []byte, undone ether.Offload, ok bool) {
 	q.buf, q.wait = b, false
-	if err := q.raw.Read(q.call); err != nil || q.errno != 0 || q.n <= vnetHeader {
+	if err := q.fd.Read(q.call); err != nil || q.errno != 0 || q.n <= vnetHeader {
 		return nil, ether.Offload{}, false
 	}
 	return b[vnetHeader:q.n], parseVnet(b[:vnetHeader]), true
@@ -148,7 +146,7 @@ func (w *Writer) Write(frame []byte, undone ether.Offload) error {
 	putVnet(w.head[:], frame, undone)
 	w.parts[1].Base = unsafe.SliceData(frame)
 	w.parts[1].SetLen(len(frame))
-	err := w.queue.raw.Write(w.call)
+	err := w.queue.fd.Write(w.call)
 	w.parts[1].Base = nil // the frame was borrowed
 	if err == nil && w.errno != 0 {
 		err = w.errno

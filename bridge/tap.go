@@ -126,7 +126,7 @@ func (t *TAP) setOffloads(link netlink.Link) error {
 	if t.cfg.NoOffload {
 		return nil
 	}
-	err := control(t.queues[0].file, func(fd int) error {
+	err := control(t.queues[0].fd, func(fd int) error {
 		t.offloads = setOffload(fd)
 		return nil
 	})
@@ -170,12 +170,12 @@ func (t *TAP) SetCarrier(on bool) error {
 	if on {
 		value = 1
 	}
-	return control(t.queues[0].file, func(fd int) error { return setCarrier(fd, value) })
+	return control(t.queues[0].fd, func(fd int) error { return setCarrier(fd, value) })
 }
 
 // Close removes the device, and with it every address and route that hangs on it.
 func (t *TAP) Close() {
 	for _, q := range t.queues {
-		_ = q.file.Close()
+		_ = q.fd.Close()
 	}
 }

@@ -92,7 +92,7 @@ func TestTAP(t *testing.T) {
 		return nil
 	})
 	for _, q := range tap.Queues() {
-		_ = control(q.file, func(fd int) error {
+		_ = control(q.fd, func(fd int) error {
 			flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
 			if err != nil || flags&unix.FD_CLOEXEC == 0 {
 				t.Error("a child process would inherit the TAP")

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 
 	"github.com/pion/logging"
 )
@@ -14,7 +15,9 @@ func appendUint64(b []byte, v uint64) []byte { return binary.BigEndian.AppendUin
 func readUint64(b []byte) uint64             { return binary.BigEndian.Uint64(b) }
 
 // isClosed tells the end of a socket from an error of one datagram.
-func isClosed(err error) bool { return errors.Is(err, net.ErrClosed) || errors.Is(err, io.EOF) }
+func isClosed(err error) bool {
+	return errors.Is(err, os.ErrClosed) || errors.Is(err, net.ErrClosed) || errors.Is(err, io.EOF)
+}
 
 // quietFactory passes what pion says to our log, at debug level: an attempt that fails is no news.
 type quietFactory struct{ log *slog.Logger }

@@ -7,12 +7,14 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/etherloom/etherloom/internal/quietfd"
 )
 
 // collector takes many datagrams from the kernel in one call: recvmmsg(2), each of whose messages may itself be a batch
 // that the kernel has joined (UDP_GRO, udp(7)). It belongs to one goroutine.
 type collector struct {
-	raw  syscall.RawConn
+	fd   *quietfd.FD
 	call func(fd uintptr) bool // made once for all calls
 
 	n     int
@@ -47,11 +49,11 @@ type received struct {
 
 // Collect asks the kernel to join datagrams, and returns what reads them. A kernel that cannot gives them one by one.
 func (s *udpSocket) Collect() (*collector, error) {
-	err := s.raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_GRO, 1) })
+	err := s.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_GRO, 1) })
 	if err != nil {
 		return nil, err
 	}
-	c := &collector{raw: s.raw}
+	c := &collector{fd: s.FD}
 	for i := range c.msgs {
 		c.iov[i].Base = &c.room[i][0]
 		c.iov[i].SetLen(len(c.room[i]))
@@ -94,7 +96,7 @@ func (c *collector) read() ([]received, error) {
 	for i := range c.n {
 		c.reset(i)
 	}
-	if err := c.raw.Read(c.call); err != nil {
+	if err := c.fd.Read(c.call); err != nil {
 		c.n = 0
 		return nil, err
 	}

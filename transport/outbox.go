@@ -9,6 +9,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/etherloom/etherloom/internal/quietfd"
 )
 
 // outbox is what a Sender has sealed for one path: runs of datagrams of one size, one behind the other, of which the last
@@ -118,9 +120,9 @@ func (c *sendCall) put(i int, b []byte, size int, namelen uint32) {
 }
 
 // send gives the messages from at to n to the kernel, and returns how many of all n are done and why it refuses the next.
-func (c *sendCall) send(raw syscall.RawConn, at, n int) (int, error) {
+func (c *sendCall) send(fd *quietfd.FD, at, n int) (int, error) {
 	c.at, c.n = at, n
-	if err := raw.Write(c.f); err != nil {
+	if err := fd.Write(c.f); err != nil {
 		return n, err
 	}
 	if c.errno != 0 {
@@ -160,7 +162,7 @@ func (s *udpSocket) writeRuns(o *outbox, to netip.AddrPort) (first error) {
 	}
 	for at := 0; at < len(o.runs); at++ {
 		var err error
-		at, err = c.send(s.raw, at, len(o.runs))
+		at, err = c.send(s.FD, at, len(o.runs))
 		switch {
 		case err == nil:
 		case errors.Is(err, unix.EIO), errors.Is(err, unix.ENOPROTOOPT), errors.Is(err, unix.EOPNOTSUPP):
@@ -186,7 +188,7 @@ func (s *udpSocket) writeSingly(o *outbox, runs []run, length uint32) (first err
 		}
 		for at := 0; at < n; at++ {
 			var err error
-			if at, err = c.send(s.raw, at, n); err != nil && first == nil {
+			if at, err = c.send(s.FD, at, n); err != nil && first == nil {
 				first = err
 			}
 		}

@@ -9,6 +9,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/etherloom/etherloom/internal/quietfd"
 )
 
 // An underlay address has as many sockets as there are queues, all on one port, so that peers and NATs see one. Each queue is
@@ -34,7 +36,7 @@ type sharer interface {
 func (s *udpSocket) Share() (Socket, error) {
 	share := func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) }
 	var err error
-	if e := s.raw.Control(func(fd uintptr) { err = share(int(fd)) }); e != nil || err != nil {
+	if e := s.Control(func(fd uintptr) { err = share(int(fd)) }); e != nil || err != nil {
 		return nil, fmt.Errorf("share an underlay socket: %w", errors.Join(e, err))
 	}
 	return listenUDP(s.LocalAddr(), share)
@@ -51,7 +53,7 @@ func (s *udpSocket) Steer(n int) error {
 		{Code: unix.BPF_RET | unix.BPF_A},
 	}
 	var err error
-	if e := s.raw.Control(func(fd uintptr) {
+	if e := s.Control(func(fd uintptr) {
 		err = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF,
 			&unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]})
 	}); e != nil {
@@ -99,9 +101,14 @@ func listenUDP(addr netip.AddrPort, first func(fd int) error) (*udpSocket, error
 	if err != nil {
 		return nil, fmt.Errorf("open underlay socket on %s: %w", addr, err)
 	}
-	s := &udpSocket{UDPConn: conn.(*net.UDPConn)} //nolint:forcetypeassert // what ListenPacket returns for udp
-	if s.raw, err = s.SyscallConn(); err != nil {
-		_ = conn.Close()
+	defer conn.Close()                            //nolint:errcheck // its duplicate stays
+	raw, err := conn.(*net.UDPConn).SyscallConn() //nolint:forcetypeassert // what ListenPacket returns for udp
+	if err != nil {
+		return nil, fmt.Errorf("open underlay socket on %s: %w", addr, err)
+	}
+	s := &udpSocket{local: conn.LocalAddr().(*net.UDPAddr).AddrPort()} //nolint:forcetypeassert // it is a UDP socket
+	s.local = netip.AddrPortFrom(s.local.Addr().Unmap(), s.local.Port())
+	if s.FD, err = quietfd.Take(raw); err != nil {
 		return nil, fmt.Errorf("open underlay socket on %s: %w", addr, err)
 	}
 	return s, nil

@@ -3,13 +3,14 @@ package transport
 import (
 	"context"
 	"errors"
-	"net"
 	"net/netip"
+	"os"
 	"slices"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/etherloom/etherloom/internal/quietfd"
 )
 
 // Socket is an underlay UDP socket, bound to one address.
@@ -34,8 +35,8 @@ type batcher interface {
 const socketBuffer = 4 << 20
 
 type udpSocket struct {
-	*net.UDPConn
-	raw        syscall.RawConn
+	*quietfd.FD
+	local      netip.AddrPort
 	segmenting segmenting
 }
 
@@ -63,7 +64,7 @@ type abilities struct {
 
 // abilities asks the kernel. It counts twice what was asked for, for its own bookkeeping (socket(7)).
 func (s *udpSocket) abilities() (a abilities) {
-	_ = s.raw.Control(func(fd uintptr) {
+	_ = s.Control(func(fd uintptr) {
 		a.receive, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF)
 		a.send, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF)
 	})
@@ -95,7 +96,7 @@ func setFragmenting(fd int, v4, on bool) error {
 // What others send by this socket at the same moment may be, too, which harms nothing.
 func (s *udpSocket) WriteFragmented(b []byte, to netip.AddrPort) error {
 	set := func(on bool) (err error) {
-		if e := s.raw.Control(func(fd uintptr) { err = setFragmenting(int(fd), to.Addr().Is4(), on) }); e != nil {
+		if e := s.Control(func(fd uintptr) { err = setFragmenting(int(fd), to.Addr().Is4(), on) }); e != nil {
 			return e
 		}
 		return err
@@ -107,19 +108,45 @@ func (s *udpSocket) WriteFragmented(b []byte, to netip.AddrPort) error {
 	return errors.Join(err, set(false))
 }
 
-func (s *udpSocket) ReadFrom(b []byte) (int, netip.AddrPort, error) {
-	n, from, err := s.ReadFromUDPAddrPort(b)
-	return n, netip.AddrPortFrom(from.Addr().Unmap(), from.Port()), err
+// ReadFrom waits for one datagram; one that is longer than b is cut.
+func (s *udpSocket) ReadFrom(b []byte) (n int, from netip.AddrPort, err error) {
+	var name unix.Sockaddr
+	if e := s.Read(func(fd uintptr) bool {
+		n, name, err = unix.Recvfrom(int(fd), b, unix.MSG_DONTWAIT)
+		return !errors.Is(err, unix.EAGAIN)
+	}); e != nil {
+		return 0, from, e
+	}
+	switch a := name.(type) {
+	case *unix.SockaddrInet4:
+		from = netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port)) //nolint:gosec // a port
+	case *unix.SockaddrInet6:
+		from = netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), uint16(a.Port)) //nolint:gosec // a port
+	}
+	return n, from, err
 }
 
+// WriteTo sends one datagram.
 func (s *udpSocket) WriteTo(b []byte, to netip.AddrPort) (int, error) {
-	return s.WriteToUDPAddrPort(b, to)
+	var name unix.Sockaddr = &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
+	if to.Addr().Is4() && s.local.Addr().Is4() {
+		name = &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
+	}
+	var err error
+	if e := s.Write(func(fd uintptr) bool {
+		err = unix.Sendto(int(fd), b, unix.MSG_DONTWAIT, name)
+		return !errors.Is(err, unix.EAGAIN)
+	}); e != nil {
+		return 0, e
+	}
+	if err != nil {
+		return 0, os.NewSyscallError("sendto", err)
+	}
+	return len(b), nil
 }
 
-func (s *udpSocket) LocalAddr() netip.AddrPort {
-	a := s.UDPConn.LocalAddr().(*net.UDPAddr).AddrPort() //nolint:forcetypeassert // it is a UDP socket
-	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
-}
+// LocalAddr returns the address that the socket is bound to.
+func (s *udpSocket) LocalAddr() netip.AddrPort { return s.local }
 
 // socketLoop is an underlay address with what belongs to it.
 type socketLoop struct {
