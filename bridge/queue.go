@@ -86,7 +86,7 @@ func (q *Queue) read(fd uintptr) bool {
 			break
 		}
 		more--
-		_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+		quietfd.Yield()
 	}
 	if q.wait {
 		q.busy = q.errno == 0

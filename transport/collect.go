@@ -85,7 +85,7 @@ func (c *collector) take(fd uintptr) bool {
 			break
 		}
 		more--
-		_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+		quietfd.Yield()
 	}
 	c.busy = c.errno == 0
 	return c.errno != unix.EAGAIN
