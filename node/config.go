@@ -23,8 +23,9 @@ type Config struct {
 	} `yaml:"underlay" mapstructure:"underlay"`
 
 	TAP struct {
-		Name   string `yaml:"name" mapstructure:"name" usage:"name of the TAPs; %d becomes the first number that is free"`
-		Queues int    `yaml:"queues" mapstructure:"queues" usage:"queues of each TAP, and sockets of each underlay address; 0: one for every two processors"`
+		Name    string `yaml:"name" mapstructure:"name" usage:"name of the TAPs; %d becomes the first number that is free"`
+		Queues  int    `yaml:"queues" mapstructure:"queues" usage:"queues of each TAP, and sockets of each underlay address; 0: one for every two processors"`
+		Offload string `yaml:"offload" mapstructure:"offload" usage:"auto exchanges super-frames and frames without checksum with the host as its kernel allows, off does not"`
 	} `yaml:"tap" mapstructure:"tap"`
 
 	DNS struct {
@@ -47,7 +48,7 @@ type Config struct {
 func Defaults() Config {
 	var c Config
 	c.StateDir = statedir.Default
-	c.TAP.Name = "loom%d"
+	c.TAP.Name, c.TAP.Offload = "loom%d", "auto"
 	c.DNS.Resolver, c.DNS.Forward = "auto", true
 	c.Timers.Probe, c.Timers.Rekey, c.Timers.FDBAge = 500*time.Millisecond, 2*time.Minute, 5*time.Minute
 	c.Timers.PathMTU = time.Minute
@@ -70,6 +71,7 @@ func (c *Config) Check() error {
 	}
 	need(validTAPName(c.TAP.Name), "tap.name", "%q is not an interface name of up to 13 characters, with at most one %%d", c.TAP.Name)
 	need(c.TAP.Queues >= 0 && c.TAP.Queues <= maxQueues, "tap.queues", "%d is not between 0 and 16", c.TAP.Queues)
+	need(slices.Contains([]string{"auto", "off"}, c.TAP.Offload), "tap.offload", "%q is neither auto nor off", c.TAP.Offload)
 	need(slices.Contains([]string{"auto", "off"}, c.DNS.Resolver), "dns.resolver", "%q is neither auto nor off", c.DNS.Resolver)
 	for _, t := range []struct {
 		key   string

@@ -11,7 +11,7 @@ func TestDefaultsAreGood(t *testing.T) {
 	if err := c.Check(); err != nil {
 		t.Errorf("%v", err)
 	}
-	if c.StateDir != "/var/lib/etherloom" || c.TAP.Name != "loom%d" || c.TAP.Queues != 0 || c.queues() < 1 || c.DNS.Resolver != "auto" || !c.DNS.Forward || c.DNS.Search {
+	if c.StateDir != "/var/lib/etherloom" || c.TAP.Name != "loom%d" || c.TAP.Queues != 0 || c.queues() < 1 || c.TAP.Offload != "auto" || c.DNS.Resolver != "auto" || !c.DNS.Forward || c.DNS.Search {
 		t.Errorf("defaults are %+v", c)
 	}
 }
@@ -42,6 +42,8 @@ func TestCheck(t *testing.T) {
 		{"less than no queue", func(c *Config) { c.TAP.Queues = -1 }, "tap.queues: -1"},
 		{"most queues", func(c *Config) { c.TAP.Queues = 16 }, ""},
 		{"too many queues", func(c *Config) { c.TAP.Queues = 17 }, "tap.queues: 17"},
+		{"no offload", func(c *Config) { c.TAP.Offload = "off" }, ""},
+		{"offload", func(c *Config) { c.TAP.Offload = "on" }, `tap.offload: "on"`},
 		{"resolver off", func(c *Config) { c.DNS.Resolver = "off" }, ""},
 		{"resolver", func(c *Config) { c.DNS.Resolver = "on" }, `dns.resolver: "on"`},
 		{"shortest timers", func(c *Config) {
@@ -73,5 +75,5 @@ func TestCheck(t *testing.T) {
 	}
 	// All faults are told at once.
 	var none Config
-	wantError(t, none.Check(), "state_dir", "tap.name", "dns.resolver", "timers.probe", "timers.rekey", "timers.path_mtu", "timers.fdb_age", "log.level", "log.format")
+	wantError(t, none.Check(), "state_dir", "tap.name", "tap.offload", "dns.resolver", "timers.probe", "timers.rekey", "timers.path_mtu", "timers.fdb_age", "log.level", "log.format")
 }

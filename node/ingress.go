@@ -32,11 +32,11 @@ func (d *Daemon) newIngress(queue int) transport.Receiver {
 	if !ok {
 		d.log.Error("too many goroutines carry frames; what this one receives is dropped")
 	}
-	return &ingress{d: d, lane: lane, ok: ok, joiner: ether.Joiner{Takes: ether.Offloads{Checksum: true, TSO: true}}}
+	return &ingress{d: d, lane: lane, ok: ok}
 }
 
-// Receive takes one message of a peer: a tagged frame. Frames that follow each other in a TCP stream wait for Flush, and go
-// on as one.
+// Receive takes one message of a peer: a tagged frame. Frames that follow each other in a TCP stream, and UDP datagrams from
+// one socket to another, wait for Flush, and go on as one if the host takes that.
 func (i *ingress) Receive(from identity.ID, message []byte, now time.Time) {
 	format, vni, tag, frame, ok := parseTag(message)
 	if !ok || !i.ok {
@@ -51,7 +51,7 @@ func (i *ingress) Receive(from identity.ID, message []byte, now time.Time) {
 		i.forward(at, frame, ether.Offload{}, now)
 		return
 	}
-	i.at = at
+	i.at, i.joiner.Takes = at, i.takes(vni)
 	if i.joiner.Add(frame) {
 		return
 	}
@@ -61,6 +61,14 @@ func (i *ingress) Receive(from identity.ID, message []byte, now time.Time) {
 		return
 	}
 	i.forward(at, frame, undone, now)
+}
+
+// takes says what the TAP takes to which the segment's frames go.
+func (i *ingress) takes(vni policy.VNI) ether.Offloads {
+	if s := (*i.d.byVNI.Load())[vni]; s != nil {
+		return s.tap.Offloads()
+	}
+	return ether.Offloads{}
 }
 
 // Flush sends on what waited for more of its stream.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/etherloom/etherloom/control/client"
+	"github.com/etherloom/etherloom/ether"
 	"github.com/etherloom/etherloom/policy"
 	vswitch "github.com/etherloom/etherloom/switch"
 	"github.com/etherloom/etherloom/transport"
@@ -76,6 +77,9 @@ func (d *Daemon) Status() Status {
 		for _, text := range seg.tap.Drift() {
 			s.Problems = append(s.Problems, Problem{"port " + seg.tap.Name(), text})
 		}
+		if text := offloadProblem(d.cfg.TAP.Offload, seg.tap.Offloads()); text != "" {
+			s.Problems = append(s.Problems, Problem{"port " + seg.tap.Name(), text})
+		}
 	}
 	for _, about := range slices.Sorted(maps.Keys(d.problems)) {
 		s.Problems = append(s.Problems, Problem{about, d.problems[about]})
@@ -89,6 +93,16 @@ func (d *Daemon) Status() Status {
 	}
 	s.Problems = append(s.Problems, s.derived(time.Now())...)
 	return s
+}
+
+// offloadProblem says what the kernel has not granted of what it was asked for; nothing if that is nothing.
+func offloadProblem(mode string, have ether.Offloads) string {
+	missing := ether.Offloads{Checksum: !have.Checksum, TSO: !have.TSO, USO: !have.USO}.Names()
+	if mode == "off" || len(missing) == 0 {
+		return ""
+	}
+	return "this kernel does not offer TAPs " + strings.Join(missing, ", ") + ": all works, but takes more processor time; " +
+		"Linux 6.2 and later offer it"
 }
 
 // derived finds the problems that follow from the rest.
@@ -162,6 +176,8 @@ type Port struct {
 	MTU       int               `json:"mtu,omitempty"`
 	Addresses []string          `json:"addresses,omitempty"`
 	Mode      string            `json:"address_mode,omitempty"`
+	Offloads  []string          `json:"offloads,omitzero"` // that are on: checksum, tso, uso
+	Queues    int               `json:"queues,omitempty"`
 	Changed   []string          `json:"changed,omitempty"` // by somebody else
 	Stats     vswitch.PortStats `json:"stats"`
 }
@@ -178,6 +194,7 @@ func (d *Daemon) Ports() []Port {
 			}
 			if p.Kind == vswitch.Local {
 				line.Port, line.MAC, line.MTU, line.Mode = s.tap.Name(), s.mac.String(), s.mtu, modeName(s.mode)
+				line.Offloads, line.Queues = s.tap.Offloads().Names(), len(s.tap.Queues())
 				line.Changed = s.tap.Drift()
 				if addrs, err := s.tap.Addresses(); err == nil {
 					for _, a := range addrs {

@@ -31,6 +31,7 @@ type segment struct {
 	tap     *bridge.TAP
 	local   *vswitch.Port
 	writers [maxLanes]*bridge.Writer // each belongs to the goroutine of its lane
+	rooms   [maxLanes][]byte         // the same; scratch for frames that the host cannot take as they are
 	links   atomic.Pointer[map[policy.Identity]*vswitch.Port]
 
 	// Guarded by Daemon.mu.
@@ -58,7 +59,10 @@ func (d *Daemon) openSegmentLocked(vni policy.VNI, seg *controlv1.Segment, st *c
 		sw: vswitch.NewSegment(vni, policy.Identity(d.member.ID), fdb.Limits{Age: d.cfg.Timers.FDBAge}),
 	}
 	s.links.Store(&map[policy.Identity]*vswitch.Port{})
-	tap, err := bridge.NewTAP(bridge.TAPConfig{Name: d.cfg.TAP.Name, MAC: s.mac, MTU: s.mtu, Queues: d.cfg.queues(), SuperFrame: superFrame})
+	tap, err := bridge.NewTAP(bridge.TAPConfig{
+		Name: d.cfg.TAP.Name, MAC: s.mac, MTU: s.mtu, Queues: d.cfg.queues(),
+		SuperFrame: superFrame, NoOffload: d.cfg.TAP.Offload == "off",
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +89,39 @@ func (s *segment) Send(frame []byte, undone ether.Offload, _ vswitch.Tag, n vswi
 		w = queues[s.d.lanes.state[n].queue%len(queues)].NewWriter()
 		s.writers[n] = w
 	}
-	_ = w.Write(frame, undone) // the host does not want it: its device is down
+	s.rooms[n] = give(w, s.tap.Offloads(), frame, undone, s.rooms[n])
+}
+
+// writer is a way into a host. That it does not want a frame, because its device is down, is nothing to us.
+type writer interface {
+	Write(frame []byte, undone ether.Offload) error
+}
+
+// give writes a frame, and does first what is left undone on it and the host cannot do. The frame is borrowed, so that is
+// done in room, which give may grow and returns.
+func give(w writer, have ether.Offloads, frame []byte, undone ether.Offload, room []byte) []byte {
+	if have.Cover(undone) {
+		_ = w.Write(frame, undone)
+		return room
+	}
+	each := undone
+	each.Size = 0
+	cut, super := ether.Cut(frame, undone, len(frame))
+	if super {
+		room = cut.Next(room[:0])
+	} else {
+		room = append(room[:0], frame...)
+	}
+	for next := room; next != nil; next = cut.Next(room[:0]) {
+		room = next
+		if have.Cover(each) {
+			_ = w.Write(room, each)
+			continue
+		}
+		ether.Complete(room, each)
+		_ = w.Write(room, ether.Offload{})
+	}
+	return room
 }
 
 // carry takes frames from one queue of the TAP, with a number, through the switch, until the TAP is closed.

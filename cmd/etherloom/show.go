@@ -159,12 +159,17 @@ func portsCommand() *cobra.Command {
 		func(cmd *cobra.Command, list []node.Port) error {
 			var rows [][]string
 			for _, p := range list {
+				queues := ""
+				if p.Queues > 0 {
+					queues = strconv.Itoa(p.Queues)
+				}
 				rows = append(rows, []string{
 					p.Port, p.Kind, p.Segment, strconv.Itoa(int(p.VNI)), dash(p.MAC), dash(strings.Join(p.Addresses, " ")),
+					dash(queues), dash(strings.Join(p.Offloads, " ")),
 					fmt.Sprint(p.Stats.RxFrames), fmt.Sprint(p.Stats.TxFrames), fmt.Sprint(p.Stats.RxDropped),
 				})
 			}
-			if err := table(cmd, "PORT KIND SEGMENT VNI MAC ADDRESSES RX TX DROPPED", rows); err != nil {
+			if err := table(cmd, "PORT KIND SEGMENT VNI MAC ADDRESSES QUEUES OFFLOADS RX TX DROPPED", rows); err != nil {
 				return err
 			}
 			for _, p := range list {
