@@ -275,12 +275,14 @@ func (r *rig) datagrams(from, to *lab.Host, addr string, count, size int) int {
 	payload := func(i int) []byte {
 		return bytes.Repeat(binary.BigEndian.AppendUint32(nil, uint32(i)), (size+3)/4)[:size]
 	}
-	for i := range count {
-		_, err := sender.Write(payload(i))
-		r.ok(err)
-		time.Sleep(10 * time.Millisecond)
-	}
-	r.ok(receiver.SetReadDeadline(time.Now().Add(500 * time.Millisecond)))
+	const apart = 10 * time.Millisecond
+	r.ok(receiver.SetReadDeadline(time.Now().Add(time.Duration(count)*apart + time.Second)))
+	go func() {
+		for i := range count {
+			_, _ = sender.Write(payload(i)) // what is not sent does not arrive
+			time.Sleep(apart)
+		}
+	}()
 	arrived := map[int]bool{}
 	for buf := make([]byte, 1<<16); len(arrived) < count; {
 		n, _, err := receiver.ReadFrom(buf)
