@@ -55,9 +55,17 @@ func (r *rig) flow(ctx context.Context, from, to *lab.Host, addr string, rate fl
 		_ = f.from.SetDeadline(time.Now().Add(flowGrace))
 		_ = f.to.SetDeadline(time.Now().Add(flowGrace))
 	})
-	go func() { f.ends <- f.send(ctx, rate, total) }()
-	go func() { f.ends <- f.receive() }()
+	go func() { f.end(f.from, f.send(ctx, rate, total)) }()
+	go func() { f.end(f.to, f.receive()) }()
 	return f
+}
+
+// end reports how one side has ended. If that was an error the other side ends, too.
+func (f *flow) end(side *net.TCPConn, err error) {
+	if err != nil {
+		_ = side.Close()
+	}
+	f.ends <- err
 }
 
 func (f *flow) send(ctx context.Context, rate float64, total int64) error {

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"net"
 	"os"
-	"regexp"
 	"slices"
 	"sync"
 	"testing"
@@ -114,16 +113,8 @@ func TestPathMTU(t *testing.T) {
 func (r *rig) far(name string) *far {
 	r.Helper()
 	s, n := r.unstarted(name, lab.PortPreserving, "--label", "team=x")
-	args := []string{"--log-level", "debug"}
-	help, err := n.Loom(r.ctx, "run", "--help")
-	r.ok(err)
-	if flag := regexp.MustCompile(`--timers-[a-z-]*mtu[a-z-]*`).FindString(help); flag != "" {
-		args = append(args, flag, mtuRaise.String())
-	} else {
-		r.Error("there is no setting for how often a larger MTU is tried")
-	}
 	r.ok(n.Uplink.SetOffload(lab.ChecksumOffload)) // what is longer than the MTU is so on the wire, too
-	r.ok(n.Start(r.ctx, args...))
+	r.ok(n.Start(r.ctx, "--log-level", "debug", "--timers-path-mtu", mtuRaise.String()))
 	return &far{n, s}
 }
 

@@ -66,7 +66,7 @@ func TestQueues(t *testing.T) {
 // numbered is what became of a flow of numbered datagrams.
 type numbered struct{ sent, received, overtaken int }
 
-// numbers sends numbered datagrams, a thousand a second in small bursts, until ctx ends. The function that it returns
+// numbers sends numbered datagrams, five each millisecond, until ctx ends. The function that it returns
 // waits and says what became of them.
 func (r *rig) numbers(ctx context.Context, from, to *lab.Host, addr string) func() numbered {
 	r.Helper()
@@ -78,12 +78,13 @@ func (r *rig) numbers(ctx context.Context, from, to *lab.Host, addr string) func
 	sent, got := make(chan int, 1), make(chan []uint32, 1)
 	go func() {
 		defer sender.Close()
-		n := 0
-		tick := time.NewTicker(10 * time.Millisecond)
+		n, payload := 0, make([]byte, 200)
+		tick := time.NewTicker(time.Millisecond)
 		defer tick.Stop()
 		for ; ctx.Err() == nil; <-tick.C {
-			for range 10 {
-				if _, err := sender.Write(binary.BigEndian.AppendUint32(make([]byte, 0, 4), uint32(n))); err == nil {
+			for range 5 {
+				binary.BigEndian.PutUint32(payload, uint32(n))
+				if _, err := sender.Write(payload); err == nil {
 					n++
 				}
 			}
@@ -94,12 +95,12 @@ func (r *rig) numbers(ctx context.Context, from, to *lab.Host, addr string) func
 	go func() {
 		defer receiver.Close()
 		var list []uint32
-		for buf := make([]byte, 16); ; {
+		for buf := make([]byte, 256); ; {
 			n, _, err := receiver.ReadFrom(buf)
 			if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed) {
 				break
 			}
-			if err == nil && n == 4 {
+			if err == nil && n == 200 {
 				list = append(list, binary.BigEndian.Uint32(buf))
 			}
 		}
