@@ -195,9 +195,7 @@ func TestRouterAdvertisementIsNotHeard(t *testing.T) {
 	before := r.sh(a.Host, "ip -6 route")
 	capture, err := a.Host.Capture("loom0")
 	r.ok(err)
-	mac, err := net.ParseMAC(strings.TrimSpace(r.sh(b.Host, "cat /sys/class/net/loom0/address")))
-	r.ok(err)
-	ra := routerAdvertisement(mac)
+	ra := routerAdvertisement(r.mac(b))
 	for range 5 {
 		r.inject(b.Host, "loom0", ra)
 		time.Sleep(100 * time.Millisecond)
@@ -231,12 +229,7 @@ func (r *rig) inject(h *lab.Host, dev string, frame []byte) {
 func TestSpoofing(t *testing.T) {
 	r := newRig(t)
 	a, b, addr := r.pair()
-	macOf := func(n *world.Node) net.HardwareAddr {
-		m, err := net.ParseMAC(strings.TrimSpace(r.sh(n.Host, "cat /sys/class/net/loom0/address")))
-		r.ok(err)
-		return m
-	}
-	own, victim := macOf(a), macOf(b)
+	own, victim := r.mac(a), r.mac(b)
 	capture, err := b.Host.Capture("loom0")
 	r.ok(err)
 	time.Sleep(200 * time.Millisecond)

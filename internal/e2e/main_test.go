@@ -47,7 +47,7 @@ func run(m *testing.M) (int, error) {
 	defer os.RemoveAll(dir)
 	bin = dir
 	args := []string{"build", "-o", dir}
-	if os.Getenv("ETHERLOOM_E2E_RACE") == "1" {
+	if raced() {
 		args = append(args, "-race")
 	}
 	build := exec.Command("go", append(args, "github.com/etherloom/etherloom/cmd/etherloom", "github.com/etherloom/etherloom/cmd/etherloom-controller")...)
@@ -58,6 +58,9 @@ func run(m *testing.M) (int, error) {
 	return m.Run(), nil
 }
 
+// raced reports whether the programs are built with the race detector, which makes them several times slower and larger.
+func raced() bool { return os.Getenv("ETHERLOOM_E2E_RACE") == "1" }
+
 // rig is a world with a test around it.
 type rig struct {
 	*testing.T
@@ -67,7 +70,13 @@ type rig struct {
 
 func newRig(t *testing.T, controllerArgs ...string) *rig {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	return newRigFor(t, 5*time.Minute, controllerArgs...)
+}
+
+// newRigFor makes a rig for a test that takes up to some time.
+func newRigFor(t *testing.T, most time.Duration, controllerArgs ...string) *rig {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), most)
 	t.Cleanup(cancel)
 	w, err := world.New("loome2e", bin)
 	if err != nil {
@@ -113,11 +122,18 @@ func (r *rig) dumpLogs() {
 // site adds a site with one node, which joins and runs.
 func (r *rig) site(name string, guard lab.Guard, join ...string) *world.Node {
 	r.Helper()
+	_, n := r.unstarted(name, guard, join...)
+	r.ok(n.Start(r.ctx, "--log-level", "debug"))
+	return n
+}
+
+// unstarted adds a site with one node, which has joined and does not run yet.
+func (r *rig) unstarted(name string, guard lab.Guard, join ...string) (*world.Site, *world.Node) {
+	r.Helper()
 	s, err := r.Site(name, guard)
 	r.ok(err)
 	n, err := s.Node(name)
 	r.ok(err)
 	r.ok(n.Join(r.ctx, join...))
-	r.ok(n.Start(r.ctx, "--log-level", "debug"))
-	return n
+	return s, n
 }

@@ -20,6 +20,15 @@ func accept() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictAcc
 
 func drop() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}} }
 
+// sentTo: dup to DEVICE; drop.
+func sentTo(index int) []expr.Any {
+	return []expr.Any{
+		&expr.Immediate{Register: register, Data: binary.NativeEndian.AppendUint32(nil, uint32(index))},
+		&expr.Dup{RegDev: register, IsRegDevSet: true},
+		&expr.Verdict{Kind: expr.VerdictDrop},
+	}
+}
+
 // counted: counter name NAME.
 func counted(name string) []expr.Any {
 	return []expr.Any{&expr.Objref{Type: unix.NFT_OBJECT_COUNTER, Name: name}}

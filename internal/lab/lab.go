@@ -27,7 +27,8 @@
 //	 Link  Link --Cable-- Link (port)      |
 //	  +-----------------Cable------------ Link        a veth pair, or two TAPs with delay and loss between them
 //
-// What happens on the way is set on links: Drop (partition, loss, black hole, "no UDP here") and Count. Hosts record
+// What happens on the way is set on links: Drop (partition, loss, black hole, "no UDP here"), Hold (reordering) and
+// Count. Hosts record
 // (Capture) and ask what the far end answers (Ping, ScanTCP, ProbeUDP). None of it needs a program that a fresh
 // machine lacks.
 //
@@ -46,8 +47,8 @@
 // the files and the children's orphaned children are left; the names tell whose they were, and Sweep removes those
 // whose process no longer lives. A process that has left all namespaces of its host is found by neither.
 //
-// Goroutines: AddHost and its kin start one per host, ended by Close; Start one per process, Capture one and
-// ShapedCable two each, ended by Stop, Remove or Close.
+// Goroutines: AddHost and its kin start one per host, ended by Close; Start one per process, Capture one, ShapedCable
+// two and Hold one for each direction, ended by Stop, Remove or Close.
 package lab
 
 import (

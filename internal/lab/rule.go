@@ -35,7 +35,7 @@ type Match struct {
 // Address matches what an address sends or is sent: dropped, it is a partition.
 func Address(addr string) []Match { return []Match{{From: addr}, {To: addr}} }
 
-// Rule is a Drop or Count in force.
+// Rule is a Drop, Count or Hold in force.
 type Rule struct {
 	sides []side
 }
@@ -47,27 +47,43 @@ type side struct {
 	table *nftables.Table
 	chain *nftables.Chain
 	count *nftables.CounterObj
+	line  *delayLine // of a Hold
 }
 
 // Drop drops what one of the matches chooses, after it has left one end of the cable and before the other has it: a
 // capture at the end that it reaches still sees it. From then on the cable carries real packets, ChecksumOffload if
 // not NoOffload, so that a chance or a length is that of a packet on a wire.
 func (l *Link) Drop(matches ...Match) (*Rule, error) {
+	if err := l.carryRealPackets(); err != nil {
+		return nil, err
+	}
+	return l.addRule(matches, func(at *Link, match [][]expr.Any) (side, error) {
+		return at.addSide(match, drop(), nftables.ChainPriorityFilter)
+	})
+}
+
+// Count counts what one of the matches chooses.
+func (l *Link) Count(matches ...Match) (*Rule, error) {
+	return l.addRule(matches, func(at *Link, match [][]expr.Any) (side, error) {
+		return at.addSide(match, accept(), nftables.ChainPriorityFilter)
+	})
+}
+
+// carryRealPackets ends full offload at both ends of the cable.
+func (l *Link) carryRealPackets() error {
 	for _, end := range []*Link{l, l.peer} {
 		if Offload(end.level.Load()) != FullOffload {
 			continue
 		}
 		if err := end.SetOffload(ChecksumOffload); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return l.addRule(matches, drop())
+	return nil
 }
 
-// Count counts what one of the matches chooses.
-func (l *Link) Count(matches ...Match) (*Rule, error) { return l.addRule(matches, accept()) }
-
-func (l *Link) addRule(matches []Match, verdict []expr.Any) (*Rule, error) {
+// addRule adds a side to each end of the cable that a match can find packets at.
+func (l *Link) addRule(matches []Match, add func(at *Link, match [][]expr.Any) (side, error)) (*Rule, error) {
 	r := &Rule{}
 	for _, at := range []struct {
 		link *Link
@@ -87,7 +103,7 @@ func (l *Link) addRule(matches []Match, verdict []expr.Any) (*Rule, error) {
 		if len(rules) == 0 {
 			continue
 		}
-		s, err := at.link.addSide(rules, verdict)
+		s, err := add(at.link, rules)
 		if err != nil {
 			return nil, errors.Join(err, r.Remove())
 		}
@@ -96,14 +112,14 @@ func (l *Link) addRule(matches []Match, verdict []expr.Any) (*Rule, error) {
 	return r, nil
 }
 
-func (l *Link) addSide(rules [][]expr.Any, verdict []expr.Any) (side, error) {
+func (l *Link) addSide(rules [][]expr.Any, verdict []expr.Any, priority *nftables.ChainPriority) (side, error) {
 	table := &nftables.Table{Name: "wire", Family: nftables.TableFamilyNetdev}
 	name := fmt.Sprintf("rule%d", l.host.next())
 	s := side{
 		host: l.host, table: table,
 		chain: &nftables.Chain{
 			Name: name, Table: table, Type: nftables.ChainTypeFilter, Device: l.name,
-			Hooknum: nftables.ChainHookIngress, Priority: nftables.ChainPriorityFilter,
+			Hooknum: nftables.ChainHookIngress, Priority: priority,
 		},
 		count: &nftables.CounterObj{Table: table, Name: name},
 	}
@@ -148,6 +164,9 @@ func (r *Rule) Remove() error {
 		})
 		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, ErrClosed) {
 			errs = append(errs, fmt.Errorf("%s: remove rule: %w", s.host.name, err))
+		}
+		if s.line != nil {
+			s.line.stop()
 		}
 	}
 	r.sides = nil

@@ -1,9 +1,13 @@
 package lab
 
 import (
+	"bytes"
 	"container/heap"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -220,4 +224,91 @@ func TestFrameHeap(t *testing.T) {
 	if len(q) != delayQueue {
 		t.Errorf("%d frames wait, want at most %d", len(q), delayQueue)
 	}
+}
+
+// Of datagrams sent at the rate of a fast link, one in a hundred is overtaken by others, each way; none is lost, doubled
+// or damaged.
+func TestHold(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := must(w.AddHost("a"))(t)
+	eth0 := must(a.Join(w.internet, "eth0", "203.0.113.50/24"))(t)
+	const by = time.Millisecond
+	rule := must(eth0.Hold(by, Match{Protocol: unix.IPPROTO_UDP, Chance: 0.01}))(t)
+	for _, c := range []struct {
+		from, to *Host
+		addr     string
+	}{{a, w.servers[0], server1}, {w.servers[0], a, "203.0.113.50"}} {
+		before := must(rule.Packets())(t)
+		got := flood(t, c.from, c.to, c.addr)
+		held := must(rule.Packets())(t) - before
+		t.Logf("from %s to %s: %d held, %d of %d overtaken, by up to %d", c.from.Name(), c.to.Name(), held, got.overtaken, floodCount, got.furthest)
+		if got.received != floodCount || got.wrong != 0 {
+			t.Errorf("from %s to %s: %d of %d datagrams, %d of them wrong", c.from.Name(), c.to.Name(), got.received, floodCount, got.wrong)
+		}
+		// 300 on average; six standard deviations around it, and some that met a pause of the sender.
+		if held < 195 || held > 405 || got.overtaken < 150 || got.overtaken > 405 {
+			t.Errorf("from %s to %s: %d held and %d overtaken, want about 300", c.from.Name(), c.to.Name(), held, got.overtaken)
+		}
+	}
+	check(t, rule.Remove(), rule.Remove())
+	if got := flood(t, a, w.servers[0], server1); got.overtaken != 0 || got.received != floodCount {
+		t.Errorf("without the rule: %+v", got)
+	}
+	if _, err := eth0.Hold(by, Match{}); err == nil {
+		t.Error("a match without a chance was accepted")
+	}
+	if out := must(a.Run(t.Context(), "ip", "-br", "link"))(t); strings.Contains(out, "hold") {
+		t.Errorf("left: %s", out)
+	}
+}
+
+const floodCount = 30_000
+
+// flooded is what arrived of a flood.
+type flooded struct{ received, overtaken, furthest, wrong int }
+
+// flood sends numbered datagrams of 1200 bytes, 20 every millisecond, which are 200 Mbit/s.
+func flood(t *testing.T, from, to *Host, addr string) (got flooded) {
+	t.Helper()
+	receiver := udp(t, to, addr+":0")
+	check(t, receiver.(*net.UDPConn).SetReadBuffer(4<<20))
+	go func() {
+		sender, err := from.Dial(t.Context(), "udp", receiver.LocalAddr().String())
+		if err != nil {
+			return
+		}
+		defer func() { _ = sender.Close() }()
+		tick := time.NewTicker(time.Millisecond)
+		defer tick.Stop()
+		for i := range floodCount {
+			if i%20 == 0 {
+				<-tick.C
+			}
+			_, _ = sender.Write(numbered(i))
+		}
+	}()
+	buf := make([]byte, 2048)
+	for last := -1; got.received < floodCount; got.received++ {
+		check(t, receiver.SetReadDeadline(time.Now().Add(patient)))
+		n, _, err := receiver.ReadFrom(buf)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return got
+		}
+		check(t, err)
+		i := int(binary.BigEndian.Uint32(buf))
+		if !bytes.Equal(buf[:n], numbered(i)) {
+			got.wrong++
+		}
+		if i < last {
+			got.overtaken++
+			got.furthest = max(got.furthest, last-i)
+		}
+		last = max(last, i)
+	}
+	return got
+}
+
+func numbered(i int) []byte {
+	return bytes.Repeat(binary.BigEndian.AppendUint32(nil, uint32(i)), 300)
 }

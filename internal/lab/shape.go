@@ -33,7 +33,7 @@ const delayQueue = 16384
 //	             ── write ─ queue by due time ── read ──
 //
 // A TAP, and not a veth with a raw socket at its end, because the kernel gives a TAP's reader whole frames: cut to
-// the MTU, with checksums, with their VLAN tags.
+// the MTU, with checksums, with their VLAN tags. A Hold has one direction of it.
 type delayLine struct {
 	ends  [2]*os.File
 	hosts [2]*Host
