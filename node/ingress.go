@@ -66,7 +66,7 @@ func (i *ingress) Receive(from identity.ID, message []byte, now time.Time) {
 // takes says what the TAP takes to which the segment's frames go.
 func (i *ingress) takes(vni policy.VNI) ether.Offloads {
 	if s := (*i.d.byVNI.Load())[vni]; s != nil {
-		return s.tap.Offloads()
+		return s.takes
 	}
 	return ether.Offloads{}
 }

@@ -29,6 +29,7 @@ type segment struct {
 	mode    controlv1.AddressMode
 	sw      *vswitch.Segment
 	tap     *bridge.TAP
+	takes   ether.Offloads // what the host takes
 	local   *vswitch.Port
 	writers [maxLanes]*bridge.Writer // each belongs to the goroutine of its lane
 	rooms   [maxLanes][]byte         // the same; scratch for frames that the host cannot take as they are
@@ -66,7 +67,7 @@ func (d *Daemon) openSegmentLocked(vni policy.VNI, seg *controlv1.Segment, st *c
 	if err != nil {
 		return nil, err
 	}
-	s.tap = tap
+	s.tap, s.takes = tap, tap.Offloads()
 	s.local = vswitch.NewPort(tap.Name(), vswitch.Local, policy.Identity(d.member.ID), s)
 	s.sw.AddPort(s.local)
 	for i, q := range tap.Queues() {
@@ -89,7 +90,7 @@ func (s *segment) Send(frame []byte, undone ether.Offload, _ vswitch.Tag, n vswi
 		w = queues[s.d.lanes.state[n].queue%len(queues)].NewWriter()
 		s.writers[n] = w
 	}
-	s.rooms[n] = give(w, s.tap.Offloads(), frame, undone, s.rooms[n])
+	s.rooms[n] = give(w, s.takes, frame, undone, s.rooms[n])
 }
 
 // writer is a way into a host. That it does not want a frame, because its device is down, is nothing to us.

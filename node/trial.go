@@ -81,7 +81,10 @@ func NewTrial(suite transport.Suite, near, far TrialEnd) (*Trial, error) {
 
 // trialSegment makes a segment as openSegmentLocked does, but for its TAP; host takes what would go there.
 func trialSegment(self policy.Identity, host vswitch.Egress, view *policy.View, now time.Time) *segment {
-	s := &segment{d: &Daemon{}, vni: trialVNI, sw: vswitch.NewSegment(trialVNI, self, fdb.Limits{})}
+	s := &segment{
+		d: &Daemon{}, vni: trialVNI, sw: vswitch.NewSegment(trialVNI, self, fdb.Limits{}),
+		takes: ether.Offloads{Checksum: true, TSO: true, USO: true},
+	}
 	s.local = vswitch.NewPort("host", vswitch.Local, self, host)
 	s.sw.AddPort(s.local)
 	s.sw.SetPolicy(view, now)

@@ -52,10 +52,10 @@ func TestWithoutOffload(t *testing.T) {
 	for _, version := range []int{4, 6} {
 		from, to := r.address(a, version), r.address(b, version)
 		for _, size := range []int{64, 1000, 1472 - 10*(version-4)} {
-			r.datagrams(a, b, from, to, size, false)
-			r.datagrams(b, a, to, from, size, false)
+			r.bursts(a, b, from, to, size, false)
+			r.bursts(b, a, to, from, size, false)
 			before := r.local(b)
-			r.datagrams(b, a, to, from, size, true)
+			r.bursts(b, a, to, from, size, true)
 			if n := r.local(b).Stats.RxFrames - before.Stats.RxFrames; slices.Contains(before.Offloads, "uso") && n >= burst {
 				t.Errorf("what was sent in one call came as %d frames", n)
 			}
@@ -131,9 +131,9 @@ func (r *rig) transfer(from, to *world.Node, addr string) {
 	}
 }
 
-// datagrams sends datagrams, in one call or in many, and expects them one by one and in order. A burst of which one is
+// bursts sends datagrams, in one call or in many, and expects them one by one and in order. A burst of which one is
 // lost, as datagrams may be, is sent again.
-func (r *rig) datagrams(from, to *world.Node, src, dst netip.Addr, size int, segment bool) {
+func (r *rig) bursts(from, to *world.Node, src, dst netip.Addr, size int, segment bool) {
 	r.Helper()
 	listen := func(n *world.Node, a netip.Addr) *net.UDPConn {
 		conn, err := n.Host.ListenPacket(r.ctx, "udp", netip.AddrPortFrom(a, 9001).String())
