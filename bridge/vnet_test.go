@@ -44,10 +44,10 @@ func TestGrant(t *testing.T) {
 
 // What is written into the header is read from it again; a kind that was not asked for is refused.
 func TestVnetHeader(t *testing.T) {
-	udp4 := udpFrame(testMAC, testMAC, "192.0.2.9", "192.0.2.1", 9000, 7000, "a datagram")
-	udp6 := udpFrame(testMAC, testMAC, "fd00::9", "fd00::1", 9000, 7000, "a datagram")
+	udp4 := udpFrame(testMAC, testMAC, "192.0.2.9", "192.0.2.1", 9000, 7000, "long enough to be TCP")
+	udp6 := udpFrame(testMAC, testMAC, "fd00::9", "fd00::1", 9000, 7000, "long enough to be TCP")
 	tcp4, tcp6 := bytes.Clone(udp4), bytes.Clone(udp6)
-	tcp4[34+12], tcp6[54+12] = 0x80, 0x60
+	tcp4[23], tcp4[34+12], tcp6[20], tcp6[54+12] = 6, 0x80, 6, 0x60
 	for _, c := range []struct {
 		name       string
 		frame      []byte
