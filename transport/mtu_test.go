@@ -1,9 +1,12 @@
 package transport
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // mtu is that of the path in use, in bytes of IP packet.
@@ -94,4 +97,39 @@ func TestPathMTUUnderLoss(t *testing.T) {
 			t.Errorf("only in %d of 600 moments is the MTU known", full)
 		}
 	})
+}
+
+// A socket neither fragments nor believes what ICMP claims, and is so again after it has sent a handshake that may be fragmented.
+func TestSocketsDoNotBelieveICMP(t *testing.T) {
+	for at, want := range map[string]struct{ level, option, value int }{
+		"127.0.0.1:0": {unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE},
+		"[::1]:0":     {unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE},
+	} {
+		s, err := ListenUDP(netip.MustParseAddrPort(at))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close() //nolint:errcheck // only read
+		u := s.(*udpSocket)
+		ask := func(level, option int) (value int) {
+			if err := u.Control(func(fd uintptr) { value, err = unix.GetsockoptInt(int(fd), level, option) }); err != nil {
+				t.Fatal(err)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			return value
+		}
+		for _, when := range []string{"at first", "after a handshake"} {
+			if got := ask(want.level, want.option); got != want.value {
+				t.Errorf("%s, %s: %d, want %d", at, when, got, want.value)
+			}
+			if want.level == unix.IPPROTO_IPV6 && ask(unix.IPPROTO_IPV6, unix.IPV6_DONTFRAG) != 1 {
+				t.Errorf("%s, %s: datagrams are fragmented", at, when)
+			}
+			if err := u.WriteFragmented(make([]byte, 1280), u.LocalAddr()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 }
