@@ -109,7 +109,7 @@ func TestSocketsDoNotBelieveICMP(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer s.Close() //nolint:errcheck // only read
+		defer s.Close()
 		u := s.(*udpSocket)
 		ask := func(level, option int) (value int) {
 			if err := u.Control(func(fd uintptr) { value, err = unix.GetsockoptInt(int(fd), level, option) }); err != nil {

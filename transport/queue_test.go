@@ -14,7 +14,7 @@ func TestSteering(t *testing.T) {
 			t.Fatal(err)
 		}
 		s := &socketLoop{sockets: []Socket{first}, local: first.LocalAddr()}
-		defer s.close() //nolint:errcheck // only read
+		defer s.close()
 		if err := s.share(4); err != nil {
 			t.Fatal(err)
 		}
@@ -25,15 +25,21 @@ func TestSteering(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer peer.Close() //nolint:errcheck // only read
+		defer peer.Close()
 		for _, c := range []struct {
 			name string
 			data []byte
 			to   int
 		}{
-			{"shard 0", []byte{0x84, 0, 0, 0}, 0}, {"shard 1", []byte{0x84, 9, 1, 0}, 1}, {"shard 2", []byte{0x94, 0, 2, 0}, 2},
-			{"shard 7", []byte{0x84, 0, 7, 0}, 3}, {"shard 254", []byte{0x84, 0, 254, 0}, 2}, {"STUN", []byte{0, 1, 3, 3}, 0},
-			{"channel data", []byte{0x40, 1, 3, 3}, 0}, {"cut off", []byte{0x84, 0}, 0}, {"one byte", []byte{0x84}, 0},
+			{"shard 0", []byte{0x84, 0, 0, 0}, 0},
+			{"shard 1", []byte{0x84, 9, 1, 0}, 1},
+			{"shard 2", []byte{0x94, 0, 2, 0}, 2},
+			{"shard 7", []byte{0x84, 0, 7, 0}, 3},
+			{"shard 254", []byte{0x84, 0, 254, 0}, 2},
+			{"STUN", []byte{0, 1, 3, 3}, 0},
+			{"channel data", []byte{0x40, 1, 3, 3}, 0},
+			{"cut off", []byte{0x84, 0}, 0},
+			{"one byte", []byte{0x84}, 0},
 		} {
 			if _, err := peer.WriteTo(c.data, s.local); err != nil {
 				t.Fatal(err)

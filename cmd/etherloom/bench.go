@@ -14,7 +14,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/etherloom/etherloom/internal/bench"
-	"github.com/etherloom/etherloom/node"
 )
 
 func benchCommand() *cobra.Command {
@@ -41,7 +40,7 @@ func benchCommand() *cobra.Command {
 			}
 			show := func() error { return showBench(cmd, r) }
 			if asJSON {
-				show = func() error { return printJSON(cmd, listing(node.Schema, "bench", r)) }
+				show = func() error { return printJSON(cmd, listing("bench", r)) }
 			}
 			if err := show(); err != nil {
 				return err

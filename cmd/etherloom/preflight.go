@@ -7,7 +7,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/etherloom/etherloom/identity"
-	"github.com/etherloom/etherloom/node"
 	"github.com/etherloom/etherloom/node/preflight"
 )
 
@@ -39,7 +38,7 @@ func preflightCommand() *cobra.Command {
 				}
 			}
 			if asJSON {
-				if err := printJSON(cmd, listing(node.Schema, "checks", all)); err != nil {
+				if err := printJSON(cmd, listing("checks", all)); err != nil {
 					return err
 				}
 			}

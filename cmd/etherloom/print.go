@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/etherloom/etherloom/node"
 )
 
 func jsonFlag(cmd *cobra.Command, to *bool) {
@@ -21,8 +23,8 @@ func printJSON(cmd *cobra.Command, v any) error {
 }
 
 // listing is how a list is wrapped in JSON, so that its schema has a version.
-func listing(schema int, name string, list any) map[string]any {
-	return map[string]any{"schema": schema, name: list}
+func listing(name string, list any) map[string]any {
+	return map[string]any{"schema": node.Schema, name: list}
 }
 
 // table prints rows under a heading, aligned.

@@ -46,7 +46,7 @@ func asking[T any](use, short, key string, show func(*cobra.Command, T) error) *
 				if _, whole := any(v).(node.Status); whole {
 					return printJSON(cmd, v)
 				}
-				return printJSON(cmd, listing(node.Schema, use, v))
+				return printJSON(cmd, listing(use, v))
 			}
 			return show(cmd, v)
 		},
@@ -267,7 +267,7 @@ func ping(cmd *cobra.Command, d *node.Local, asJSON bool, peer string, count int
 		}
 	}
 	if asJSON {
-		if err := printJSON(cmd, listing(node.Schema, "rounds", all)); err != nil {
+		if err := printJSON(cmd, listing("rounds", all)); err != nil {
 			return err
 		}
 	}
