@@ -204,7 +204,11 @@ func (s *Sender) transmit() {
 		return
 	}
 	path := s.on.way.path
-	if err := path.out.writeRuns(&s.out, path.addr); err != nil {
+	switch err := path.out.writeRuns(&s.out, path.addr); {
+	case err == nil:
+	case errors.Is(err, unix.EMSGSIZE) && s.limit > int(path.size.now.Load()):
+		// A probe for more than this machine's link carries: no answer will come, and nothing is lost.
+	default:
 		s.e.counts.unsent.Add(1)
 		if errors.Is(err, unix.EMSGSIZE) {
 			path.size.tooLarge(s.limit)
