@@ -1,4 +1,4 @@
-//go:build !openbench
+//go:build !openswitch
 
 package vswitch
 
