@@ -13,6 +13,7 @@ import (
 // Segment is one broadcast domain as this node has it.
 type Segment struct {
 	VNI    policy.VNI
+	mtu    int // the longest payload of a frame, in bytes
 	fdb    *fdb.Table[*Port]
 	layout atomic.Pointer[layout]
 	drops  drops
@@ -29,9 +30,9 @@ type layout struct {
 	floodFrom [2][]*Port // by kind of ingress: where a flooded frame may go
 }
 
-// NewSegment returns a segment without ports, in which nothing may pass.
-func NewSegment(vni policy.VNI, self policy.Identity, limits fdb.Limits) *Segment {
-	s := &Segment{VNI: vni, fdb: fdb.New[*Port](limits)}
+// NewSegment returns a segment without ports, in which nothing may pass. mtu is the longest payload of a frame, in bytes.
+func NewSegment(vni policy.VNI, self policy.Identity, mtu int, limits fdb.Limits) *Segment {
+	s := &Segment{VNI: vni, mtu: mtu, fdb: fdb.New[*Port](limits)}
 	s.layout.Store(&layout{self: self, policy: policy.Compile(policy.Rules{})})
 	return s
 }
