@@ -237,7 +237,10 @@ func TestND(t *testing.T) {
 	}
 	zero := bytes.Clone(ns) // A07: an option of length zero must not hang
 	zero[25] = 0
-	for name, bad := range map[string][]byte{"option length 0": zero, "cut option": ns[:30], "cut header": ns[:20]} {
+	twice := append(bytes.Clone(ns), ns[24:]...)
+	for name, bad := range map[string][]byte{
+		"option length 0": zero, "cut option": ns[:30], "cut header": ns[:20], "two addresses of a kind": twice,
+	} {
 		if _, is, ok := ParseND(bad); !is || ok {
 			t.Errorf("%s: is %v, ok %v", name, is, ok)
 		}

@@ -145,6 +145,7 @@ func TestCheck(t *testing.T) {
 		{"advertisement", v6(t, ownV6, v6opts{}, nd(na, ownV6, 2, own)), Pass},
 		{"advertisement without option", v6(t, ownV6, v6opts{}, nd(na, ownV6, 0, mac)), Pass},
 		{"advertisement with another's MAC", v6(t, ownV6, v6opts{}, nd(na, ownV6, 2, other)), NDSender},
+		{"advertisement with another's MAC, then its own", v6(t, ownV6, v6opts{}, append(nd(na, ownV6, 2, other), append([]byte{2, 1}, own[:]...)...)), NDSender},
 		{"advertisement of another's address", v6(t, ownV6, v6opts{}, nd(na, otherV6, 2, own)), NDSender},
 		{"advertisement without source", v6(t, noV6, v6opts{}, nd(na, ownV6, 2, own)), NDSender},
 		{"hop limit 254", v6(t, ownV6, v6opts{hop: 254}, nd(na, ownV6, 2, own)), NDSender},
