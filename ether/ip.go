@@ -87,11 +87,14 @@ func (p Protocol) IsExtension() bool {
 }
 
 // Upper finds the header behind the extension headers (RFC 8200 section 4). Of a later fragment, upper is what the fragment
-// header names: the first header of what was cut. ok is false if the chain is cut, too long, or in an earlier fragment: what
-// the packet is cannot be told.
+// header names: the first header of what was cut. ok is false if the chain is cut, too long, goes on in what was cut, or is in
+// an earlier fragment: what the packet is cannot be told.
 func (h IPv6) Upper() (upper Protocol, payload []byte, part Part, ok bool) {
 	next, p := h.Next, h.Payload
 	for range maxExtensions {
+		if part != Whole && next.IsExtension() {
+			return next, nil, part, false
+		}
 		size := 0
 		switch next {
 		case ProtoHopByHop, ProtoRouting, ProtoDestOpts:

@@ -105,8 +105,8 @@ func (s *Station) checkIPv6(p []byte) Verdict {
 	}
 	upper, payload, part, ok := ip.Upper()
 	switch {
-	// The first fragment must show what the packet is (RFC 7112 section 5, RFC 7113 section 3). What it shows behind an
-	// extension header that is cut itself, a later fragment could overwrite at a host that takes overlaps (RFC 5722).
+	// The first fragment must show what the packet is (RFC 7112 section 5, RFC 7113 section 3), right behind its fragment
+	// header: what is further back, a later fragment can overwrite at a host that takes overlaps (RFC 5722).
 	case !ok && part != ether.LaterFragment, part == ether.LaterFragment && upper.IsExtension():
 		return Undetermined
 	case ok && upper == ether.ProtoICMPv6:

@@ -153,6 +153,7 @@ func TestCheck(t *testing.T) {
 		{"fragmented", v6(t, ownV6, v6opts{next: 44, ext: fragment0}, nd(na, ownV6, 2, own)), NDSender},
 		{"chain that ends in the next fragment", v6(t, ownV6, v6opts{next: 44, ext: cut0}, nil), Undetermined},
 		{"chain that ends before the type", v6(t, ownV6, v6opts{next: 44, ext: bare0}, nil), Undetermined},
+		{"first fragment of an extension header", v6(t, ownV6, v6opts{next: 44, ext: bare0}, []byte{echo, 0}), Undetermined},
 		{"later fragment of an extension header", v6(t, ownV6, v6opts{next: 44, ext: options1}, []byte("rest")), Undetermined},
 		{"later fragment", v6(t, ownV6, v6opts{next: 44, ext: fragment1}, []byte("rest")), Pass},
 		{"later fragment without source", v6(t, noV6, v6opts{next: 44, ext: fragment1}, []byte("rest")), IPSource},

@@ -162,7 +162,7 @@ func (r *refusal) hidden() []*attack {
 			frame: r.icmp(r.m.own, 255, fragment, []byte{icmpv6, 0, 0, 0, 0, 0, 0, 9}, lie),
 		},
 		{
-			name: "advertisement of bob, fragment in fragment", reason: "nd-sender",
+			name: "advertisement of bob, fragment in fragment", reason: "undetermined",
 			frame: r.icmp(r.m.own, 255, fragment, []byte{fragment, 0, 0, 0, 0, 0, 0, 8}, []byte{icmpv6, 0, 0, 1, 0, 0, 0, 9}, lie),
 		},
 	}

@@ -33,7 +33,6 @@ func TestReceiverRefusesTools(t *testing.T) {
 		advertise(), advertise("-O"), advertise("-s"), advertise("-H"), advertise("-f"), advertise("-D"), advertise("-F"),
 		router(), router("-E", "H"), router("-E", "1"), router("-E", "H111"), router("-E", "D"), router("-E", "F"),
 		router("-E", "O"), router("-E", "o"),
-		{"atk6-redir6", "loom0", victim, bob, r.m.own.String(), r.m.own.String()},
 	} {
 		r.refusesTool(tool...)
 	}
