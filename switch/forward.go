@@ -28,13 +28,10 @@ func (s *Segment) forward(in *Port, data []byte, undone ether.Offload, tag Tag, 
 	if err != nil {
 		return parseDrop(err)
 	}
-	if len(f.Payload) > s.mtu && s.tooLong(&f, undone) {
-		return DropLong
-	}
 	if in.Kind == Local {
 		tag = Tag{Source: in.Identity}
 	}
-	if drop := layout.admit(in, &f, tag, now); drop != Forwarded {
+	if drop := layout.admit(in, &f, undone, tag, now); drop != Forwarded {
 		return drop
 	}
 
@@ -46,16 +43,6 @@ func (s *Segment) forward(in *Port, data []byte, undone ether.Offload, tag Tag, 
 		}
 	}
 	return layout.flood(in, &f, undone, tag.Source, lane, now)
-}
-
-// tooLong reports whether a frame, or those that a super-frame stands for, is longer than this segment's frames are. A host is
-// not to be given what its network would not have carried: what the MTU promises, programs build upon.
-func (s *Segment) tooLong(f *ether.Frame, undone ether.Offload) bool {
-	if undone.Size == 0 {
-		return true
-	}
-	cut, ok := ether.Cut(f.Data, undone, len(f.Data))
-	return !ok || cut.Len()-(len(f.Data)-len(f.Payload)) > s.mtu
 }
 
 // unicast sends to the one port behind which the destination was last seen.

@@ -13,7 +13,6 @@ import (
 // Segment is one broadcast domain as this node has it.
 type Segment struct {
 	VNI    policy.VNI
-	mtu    int // the longest payload of a frame, in bytes
 	fdb    *fdb.Table[*Port]
 	layout atomic.Pointer[layout]
 	drops  drops
@@ -24,6 +23,7 @@ type Segment struct {
 // layout is the configured state: replaced as a whole, never changed.
 type layout struct {
 	self   policy.Identity
+	mtu    int // the longest payload of a frame, in bytes
 	policy *policy.View
 	ports  []*Port
 
@@ -32,8 +32,8 @@ type layout struct {
 
 // NewSegment returns a segment without ports, in which nothing may pass. mtu is the longest payload of a frame, in bytes.
 func NewSegment(vni policy.VNI, self policy.Identity, mtu int, limits fdb.Limits) *Segment {
-	s := &Segment{VNI: vni, mtu: mtu, fdb: fdb.New[*Port](limits)}
-	s.layout.Store(&layout{self: self, policy: policy.Compile(policy.Rules{})})
+	s := &Segment{VNI: vni, fdb: fdb.New[*Port](limits)}
+	s.layout.Store(&layout{self: self, mtu: mtu, policy: policy.Compile(policy.Rules{})})
 	return s
 }
 

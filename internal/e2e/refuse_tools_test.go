@@ -3,7 +3,6 @@ package e2e
 import (
 	"bytes"
 	"context"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -85,7 +84,7 @@ func (r *refusal) lie(frame []byte) string {
 		return ""
 	}
 	if ip, ok := packet.Layer(layers.LayerTypeIPv4).(*layers.IPv4); ok {
-		if !r.mine(net.IP(ip.SrcIP).To4()) {
+		if !r.mine(ip.SrcIP.To4()) {
 			return "a false IPv4 packet"
 		}
 		return ""
