@@ -124,5 +124,24 @@ func Parse(data []byte) (Frame, error) {
 	return f, nil
 }
 
+// SNAP is the EtherType that an 802.3 frame carries behind its length, in the headers of LLC and SNAP; false if it carries
+// none. Some hosts take such a frame for the same as one with the EtherType in front (RFC 1042, IEEE 802.1H).
+//
+//	+------+------+---------+-------------------+-----------+
+//	|  aa  |  aa  | control | 00 00 00 or 00 00 f8 | EtherType |
+//	+------+------+---------+-------------------+-----------+
+func (f Frame) SNAP() (Type, bool) {
+	// The lowest bits of the two service access points say who is asked and who answers: not what follows.
+	const length, sap, organisation, tunnel = 8, 0xaa, 0x000000, 0x0000f8
+	p := f.Payload
+	if f.Type != 0 || len(p) < length || p[0]|1 != sap|1 || p[1]|1 != sap|1 {
+		return 0, false
+	}
+	if oui := uint32(p[3])<<16 | uint32(p[4])<<8 | uint32(p[5]); oui != organisation && oui != tunnel {
+		return 0, false
+	}
+	return Type(binary.BigEndian.Uint16(p[6:])), true
+}
+
 // VLAN is the VLAN identifier of the tag; 0 without tag, and for a tag that carries only a priority.
 func (f Frame) VLAN() uint16 { return f.TCI & 0x0fff }

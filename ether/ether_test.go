@@ -181,12 +181,12 @@ func TestIPv6Upper(t *testing.T) {
 	}
 	many := bytes.Repeat(ext(ProtoDestOpts, 0), maxExtensions+1)
 	for _, c := range []struct {
-		name     string
-		in       []byte
-		upper    Protocol
-		payload  string
-		fragment bool
-		ok       bool
+		name    string
+		in      []byte
+		upper   Protocol
+		payload string
+		part    Part
+		ok      bool
 	}{
 		{name: "plain", in: head(ProtoUDP, []byte("u")), upper: ProtoUDP, payload: "u", ok: true},
 		{
@@ -195,9 +195,11 @@ func TestIPv6Upper(t *testing.T) {
 		},
 		{
 			name: "first fragment", in: head(ProtoFragment, frame(frag(ProtoTCP, 0), []byte("t"))),
-			upper: ProtoTCP, payload: "t", fragment: true, ok: true,
+			upper: ProtoTCP, payload: "t", part: FirstFragment, ok: true,
 		},
-		{name: "later fragment", in: head(ProtoFragment, frame(frag(ProtoTCP, 1), []byte("t"))), upper: ProtoTCP, fragment: true},
+		{name: "later fragment", in: head(ProtoFragment, frame(frag(ProtoTCP, 1), []byte("t"))), upper: ProtoTCP, part: LaterFragment},
+		{name: "chain that ends behind the first fragment", in: head(ProtoFragment, frame(frag(ProtoDestOpts, 0), []byte{58, 9, 0, 0, 0, 0, 0, 0})), upper: ProtoDestOpts, part: FirstFragment},
+		{name: "cut fragment header", in: head(ProtoFragment, []byte{58, 0, 0, 0}), upper: ProtoFragment, part: FirstFragment},
 		{name: "cut extension", in: head(ProtoHopByHop, []byte{58, 0, 0}), upper: ProtoHopByHop},
 		{name: "extension longer than packet", in: head(ProtoHopByHop, ext(ProtoICMPv6, 0)[:8:8]), upper: ProtoICMPv6, ok: true},
 		{name: "length beyond end", in: head(ProtoHopByHop, []byte{58, 9, 0, 0, 0, 0, 0, 0}), upper: ProtoHopByHop},
@@ -209,9 +211,9 @@ func TestIPv6Upper(t *testing.T) {
 			t.Errorf("%s: not parsed", c.name)
 			continue
 		}
-		upper, payload, fragment, ok := h.Upper()
-		if upper != c.upper || string(payload) != c.payload || fragment != c.fragment || ok != c.ok {
-			t.Errorf("%s: Upper = %d, %q, %v, %v", c.name, upper, payload, fragment, ok)
+		upper, payload, part, ok := h.Upper()
+		if upper != c.upper || string(payload) != c.payload || part != c.part || ok != c.ok {
+			t.Errorf("%s: Upper = %d, %q, %v, %v", c.name, upper, payload, part, ok)
 		}
 	}
 	for name, bad := range map[string][]byte{
@@ -235,7 +237,10 @@ func TestND(t *testing.T) {
 	}
 	zero := bytes.Clone(ns) // A07: an option of length zero must not hang
 	zero[25] = 0
-	for name, bad := range map[string][]byte{"option length 0": zero, "cut option": ns[:30], "cut header": ns[:20]} {
+	twice := append(bytes.Clone(ns), ns[24:]...)
+	for name, bad := range map[string][]byte{
+		"option length 0": zero, "cut option": ns[:30], "cut header": ns[:20], "two addresses of a kind": twice,
+	} {
 		if _, is, ok := ParseND(bad); !is || ok {
 			t.Errorf("%s: is %v, ok %v", name, is, ok)
 		}

@@ -71,36 +71,54 @@ func ParseIPv6(p []byte) (IPv6, bool) {
 // maxExtensions bounds the walk along extension headers; an honest packet has one or two.
 const maxExtensions = 8
 
-// Upper finds the header behind the extension headers (RFC 8200 section 4). fragment reports that the packet is a
-// fragment; then upper is what the fragment header names, and payload is only meaningful for the first one. ok is
-// false if the chain is cut, too long, or not the first fragment: what the packet is cannot be told.
-func (h IPv6) Upper() (upper Protocol, payload []byte, fragment, ok bool) {
+// Part says how much of a packet there is.
+type Part uint8
+
+// The parts.
+const (
+	Whole         Part = iota
+	FirstFragment      // also the only one, in a packet that has a fragment header for nothing
+	LaterFragment
+)
+
+// IsExtension reports whether p is an extension header that Upper walks along.
+func (p Protocol) IsExtension() bool {
+	return p == ProtoHopByHop || p == ProtoRouting || p == ProtoDestOpts || p == ProtoFragment
+}
+
+// Upper finds the header behind the extension headers (RFC 8200 section 4). Of a later fragment, upper is what the fragment
+// header names: the first header of what was cut. ok is false if the chain is cut, too long, goes on in what was cut, or is in
+// an earlier fragment: what the packet is cannot be told.
+func (h IPv6) Upper() (upper Protocol, payload []byte, part Part, ok bool) {
 	next, p := h.Next, h.Payload
 	for range maxExtensions {
+		if part != Whole && next.IsExtension() {
+			return next, nil, part, false
+		}
 		size := 0
 		switch next {
 		case ProtoHopByHop, ProtoRouting, ProtoDestOpts:
 			if len(p) < 8 {
-				return next, nil, fragment, false
+				return next, nil, part, false
 			}
 			size = 8 + int(p[1])*8
 		case ProtoFragment:
 			if len(p) < 8 {
-				return next, nil, true, false
+				return next, nil, FirstFragment, false
 			}
-			fragment, size = true, 8
+			part, size = FirstFragment, 8
 			if binary.BigEndian.Uint16(p[2:])&0xfff8 != 0 {
-				return Protocol(p[0]), nil, true, false
+				return Protocol(p[0]), nil, LaterFragment, false
 			}
 		default:
-			return next, p, fragment, true
+			return next, p, part, true
 		}
 		if len(p) < size {
-			return next, nil, fragment, false
+			return next, nil, part, false
 		}
 		next, p = Protocol(p[0]), p[size:]
 	}
-	return next, nil, fragment, false
+	return next, nil, part, false
 }
 
 // Ports returns the ports of a UDP or TCP header; false if it is cut.

@@ -22,7 +22,8 @@ type ND struct {
 }
 
 // ParseND looks at an ICMPv6 message. is reports whether it is neighbour discovery at all, ok whether it is whole: an
-// option of length zero, or cut, makes it not so (RFC 4861 section 4.6).
+// option of length zero, or cut, makes it not so (RFC 4861 section 4.6), and so does a second link-layer address of a kind:
+// hosts differ in which of the two they believe.
 func ParseND(p []byte) (nd ND, is, ok bool) {
 	if len(p) < 1 || p[0] < RouterSolicitation || p[0] > Redirect {
 		return ND{}, false, false
@@ -50,9 +51,16 @@ func ParseND(p []byte) (nd ND, is, ok bool) {
 
 func (nd *ND) readOptions(p []byte) bool {
 	const source, target = 1, 2 // RFC 4861 section 4.6.1
+	seen := [target + 1]bool{}
 	for len(p) > 0 {
 		if len(p) < 8 || p[1] == 0 || len(p) < int(p[1])*8 {
 			return false
+		}
+		if kind := p[0]; kind == source || kind == target {
+			if seen[kind] {
+				return false
+			}
+			seen[kind] = true
 		}
 		switch p[0] {
 		case source:

@@ -78,8 +78,8 @@ func layoutOf(data []byte) (l layout, ok bool) {
 		if !ok {
 			return layout{}, false
 		}
-		upper, payload, fragment, ok := h.Upper()
-		if !ok || fragment {
+		upper, payload, part, ok := h.Upper()
+		if !ok || part != Whole {
 			return layout{}, false
 		}
 		l.v6, l.protocol, rest = true, upper, len(payload)

@@ -57,7 +57,7 @@ const burst = 32
 func (d *Daemon) openSegmentLocked(vni policy.VNI, seg *controlv1.Segment, st *controlv1.Station) (*segment, error) {
 	s := &segment{
 		d: d, vni: vni, name: seg.GetName(), mac: ether.MAC(st.GetMac()), mtu: int(seg.GetMtu()), mode: st.GetMode(),
-		sw: vswitch.NewSegment(vni, policy.Identity(d.member.ID), fdb.Limits{Age: d.cfg.Timers.FDBAge}),
+		sw: vswitch.NewSegment(vni, policy.Identity(d.member.ID), int(seg.GetMtu()), fdb.Limits{Age: d.cfg.Timers.FDBAge}),
 	}
 	s.links.Store(&map[policy.Identity]*vswitch.Port{})
 	tap, err := bridge.NewTAP(bridge.TAPConfig{

@@ -47,6 +47,7 @@ func (c *counted) Send(frame []byte, _ ether.Offload, _ vswitch.Tag, _ vswitch.L
 // The parties of a Trial.
 const (
 	trialVNI   policy.VNI      = 1
+	trialMTU                   = 9000
 	trialNear  policy.Identity = 1
 	trialFar   policy.Identity = 2
 	trialGrant policy.GrantID  = 1
@@ -82,7 +83,7 @@ func NewTrial(suite transport.Suite, near, far TrialEnd) (*Trial, error) {
 // trialSegment makes a segment as openSegmentLocked does, but for its TAP; host takes what would go there.
 func trialSegment(self policy.Identity, host vswitch.Egress, view *policy.View, now time.Time) *segment {
 	s := &segment{
-		d: &Daemon{}, vni: trialVNI, sw: vswitch.NewSegment(trialVNI, self, fdb.Limits{}),
+		d: &Daemon{}, vni: trialVNI, sw: vswitch.NewSegment(trialVNI, self, trialMTU, fdb.Limits{}),
 		takes: ether.Offloads{Checksum: true, TSO: true, USO: true},
 	}
 	s.local = vswitch.NewPort("host", vswitch.Local, self, host)

@@ -48,6 +48,7 @@ const (
 	SourceMAC
 	ARPSender
 	NDSender
+	NotRouter
 	IPSource
 	BadHeader
 	Undetermined
@@ -68,9 +69,10 @@ func (v Verdict) String() string {
 		SourceMAC:     "source MAC is not the one this identity may use",
 		ARPSender:     "ARP sender is not this identity's MAC and IPv4 address",
 		NDSender:      "neighbour discovery names a MAC or address that is not this identity's",
+		NotRouter:     "router advertisement or redirect of a station that is no router",
 		IPSource:      "IP source is not an address this identity may use",
-		BadHeader:     "ARP or IP header is cut, or is not what the EtherType says",
-		Undetermined:  "IPv6 extension headers hide what the packet is",
+		BadHeader:     "ARP or IP header is cut, hidden behind another, or not what the EtherType says",
+		Undetermined:  "IPv6 extension headers or fragments hide what the packet is",
 		NoGrant:       "no grant lets the source use this segment",
 		NotMember:     "the receiver is not a member of this segment",
 		UnknownGrant:  "the frame names a grant that this node does not know",
@@ -84,7 +86,7 @@ func (v Verdict) String() string {
 func (v Verdict) Code() string {
 	return [NumVerdicts]string{
 		Pass: "pass", NoStation: "no-station", SourceMAC: "source-mac", ARPSender: "arp-sender", NDSender: "nd-sender",
-		IPSource: "ip-source", BadHeader: "bad-header", Undetermined: "undetermined", NoGrant: "no-grant",
+		NotRouter: "not-router", IPSource: "ip-source", BadHeader: "bad-header", Undetermined: "undetermined", NoGrant: "no-grant",
 		NotMember: "not-member", UnknownGrant: "unknown-grant", WrongGrant: "wrong-grant",
 		GrantExpired: "grant-expired", PolicyExpired: "policy-expired",
 	}[v]

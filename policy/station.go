@@ -42,6 +42,19 @@ func (s *Station) Check(f *ether.Frame) Verdict {
 		return s.checkIPv4(f.Payload)
 	case ether.TypeIPv6:
 		return s.checkIPv6(f.Payload)
+	case 0: // an 802.3 length
+		return checkLLC(f)
+	default:
+		return Pass
+	}
+}
+
+// checkLLC stops ARP and IP in headers that the other checks do not look behind and some hosts do (CVE-2021-27853,
+// CVE-2021-27861). No host sends them so.
+func checkLLC(f *ether.Frame) Verdict {
+	switch t, _ := f.SNAP(); t {
+	case ether.TypeARP, ether.TypeRARP, ether.TypeIPv4, ether.TypeIPv6, ether.TypeVLAN, ether.TypeQinQ:
+		return BadHeader
 	default:
 		return Pass
 	}
@@ -90,21 +103,26 @@ func (s *Station) checkIPv6(p []byte) Verdict {
 	if !unspecified && !slices.Contains(s.v6, ip.Src) {
 		return IPSource
 	}
-	upper, payload, fragment, ok := ip.Upper()
+	upper, payload, part, ok := ip.Upper()
 	switch {
-	case !ok && !fragment:
+	// The first fragment must show what the packet is (RFC 7112 section 5, RFC 7113 section 3), right behind its fragment
+	// header: what is further back, a later fragment can overwrite at a host that takes overlaps (RFC 5722).
+	case !ok && part != ether.LaterFragment, part == ether.LaterFragment && upper.IsExtension():
 		return Undetermined
 	case ok && upper == ether.ProtoICMPv6:
-		return s.checkICMPv6(&ip, payload, fragment, unspecified)
+		return s.checkICMPv6(&ip, payload, part, unspecified)
 	case unspecified:
 		return IPSource
 	}
 	return Pass
 }
 
-// checkICMPv6 stops neighbour spoofing, and lets the unspecified source pass only where a host without an address
+// checkICMPv6 stops neighbour spoofing and false routers, and lets the unspecified source pass only where a host without an address
 // must use it: duplicate address detection and listener reports (RFC 4862 section 5.4.2, RFC 3810 section 5.2.13).
-func (s *Station) checkICMPv6(ip *ether.IPv6, p []byte, fragment, unspecified bool) Verdict {
+func (s *Station) checkICMPv6(ip *ether.IPv6, p []byte, part ether.Part, unspecified bool) Verdict {
+	if len(p) == 0 {
+		return Undetermined // its type is in a later fragment, or nowhere
+	}
 	nd, is, whole := ether.ParseND(p)
 	if !is {
 		if unspecified && !isListenerReport(p) {
@@ -112,9 +130,13 @@ func (s *Station) checkICMPv6(ip *ether.IPv6, p []byte, fragment, unspecified bo
 		}
 		return Pass
 	}
+	// Nobody on a segment is a router: who says so would become everybody's default, or take one flow over (RFC 6105).
+	if nd.Type == ether.RouterAdvertisement || nd.Type == ether.Redirect {
+		return NotRouter
+	}
 	// A router never forwards neighbour discovery, so its hop limit is 255 (RFC 4861 section 7.1); it is never
 	// fragmented (RFC 6980 section 5).
-	if !whole || ip.HopLimit != 255 || fragment {
+	if !whole || ip.HopLimit != 255 || part != ether.Whole {
 		return NDSender
 	}
 	return s.checkND(&nd, unspecified)

@@ -77,9 +77,17 @@ func nd(typ byte, target netip.Addr, kind byte, mac ether.MAC) []byte {
 }
 
 func TestCheck(t *testing.T) {
-	const ns, na, ra, echo, report = 135, 136, 134, 128, 143
+	const ns, na, ra, rs, redirect, echo, report = 135, 136, 134, 133, 137, 128, 143
 	hbh := []byte{58, 0, 5, 2, 0, 0, 1, 0} // router alert, then ICMPv6
 	fragment0, fragment1 := []byte{58, 0, 0, 1, 0, 0, 0, 9}, []byte{58, 0, 0, 9, 0, 0, 0, 9}
+	cut0 := []byte{60, 0, 0, 1, 0, 0, 0, 9, 58, 9, 0, 0, 0, 0, 0, 0} // first fragment, destination options that go on in the next
+	bare0 := []byte{60, 0, 0, 1, 0, 0, 0, 9, 58, 0, 1, 4, 0, 0, 0, 0}
+	options1 := []byte{60, 0, 0, 8, 0, 0, 0, 9}
+	advertise := append([]byte{ra}, make([]byte, 15)...)
+	snap := func(oui byte, typ uint16) []byte {
+		body := gopacket.Payload([]byte{0xaa, 0xaa, 3, 0, 0, oui, byte(typ >> 8), byte(typ), 0, 1, 8, 0, 6, 4})
+		return build(t, own, layers.EthernetType(len(body)), body)
+	}
 	mac := own
 	for _, c := range []struct {
 		name string
@@ -112,7 +120,22 @@ func TestCheck(t *testing.T) {
 		{"no IPv6, UDP (I06)", v6(t, noV6, v6opts{next: 17}, nil), IPSource},
 		{"no IPv6, echo", v6(t, noV6, v6opts{}, []byte{echo, 0}), IPSource},
 		{"no IPv6, listener report (N07)", v6(t, noV6, v6opts{ext: hbh}, []byte{report, 0}), Pass},
-		{"no IPv6, router advertisement", v6(t, noV6, v6opts{}, append([]byte{ra}, make([]byte, 15)...)), IPSource},
+		{"no IPv6, router solicitation", v6(t, noV6, v6opts{}, append([]byte{rs}, make([]byte, 7)...)), IPSource},
+		{"ICMPv6 without a type", v6(t, ownV6, v6opts{}, nil), Undetermined},
+
+		{"router advertisement", v6(t, own.LinkLocal(), v6opts{}, advertise), NotRouter},
+		{"router advertisement without source", v6(t, noV6, v6opts{}, advertise), NotRouter},
+		{"router advertisement behind an extension header", v6(t, own.LinkLocal(), v6opts{next: 60, ext: hbh}, advertise), NotRouter},
+		{"router advertisement, fragmented", v6(t, own.LinkLocal(), v6opts{next: 44, ext: fragment0}, advertise), NotRouter},
+		{"cut router advertisement", v6(t, own.LinkLocal(), v6opts{}, advertise[:4]), NotRouter},
+		{"redirect", v6(t, own.LinkLocal(), v6opts{}, append(nd(redirect, otherV6, 0, mac), make([]byte, 16)...)), NotRouter},
+		{"router solicitation", v6(t, own.LinkLocal(), v6opts{}, append([]byte{rs}, make([]byte, 7)...)), Pass},
+
+		{"ARP in LLC and SNAP", snap(0, 0x0806), BadHeader},
+		{"IPv6 in LLC and SNAP, bridge tunnel", snap(0xf8, 0x86dd), BadHeader},
+		{"a VLAN tag in LLC and SNAP", snap(0, 0x8100), BadHeader},
+		{"AppleTalk in LLC and SNAP", snap(0, 0x809b), Pass},
+		{"a vendor's protocol in LLC and SNAP", snap(0x0c, 0x0806), Pass},
 
 		{"solicitation", v6(t, ownV6, v6opts{}, nd(ns, otherV6, 1, own)), Pass},
 		{"solicitation with another's MAC", v6(t, ownV6, v6opts{}, nd(ns, otherV6, 1, other)), NDSender},
@@ -122,11 +145,16 @@ func TestCheck(t *testing.T) {
 		{"advertisement", v6(t, ownV6, v6opts{}, nd(na, ownV6, 2, own)), Pass},
 		{"advertisement without option", v6(t, ownV6, v6opts{}, nd(na, ownV6, 0, mac)), Pass},
 		{"advertisement with another's MAC", v6(t, ownV6, v6opts{}, nd(na, ownV6, 2, other)), NDSender},
+		{"advertisement with another's MAC, then its own", v6(t, ownV6, v6opts{}, append(nd(na, ownV6, 2, other), append([]byte{2, 1}, own[:]...)...)), NDSender},
 		{"advertisement of another's address", v6(t, ownV6, v6opts{}, nd(na, otherV6, 2, own)), NDSender},
 		{"advertisement without source", v6(t, noV6, v6opts{}, nd(na, ownV6, 2, own)), NDSender},
 		{"hop limit 254", v6(t, ownV6, v6opts{hop: 254}, nd(na, ownV6, 2, own)), NDSender},
 		{"hidden behind an extension header", v6(t, ownV6, v6opts{next: 60, ext: hbh}, nd(na, otherV6, 2, own)), NDSender},
 		{"fragmented", v6(t, ownV6, v6opts{next: 44, ext: fragment0}, nd(na, ownV6, 2, own)), NDSender},
+		{"chain that ends in the next fragment", v6(t, ownV6, v6opts{next: 44, ext: cut0}, nil), Undetermined},
+		{"chain that ends before the type", v6(t, ownV6, v6opts{next: 44, ext: bare0}, nil), Undetermined},
+		{"first fragment of an extension header", v6(t, ownV6, v6opts{next: 44, ext: bare0}, []byte{echo, 0}), Undetermined},
+		{"later fragment of an extension header", v6(t, ownV6, v6opts{next: 44, ext: options1}, []byte("rest")), Undetermined},
 		{"later fragment", v6(t, ownV6, v6opts{next: 44, ext: fragment1}, []byte("rest")), Pass},
 		{"later fragment without source", v6(t, noV6, v6opts{next: 44, ext: fragment1}, []byte("rest")), IPSource},
 		{"option of length 0", v6(t, ownV6, v6opts{}, append(nd(na, ownV6, 0, mac), 2, 0, 0, 0, 0, 0, 0, 0)), NDSender},

@@ -18,7 +18,7 @@
 # PEER: etherloom etherloom-open veth vxlan wireguard-go ts-wireguard-go wireguard-go+vxlan tinc fastd openvpn nebula n2n.
 # Without one: etherloom and every other whose program is installed. wireguard-go, ts-wireguard-go and nebula are built from
 # their modules into $BENCH_BIN when they are named. etherloom-open is Etherloom with a switch that judges no frame
-# (switch/admit_openbench.go), built from this tree into $BENCH_BIN: run `make build` first, so that both are of one source.
+# (switch/admit_open.go), built from this tree into $BENCH_BIN: run `make build` first, so that both are of one source.
 #
 # The daemons' processor time is that of a cgroup of their own (v2), or, where none can be made, what /proc says of them. What
 # the kernel does for a peer outside of its daemons is in the machine's time alone.
@@ -151,7 +151,7 @@ goprog() { # NAME MODULE@VERSION PACKAGE: builds a program from its module
 peer_etherloom() { loom_up "$here/bin/etherloom"; }
 peer_etherloom-open() {
   mkdir -p "$BENCH_BIN"
-  go build -C "$here" -trimpath -ldflags '-s -w' -tags openbench -o "$BENCH_BIN/etherloom-open" ./cmd/etherloom >&2 || return
+  go build -C "$here" -trimpath -ldflags '-s -w' -tags openswitch -o "$BENCH_BIN/etherloom-open" ./cmd/etherloom >&2 || return
   loom_up "$BENCH_BIN/etherloom-open"
 }
 loom_up() { # program of the nodes

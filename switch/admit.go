@@ -1,4 +1,4 @@
-//go:build !openbench
+//go:build !openswitch
 
 package vswitch
 
@@ -10,7 +10,10 @@ import (
 )
 
 // admit decides whether the frame may be in the switch at all.
-func (l *layout) admit(in *Port, f *ether.Frame, tag Tag, now time.Time) Drop {
+func (l *layout) admit(in *Port, f *ether.Frame, undone ether.Offload, tag Tag, now time.Time) Drop {
+	if len(f.Payload) > l.mtu && l.tooLong(f, undone) {
+		return DropLong
+	}
 	// IEEE 802.1Q section 8.6.3: a bridge never relays frames to the addresses of table 8-1.
 	if f.Dst.IsReserved() {
 		return DropReserved
@@ -37,6 +40,16 @@ func (l *layout) admit(in *Port, f *ether.Frame, tag Tag, now time.Time) Drop {
 		return Drop(l.policy.Ingress(tag.Source, l.self, tag.Grant, now))
 	}
 	return Forwarded
+}
+
+// tooLong reports whether a frame, or those that a super-frame stands for, is longer than this segment's frames are. A host is
+// not to be given what its network would not have carried: what the MTU promises, programs build upon.
+func (l *layout) tooLong(f *ether.Frame, undone ether.Offload) bool {
+	if undone.Size == 0 {
+		return true
+	}
+	cut, ok := ether.Cut(f.Data, undone, len(f.Data))
+	return !ok || cut.Len()-(len(f.Data)-len(f.Payload)) > l.mtu
 }
 
 // mayHave decides whether a receiver may have a frame of source, and names the grant.

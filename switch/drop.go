@@ -16,6 +16,7 @@ const (
 
 	DropShort Drop = Drop(policy.NumVerdicts) + iota - 1
 	DropPartialTag
+	DropLong
 	DropReserved
 	DropVLAN
 	DropSourceAddress
@@ -28,6 +29,7 @@ const (
 var ownDrops = [...]struct{ code, text string }{ //nolint:gochecknoglobals // a constant table
 	0:                             {"short", "frame is shorter than its header"},
 	DropPartialTag - DropShort:    {"partial-tag", "frame ends inside its VLAN tag"},
+	DropLong - DropShort:          {"long", "frame is longer than the MTU of the segment allows"},
 	DropReserved - DropShort:      {"reserved", "destination is reserved for the neighbour on the wire and never forwarded"},
 	DropVLAN - DropShort:          {"vlan", "frame carries a VLAN tag; inside a segment only priority tags (VLAN 0) are allowed"},
 	DropSourceAddress - DropShort: {"source-address", "source address is a group, broadcast or zero"},

@@ -31,7 +31,7 @@ func (s *Segment) forward(in *Port, data []byte, undone ether.Offload, tag Tag, 
 	if in.Kind == Local {
 		tag = Tag{Source: in.Identity}
 	}
-	if drop := layout.admit(in, &f, tag, now); drop != Forwarded {
+	if drop := layout.admit(in, &f, undone, tag, now); drop != Forwarded {
 		return drop
 	}
 

@@ -43,7 +43,7 @@ func macOf(id policy.Identity) ether.MAC { return ether.MAC{2, 0, 0, 0, 0, byte(
 
 func newRig(t *testing.T) *rig {
 	r := &rig{
-		t: t, seg: NewSegment(5, 1, fdb.Limits{}), now: time.Now(),
+		t: t, seg: NewSegment(5, 1, 1500, fdb.Limits{}), now: time.Now(),
 		ports: map[policy.Identity]*Port{}, out: map[policy.Identity]*sink{},
 	}
 	for id := policy.Identity(1); id <= 4; id++ {
@@ -185,6 +185,45 @@ func TestDrops(t *testing.T) {
 			t.Errorf("%s: counted %v", c.name, l)
 		}
 	}
+}
+
+// A frame is as long as the segment's MTU allows, from either side; a super-frame stands for those that it is cut into.
+func TestLong(t *testing.T) {
+	super := func(size uint16) ([]byte, ether.Offload) {
+		const payload = 4000
+		head := "\x45\x00\x0f\xc8\x00\x00\x00\x00\x40\x06\x00\x00" + "\xc0\x00\x02\x01" + "\xc0\x00\x02\x02" +
+			"\x00\x01\x00\x02\x00\x00\x00\x00\x00\x00\x00\x00\x50\x10\x00\x00\x00\x00\x00\x00" // TCP
+		return data(macOf(2), macOf(1), ether.TypeIPv4, head+string(make([]byte, payload))),
+			ether.Offload{Checksum: true, Start: 34, Field: 16, Size: size}
+	}
+	r := newRig(t)
+	tag := Tag{Source: 1, Grant: grantID}
+	full := string(make([]byte, 1500))
+	for _, c := range []struct {
+		name string
+		in   []byte
+		want Drop
+	}{
+		{"full length", data(macOf(2), macOf(1), experimental, full), Forwarded},
+		{"full length and a priority tag", data(macOf(2), macOf(1), ether.TypeVLAN, "\x00\x00\x88\xb5"+full), Forwarded},
+		{"one byte more", data(macOf(2), macOf(1), experimental, full+"x"), DropLong},
+		{"one byte more and a priority tag", data(macOf(2), macOf(1), ether.TypeVLAN, "\x00\x00\x88\xb5"+full+"x"), DropLong},
+	} {
+		if d := r.seg.Forward(r.ports[1], c.in, ether.Offload{}, tag, 0, r.now); d != c.want {
+			t.Errorf("%s: %q, want %q", c.name, d, c.want)
+		}
+	}
+	for size, want := range map[uint16]Drop{1460: Forwarded, 1461: DropLong} {
+		frame, undone := super(size)
+		if d := r.seg.Forward(r.ports[1], frame, undone, tag, 0, r.now); d != want {
+			t.Errorf("a super-frame of %d bytes each: %q, want %q", size, d, want)
+		}
+	}
+	r.seen(sent{2: 3, 3: 3})
+	if d := r.enter(2, data(macOf(1), macOf(2), experimental, full+"x")); d != DropLong {
+		t.Errorf("from a peer: %q", d)
+	}
+	r.seen(sent{})
 }
 
 // What policy takes away is gone at once, both ways, also for addresses already learned.

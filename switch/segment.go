@@ -23,16 +23,17 @@ type Segment struct {
 // layout is the configured state: replaced as a whole, never changed.
 type layout struct {
 	self   policy.Identity
+	mtu    int // the longest payload of a frame, in bytes
 	policy *policy.View
 	ports  []*Port
 
 	floodFrom [2][]*Port // by kind of ingress: where a flooded frame may go
 }
 
-// NewSegment returns a segment without ports, in which nothing may pass.
-func NewSegment(vni policy.VNI, self policy.Identity, limits fdb.Limits) *Segment {
+// NewSegment returns a segment without ports, in which nothing may pass. mtu is the longest payload of a frame, in bytes.
+func NewSegment(vni policy.VNI, self policy.Identity, mtu int, limits fdb.Limits) *Segment {
 	s := &Segment{VNI: vni, fdb: fdb.New[*Port](limits)}
-	s.layout.Store(&layout{self: self, policy: policy.Compile(policy.Rules{})})
+	s.layout.Store(&layout{self: self, mtu: mtu, policy: policy.Compile(policy.Rules{})})
 	return s
 }
 

@@ -188,10 +188,14 @@ func TestOverlappingPrefix(t *testing.T) {
 	r.pings(a.Host, "192.0.2.1", 2*time.Second)
 }
 
-// A router across the overlay never becomes the host's default.
+// A router across the overlay never becomes the host's default, not even where its advertisements get through: here neither
+// daemon judges anything.
 func TestRouterAdvertisementIsNotHeard(t *testing.T) {
 	r := newRig(t)
-	a, b, _ := r.pair()
+	a, b := r.liar("a", "--label", "team=x"), r.liar("b", "--label", "team=x")
+	_, err := r.Grant(r.ctx, "label:team=x", "segment:lan")
+	r.ok(err)
+	r.pings(a.Host, r.addresses(a, b)[1], 10*time.Second)
 	before := r.sh(a.Host, "ip -6 route")
 	capture, err := a.Host.Capture("loom0")
 	r.ok(err)

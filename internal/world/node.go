@@ -19,7 +19,9 @@ type Node struct {
 	Uplink *lab.Link
 	Daemon *lab.Process
 	Token  string // that it joined with
-	args   []string
+
+	Program string // that Start runs; Node and PublicNode choose the one under test
+	args    []string
 }
 
 // Node adds a machine to the site that is to be a node. It has not joined yet.
@@ -28,7 +30,7 @@ func (s *Site) Node(name string) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Node{World: s.World, Name: name, Host: h, Uplink: link}, nil
+	return s.World.node(name, h, link), nil
 }
 
 // PublicNode adds a node on the internet itself.
@@ -41,7 +43,11 @@ func (w *World) PublicNode(name, addr string) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Node{World: w, Name: name, Host: h, Uplink: link}, nil
+	return w.node(name, h, link), nil
+}
+
+func (w *World) node(name string, h *lab.Host, uplink *lab.Link) *Node {
+	return &Node{World: w, Name: name, Host: h, Uplink: uplink, Program: filepath.Join(w.bin, "etherloom")}
 }
 
 // StateDir is the node's state directory.
@@ -79,7 +85,7 @@ func (n *Node) Join(ctx context.Context, args ...string) error {
 // Start starts the daemon and waits until it says that it runs. args are further ones of run.
 func (n *Node) Start(ctx context.Context, args ...string) error {
 	n.args = args
-	p, err := n.Host.Start(ctx, filepath.Join(n.World.bin, "etherloom"), append([]string{"run", "--state-dir", n.StateDir()}, args...)...)
+	p, err := n.Host.Start(ctx, n.Program, append([]string{"run", "--state-dir", n.StateDir()}, args...)...)
 	if err != nil {
 		return err
 	}

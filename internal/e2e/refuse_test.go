@@ -1,0 +1,271 @@
+package e2e
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/etherloom/etherloom/internal/lab"
+	"github.com/etherloom/etherloom/internal/world"
+	"github.com/etherloom/etherloom/node"
+)
+
+const (
+	attackRate  = 500                   // frames a second of each attack, at most
+	attackTotal = 6000                  // frames a second of all attacks together, at most
+	attackTime  = 5 * time.Second       // of all attacks of one kind together
+	attackProbe = 40 * time.Millisecond // of one attack alone
+)
+
+// party is who a node is on the segment.
+type party struct {
+	mac         net.HardwareAddr
+	v4, v6, own netip.Addr // own is link-local
+}
+
+// refusal is three nodes on a segment. The daemon of mallory judges nothing; victim and bob are honest, and mallory wants
+// victim to take it for bob.
+type refusal struct {
+	*rig
+	mallory, victim, bob *world.Node
+	m, v, b              party
+	grants               map[string]string // by node
+	socket               int               // on mallory's TAP
+}
+
+// newRefusal makes the three nodes, granted one after the other: the first has grant 1, which mallory names in every frame.
+func newRefusal(t *testing.T, granted ...string) *refusal {
+	t.Helper()
+	r := &refusal{rig: newRigFor(t, 88*time.Second), grants: map[string]string{}}
+	r.mallory = r.liar("mallory")
+	r.victim = r.site("victim", lab.PortPreserving)
+	r.bob = r.site("bob", lab.PortPreserving)
+	for _, name := range granted {
+		id, err := r.Grant(r.ctx, "node:"+name, "segment:lan")
+		r.ok(err)
+		r.grants[name] = id
+	}
+	if r.grants[granted[0]] != "1" {
+		t.Fatalf("the first grant is %s and not 1", r.grants[granted[0]])
+	}
+	r.addresses(r.mallory, r.victim, r.bob)
+	r.m, r.v, r.b = r.party(r.mallory), r.party(r.victim), r.party(r.bob)
+	r.pings(r.victim.Host, r.b.v4.String(), 10*time.Second)
+	r.pings(r.victim.Host, r.b.v6.String(), 5*time.Second)
+	r.socket = r.packetSocket(r.mallory.Host)
+	return r
+}
+
+// party asks a node who it is.
+func (r *rig) party(n *world.Node) (p party) {
+	r.Helper()
+	r.await(n.Name+" has an IPv4 and an IPv6 address", 5*time.Second, func() bool {
+		port := r.local(n)
+		p.mac, _ = net.ParseMAC(port.MAC)
+		for _, text := range port.Addresses {
+			if a, err := netip.ParsePrefix(text); err == nil && a.Addr().Is4() {
+				p.v4 = a.Addr()
+			} else if err == nil && !a.Addr().IsLinkLocalUnicast() {
+				p.v6 = a.Addr()
+			}
+		}
+		return p.mac != nil && p.v4.IsValid() && p.v6.IsValid()
+	})
+	p.own = netip.AddrFrom16([16]byte(linkLocal(p.mac)))
+	return p
+}
+
+// packetSocket opens a socket that sends frames out of a host's TAP.
+func (r *rig) packetSocket(h *lab.Host) (fd int) {
+	r.Helper()
+	r.ok(h.Do(func() error {
+		ifi, err := net.InterfaceByName("loom0")
+		if err != nil {
+			return err
+		}
+		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err != nil {
+			return err
+		}
+		return unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: ifi.Index})
+	}))
+	r.Cleanup(func() { _ = unix.Close(fd) })
+	return fd
+}
+
+// attack is a frame that the receiver must refuse, and its reason.
+type attack struct {
+	name   string
+	reason string
+	frame  []byte
+	bare   bool // ends where it ends: its last byte is what is wrong with it
+	sent   int
+}
+
+// send sends the attacks in turn for some time, as fast as the bounds allow.
+func (r *refusal) send(most time.Duration, attacks ...*attack) {
+	r.Helper()
+	every := time.Second / time.Duration(min(attackRate, attackTotal/len(attacks)))
+	for start, n := time.Now(), time.Duration(0); n*every < most; n++ {
+		time.Sleep(time.Until(start.Add(n * every)))
+		for _, a := range attacks {
+			err := unix.Send(r.socket, a.frame, 0)
+			switch {
+			case err == nil:
+				a.sent++
+			case !errors.Is(err, unix.ENOBUFS): // the TAP's queue is full: it was not sent
+				r.Fatalf("%s: send %d bytes: %v", a.name, len(a.frame), err)
+			}
+		}
+	}
+}
+
+// dropped asks a node what it has refused on its segment, by reason.
+func (r *rig) dropped(n *world.Node) map[string]uint64 {
+	r.Helper()
+	var list struct {
+		Drops []node.Drop `json:"drops"`
+	}
+	r.ok(n.Ask(r.ctx, &list, "drops"))
+	counts := map[string]uint64{}
+	for _, d := range list.Drops {
+		counts[d.Reason] += d.Count
+	}
+	return counts
+}
+
+// refused checks that victim refuses the attacks: each alone, for its own reason, and then all of them together for a while,
+// while victim and bob talk.
+func (r *refusal) refused(attacks ...*attack) {
+	r.Helper()
+	tap, err := r.victim.Host.Capture("loom0")
+	r.ok(err)
+	for i, a := range attacks {
+		if !a.bare {
+			a.frame = append(a.frame, fmt.Sprintf("refuse-me-%03d", i)...)
+		}
+	}
+	for _, a := range attacks {
+		was := r.dropped(r.victim)
+		r.send(attackProbe, a)
+		r.counted(was, map[string]int{a.reason: a.sent}, 0.9, a.name)
+	}
+
+	was, want := r.dropped(r.victim), map[string]int{}
+	pinged := make(chan lab.Replies, 1)
+	go func() {
+		const every = 20 * time.Millisecond
+		replies, _ := r.victim.Host.Ping(r.ctx, r.b.v4.String(), lab.Echo{Count: int(attackTime / every), Interval: every})
+		pinged <- replies
+	}()
+	for _, a := range attacks {
+		a.sent = 0
+	}
+	r.send(attackTime, attacks...)
+	for _, a := range attacks {
+		want[a.reason] += a.sent
+	}
+	r.counted(was, want, 0.5, "all together")
+	if p := <-pinged; p.Sent == 0 || float64(p.Sent-p.Received) >= 0.01*float64(p.Sent) {
+		r.Errorf("meanwhile %d of %d pings from victim to bob were answered", p.Received, p.Sent)
+	}
+	r.undisturbed()
+	r.unseen(tap, attacks)
+	r.ok(tap.Stop())
+}
+
+// counted checks that victim has counted at least a share of the frames as refused, by reason, since it was asked. A machine
+// that is busy loses some on the way.
+func (r *refusal) counted(was map[string]uint64, want map[string]int, share float64, what string) {
+	r.Helper()
+	var now map[string]uint64
+	enough := func() bool {
+		now = r.dropped(r.victim)
+		for reason, n := range want {
+			if float64(now[reason]-was[reason]) < share*float64(n) {
+				return false
+			}
+		}
+		return true
+	}
+	err := world.Await(r.ctx, "", 2*time.Second, enough)
+	grown := map[string]uint64{}
+	for reason, n := range now {
+		if n > was[reason] {
+			grown[reason] = n - was[reason]
+		}
+	}
+	r.Logf("%-45s sent %v, refused %v", what, want, grown)
+	if err != nil {
+		r.Errorf("%s: sent %v, refused %v", what, want, grown)
+	}
+}
+
+// unseen checks that none of the attacks has reached victim's host.
+func (r *refusal) unseen(tap *lab.Capture, attacks []*attack) {
+	r.Helper()
+	seen := map[string]int{}
+	r.ok(tap.Each(func(frame []byte) bool {
+		for _, a := range attacks {
+			if bytes.Equal(frame, a.frame) || !a.bare && bytes.HasSuffix(frame, a.frame[len(a.frame)-13:]) {
+				seen[a.name]++
+			}
+		}
+		return true
+	}))
+	for _, name := range slices.Sorted(maps.Keys(seen)) {
+		r.Errorf("%s: %d frames have reached victim", name, seen[name])
+	}
+}
+
+// undisturbed checks that victim, its daemon and its kernel, still knows everybody at their own address, and nobody else.
+func (r *refusal) undisturbed() {
+	r.Helper()
+	var list struct {
+		FDB []node.FDBEntry `json:"fdb"`
+	}
+	r.ok(r.victim.Ask(r.ctx, &list, "fdb"))
+	ports := map[string]string{r.m.mac.String(): "mallory", r.b.mac.String(): "bob", r.v.mac.String(): "loom0"}
+	for _, e := range list.FDB {
+		if ports[e.MAC] != e.Port {
+			r.Errorf("victim's FDB has %s at %s", e.MAC, e.Port)
+		}
+	}
+	owners := map[string]string{}
+	for _, p := range []party{r.m, r.b} {
+		for _, a := range []netip.Addr{p.v4, p.v6, p.own} {
+			owners[a.String()] = p.mac.String()
+		}
+	}
+	for line := range strings.Lines(r.sh(r.victim.Host, "ip neigh show dev loom0")) {
+		words := strings.Fields(line)
+		if i := slices.Index(words, "lladdr"); i > 0 && owners[words[0]] != words[i+1] {
+			r.Errorf("victim's neighbour table has %s at %s", words[0], words[i+1])
+		}
+	}
+}
+
+// reaches checks that what mallory sends reaches victim at all, if there is nothing wrong with it: otherwise nothing that is
+// not seen there proves anything.
+func (r *refusal) reaches() {
+	r.Helper()
+	r.pings(r.mallory.Host, r.v.v4.String(), 10*time.Second)
+	r.awaitPath(r.mallory, "victim", "direct", 20*time.Second)
+	tap, err := r.victim.Host.Capture("loom0")
+	r.ok(err)
+	honest := &attack{name: "honest", frame: append(ethernet(r.v.mac, r.m.mac, 0x88b5), "let-me-in"...)}
+	r.send(attackProbe, honest)
+	r.await("honest frames of mallory reach victim", 5*time.Second, func() bool {
+		yes, err := tap.Contains([]byte("let-me-in"))
+		return err == nil && yes
+	})
+	r.ok(tap.Stop())
+}
