@@ -314,10 +314,13 @@ func BenchmarkLearnAndLookup(b *testing.B) {
 func TestForesee(t *testing.T) {
 	now := time.Now()
 	for name, prepare := range map[string]func(*Table[int]){
-		"empty":            func(*Table[int]) {},
-		"known":            func(tab *Table[int]) { tab.Learn(mac(1), 1, now); tab.Learn(mac(2), 2, now) },
-		"moves":            func(tab *Table[int]) { tab.Learn(mac(1), 2, now); tab.Learn(mac(2), 1, now) },
-		"dead":             func(tab *Table[int]) { tab.Learn(mac(1), 2, now.Add(-time.Hour)); tab.Learn(mac(2), 1, now.Add(-time.Hour)) },
+		"empty": func(*Table[int]) {},
+		"known": func(tab *Table[int]) { tab.Learn(mac(1), 1, now); tab.Learn(mac(2), 2, now) },
+		"moves": func(tab *Table[int]) { tab.Learn(mac(1), 2, now); tab.Learn(mac(2), 1, now) },
+		"dead": func(tab *Table[int]) {
+			tab.Learn(mac(1), 2, now.Add(-time.Hour))
+			tab.Learn(mac(2), 1, now.Add(-time.Hour))
+		},
 		"pinned elsewhere": func(tab *Table[int]) { _ = tab.AddStatic(mac(1), 2) },
 	} {
 		for _, dst := range []ether.MAC{mac(1), mac(2)} {

@@ -128,7 +128,7 @@ func (q *question) build(src, dst netip.Addr) ([]byte, error) {
 		ip = &layers.IPv6{Version: 6, HopLimit: hops, NextHeader: protocol, SrcIP: src.AsSlice(), DstIP: dst.AsSlice()}
 	}
 	const ephemeral = 49152 // RFC 6335 section 6
-	switch protocol { //nolint:exhaustive // those of the kinds
+	switch protocol {       //nolint:exhaustive // those of the kinds
 	case layers.IPProtocolTCP:
 		l := &layers.TCP{SrcPort: ephemeral, DstPort: layers.TCPPort(q.ask.Port), SYN: true, Window: 65535}
 		_ = l.SetNetworkLayerForChecksum(ip)

@@ -66,7 +66,7 @@ func TestExplain(t *testing.T) {
 		if e.Passes || e.Check != f.reason || e.On != "a" || len(e.Fixes) == 0 {
 			t.Errorf("a frame that is dropped as %s is explained as %+v", f.reason, e)
 		}
-		// The victim's own frame, had it come from a's link.
+		// The same frame, had it come to b over a's link.
 		e = r.explain(b, "--from", "a", "--hex", hex.EncodeToString(f.frame))
 		if e.Passes || e.Check != f.reason || e.On != "b" {
 			t.Errorf("a frame that b drops as %s is explained there as %+v", f.reason, e)
