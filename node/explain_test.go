@@ -20,7 +20,7 @@ import (
 
 // explainer is a daemon that has been told something and carries its segments, but has no TAPs. A frame that left by one of
 // their local ports would end the test.
-func explainer(t *testing.T, s *site, expires time.Time, resources ...*controlv1.Resource) *Daemon {
+func explainer(t testing.TB, s *site, expires time.Time, resources ...*controlv1.Resource) *Daemon {
 	t.Helper()
 	d, now := s.daemon(), time.Now()
 	held, err := d.reader.Apply(nil, s.delta(told{version: 1, expires: expires, resources: resources}), now)
@@ -121,6 +121,10 @@ func TestExplain(t *testing.T) {
 			fix: "etherloom grant add --from node:x --to segment:one",
 		},
 		{
+			name: "from nobody to a group", ask: ExplainRequest{From: "x", To: "224.0.0.251", Kind: "icmp", Segment: "one"}, check: "no-grant", on: "x", steps: "x?",
+			fix: "node:x",
+		},
+		{
 			name: "to one whose grant has ended", ask: ExplainRequest{To: "d", Kind: "icmp"}, check: "not-member", on: "self", steps: "self!",
 			fix: "etherloom grant add --from node:d --to segment:one", note: "grant 4 of d ended",
 		},
@@ -215,6 +219,7 @@ func TestExplainErrors(t *testing.T) {
 		{ExplainRequest{To: "c", Kind: "icmp", Segment: "one"}, []string{"c speaks no IP", "address mode none", "etherloom node address c --segment one --mode auto"}},
 		{ExplainRequest{From: "10.64.0.7", To: "fd00:1::8", Kind: "icmp"}, []string{"two addresses of one family", "self (10.64.0.7)"}},
 		{ExplainRequest{To: "224.0.0.1", Kind: "arp", Segment: "one"}, []string{"one host's address"}},
+		{ExplainRequest{From: "c", To: "c", Kind: "icmp", Segment: "two"}, []string{"c is on both ends"}},
 		{ExplainRequest{Frame: frame, From: "x", Grant: 3, Segment: "one"}, []string{"no link to x"}},
 	} {
 		_, err := d.Explain(c.ask)
@@ -274,6 +279,31 @@ func TestLocalExplain(t *testing.T) {
 	wantError(t, err, "--to NAME")
 	cancel()
 	must(t, <-done)
+}
+
+// FuzzExplain: every frame, from wherever, has an answer that is whole.
+func FuzzExplain(f *testing.F) {
+	s := newSite(f)
+	d := explainer(f, s, time.Time{}, twoSegments(s)...)
+	for _, kind := range []string{"icmp", "arp"} {
+		for _, to := range []string{"10.64.0.8", "fd00:1::8"} {
+			if e, err := d.Explain(ExplainRequest{To: to, Kind: kind}); err == nil {
+				frame, _ := hex.DecodeString(e.Hex)
+				f.Add(frame, "", uint32(0))
+			}
+		}
+	}
+	f.Add(rawFrame(selfID, 8, other, ""), "b", uint32(0))
+	f.Add(rawFrame(selfID, 8, ether.TypeIPv6, "\x60"), "d", uint32(99))
+	f.Fuzz(func(t *testing.T, frame []byte, from string, grant uint32) {
+		e, err := d.Explain(ExplainRequest{Frame: frame, From: from, Grant: grant, Segment: "one"})
+		if err != nil {
+			return
+		}
+		if e.Frame == "" || e.Text == "" || e.On == "" || len(e.Steps) == 0 || e.Passes != (len(e.Fixes) == 0) || e.Passes != (e.Check == "pass") {
+			t.Errorf("%x from %q: %+v", frame, from, e)
+		}
+	})
 }
 
 func TestWords(t *testing.T) {

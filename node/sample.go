@@ -21,21 +21,11 @@ func (q *question) sample() (done bool, err error) {
 		self.addr = q.from.addr
 		q.from = self
 	}
-	group := q.to.mac.IsGroup()
-	switch {
-	case q.from.id == 0 && q.to.id == 0 && !group:
-		return false, fmt.Errorf("this node is told of neither %s nor %s: ask on one of them, or look at `etherloom names`", q.from.name, q.to.name)
-	case q.from.id == q.to.id:
-		return false, fmt.Errorf("%s is on both ends, and what a machine sends to itself never comes to the switch: name another with --to or --from", q.from.name)
+	if err := q.checkEnds(); err != nil {
+		return false, err
 	}
 	for _, p := range []party{q.from, q.to} {
-		if p.id == 0 && !p.mac.IsGroup() {
-			q.note("this node is told of nobody called %s: there is none, or it may use no segment that this node is on; which, "+
-				"an administrator sees with `etherloom node list`", p.name)
-		}
-	}
-	for _, p := range []party{q.from, q.to} {
-		if p.station != nil || p.id == 0 && p.mac.IsGroup() {
+		if p.station != nil || p.group() {
 			continue
 		}
 		if q.byPolicy() == policy.Pass {
@@ -51,13 +41,33 @@ func (q *question) sample() (done bool, err error) {
 	return false, err
 }
 
+// checkEnds refuses a question about two parties that no frame goes between, and says of whom this node is not told.
+func (q *question) checkEnds() error {
+	switch {
+	case q.from.id == 0 && q.to.id == 0 && !q.to.group():
+		return fmt.Errorf("this node is told of neither %s nor %s: ask on one of them, or look at `etherloom names`", q.from.name, q.to.name)
+	case q.from.id != 0 && q.from.id == q.to.id:
+		return fmt.Errorf("%s is on both ends, and what a machine sends to itself never comes to the switch: name another with --to or --from", q.from.name)
+	}
+	for _, p := range []party{q.from, q.to} {
+		if p.id == 0 && !p.group() {
+			q.note("this node is told of nobody called %s: there is none, or it may use no segment that this node is on; which, "+
+				"an administrator sees with `etherloom node list`", p.name)
+		}
+	}
+	return nil
+}
+
+// group reports whether the party is not one machine but all who listen to an address.
+func (p party) group() bool { return p.id == 0 && p.mac.IsGroup() }
+
 // ends are the addresses of a sample: those that were asked for, or two of one kind.
 func (q *question) ends() (src, dst netip.Addr, err error) {
 	v6 := func(a netip.Addr) bool { return a.Is6() && !a.IsLinkLocalUnicast() }
 	local6 := func(a netip.Addr) bool { return a.Is6() && (a.IsLinkLocalUnicast() || a.IsMulticast()) }
 	kinds := []func(netip.Addr) bool{netip.Addr.Is4, v6, local6}
 	if q.ask.Kind == "arp" {
-		if kinds = kinds[:1]; q.to.mac.IsGroup() {
+		if kinds = kinds[:1]; q.to.group() {
 			return src, dst, errors.New("ARP asks for one host's address, found a group in --to: name a node or an IPv4 address")
 		}
 	}
@@ -128,7 +138,7 @@ func (q *question) build(src, dst netip.Addr) ([]byte, error) {
 		ip = &layers.IPv6{Version: 6, HopLimit: hops, NextHeader: protocol, SrcIP: src.AsSlice(), DstIP: dst.AsSlice()}
 	}
 	const ephemeral = 49152 // RFC 6335 section 6
-	switch protocol {       //nolint:exhaustive // those of the kinds
+	switch protocol {
 	case layers.IPProtocolTCP:
 		l := &layers.TCP{SrcPort: ephemeral, DstPort: layers.TCPPort(q.ask.Port), SYN: true, Window: 65535}
 		_ = l.SetNetworkLayerForChecksum(ip)

@@ -58,23 +58,10 @@ func payloadWords(f *ether.Frame) string {
 
 // upperWords names what an IP packet holds.
 func upperWords(protocol ether.Protocol, p []byte) string {
-	const (
-		icmp, echoReply4, echo4 = 1, 0, 8 // IANA, RFC 792
-		echo6, echoReply6       = 128, 129
-	)
-	switch {
-	case protocol == icmp && len(p) > 0 && p[0] == echo4, protocol == ether.ProtoICMPv6 && len(p) > 0 && p[0] == echo6:
-		return "echo request"
-	case protocol == icmp && len(p) > 0 && p[0] == echoReply4, protocol == ether.ProtoICMPv6 && len(p) > 0 && p[0] == echoReply6:
-		return "echo reply"
-	case protocol == icmp:
-		return "ICMP"
-	case protocol == ether.ProtoICMPv6:
-		if _, is, _ := ether.ParseND(p); is {
-			return "neighbour discovery"
-		}
-		return "ICMPv6"
-	case protocol == ether.ProtoTCP || protocol == ether.ProtoUDP:
+	switch protocol {
+	case protoICMP, ether.ProtoICMPv6:
+		return icmpWords(protocol, p)
+	case ether.ProtoTCP, ether.ProtoUDP:
 		name := map[ether.Protocol]string{ether.ProtoTCP: "TCP", ether.ProtoUDP: "UDP"}[protocol]
 		if src, dst, ok := ether.Ports(p); ok {
 			return fmt.Sprintf("%s port %d > %d", name, src, dst)
@@ -82,5 +69,27 @@ func upperWords(protocol ether.Protocol, p []byte) string {
 		return name
 	default:
 		return fmt.Sprintf("IP protocol %d", protocol)
+	}
+}
+
+const protoICMP ether.Protocol = 1 // IANA
+
+// icmpWords names the messages that people know.
+func icmpWords(protocol ether.Protocol, p []byte) string {
+	name, request, reply := "ICMP", byte(8), byte(0) // RFC 792
+	if protocol == ether.ProtoICMPv6 {
+		name, request, reply = "ICMPv6", 128, 129 // RFC 4443 section 4
+	}
+	switch _, nd, _ := ether.ParseND(p); {
+	case len(p) == 0:
+		return name
+	case p[0] == request:
+		return "echo request"
+	case p[0] == reply:
+		return "echo reply"
+	case protocol == ether.ProtoICMPv6 && nd:
+		return "neighbour discovery"
+	default:
+		return name
 	}
 }
