@@ -126,6 +126,21 @@ func (t *Table[P]) Lookup(mac ether.MAC, now time.Time) (P, bool) {
 	return port, true
 }
 
+// Foresee returns what Lookup of mac would return once source had been learned on port, and changes nothing. It does not
+// foresee which entry Learn would evict to make room.
+func (t *Table[P]) Foresee(mac, source ether.MAC, port P, now time.Time) (P, bool) {
+	if mac != source {
+		return t.Lookup(mac, now)
+	}
+	s := t.shard(mac)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if e := s.entries[mac]; e != nil && e.static {
+		return e.port, true
+	}
+	return port, true
+}
+
 // Outcome says what Learn did.
 type Outcome uint8
 

@@ -309,3 +309,32 @@ func BenchmarkLearnAndLookup(b *testing.B) {
 		tab.Lookup(mac((i+7)%1000), now)
 	}
 }
+
+// What Foresee says, Lookup says after Learn, and Foresee changes nothing.
+func TestForesee(t *testing.T) {
+	now := time.Now()
+	for name, prepare := range map[string]func(*Table[int]){
+		"empty": func(*Table[int]) {},
+		"known": func(tab *Table[int]) { tab.Learn(mac(1), 1, now); tab.Learn(mac(2), 2, now) },
+		"moves": func(tab *Table[int]) { tab.Learn(mac(1), 2, now); tab.Learn(mac(2), 1, now) },
+		"dead": func(tab *Table[int]) {
+			tab.Learn(mac(1), 2, now.Add(-time.Hour))
+			tab.Learn(mac(2), 1, now.Add(-time.Hour))
+		},
+		"pinned elsewhere": func(tab *Table[int]) { _ = tab.AddStatic(mac(1), 2) },
+	} {
+		for _, dst := range []ether.MAC{mac(1), mac(2)} {
+			tab := New[int](Limits{})
+			prepare(tab)
+			before := tab.Stats()
+			port, ok := tab.Foresee(dst, mac(1), 1, now)
+			if tab.Stats() != before {
+				t.Errorf("%s: Foresee has changed the table", name)
+			}
+			tab.Learn(mac(1), 1, now)
+			if wantPort, wantOK := tab.Lookup(dst, now); port != wantPort || ok != wantOK {
+				t.Errorf("%s: Foresee(%v) = %d, %t; then Lookup = %d, %t", name, dst, port, ok, wantPort, wantOK)
+			}
+		}
+	}
+}

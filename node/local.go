@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/etherloom/etherloom/bridge"
 	"github.com/etherloom/etherloom/identity"
 	"github.com/etherloom/etherloom/node/statedir"
 	"github.com/etherloom/etherloom/transport"
@@ -59,6 +60,7 @@ func (d *Daemon) localHandler() http.Handler {
 	list("names", func() any { return d.Names() })
 	list("drops", func() any { return d.Drops() })
 	mux.HandleFunc("POST /ping", d.localPing)
+	mux.HandleFunc("POST /explain", d.localExplain)
 	return mux
 }
 
@@ -92,6 +94,20 @@ func (d *Daemon) localPing(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	reply(w, results)
+}
+
+func (d *Daemon) localExplain(w http.ResponseWriter, r *http.Request) {
+	var req ExplainRequest
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 2*bridge.MaxFrame)).Decode(&req); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	e, err := d.Explain(req)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	reply(w, e)
 }
 
 func (d *Daemon) peerNamed(name string) (identity.ID, bool) {
@@ -130,6 +146,15 @@ func (l *Local) Get(ctx context.Context, what string, into any) error {
 func (l *Local) Ping(ctx context.Context, r PingRequest) (out []transport.PingResult, err error) {
 	err = l.do(ctx, http.MethodPost, "ping", r, &out)
 	return out, err
+}
+
+// Explain asks what becomes of a frame.
+func (l *Local) Explain(ctx context.Context, r ExplainRequest) (*Explained, error) {
+	out := new(Explained)
+	if err := l.do(ctx, http.MethodPost, "explain", r, out); err != nil {
+		return nil, err
+	}
+	return out, nil
 }
 
 func (l *Local) do(ctx context.Context, method, what string, body, into any) error {

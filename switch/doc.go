@@ -14,6 +14,8 @@
 // it returns. Nothing here queues, blocks, logs or allocates. A frame that goes nowhere is not an error: it has a
 // Drop, which is counted.
 //
+// Explain asks what Forward would do with a frame. It is the same code, down to the last check, and does nothing else.
+//
 // Configured state (ports, policy) is an immutable layout behind an atomic pointer, rebuilt by one writer at a time;
 // learned state is in package fdb. Split horizon is decided when the layout is built: the list of ports that a flooded
 // frame may go to is computed for each kind of ingress, not for each frame.

@@ -1,0 +1,88 @@
+package node
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/etherloom/etherloom/control/controlv1"
+	"github.com/etherloom/etherloom/fdb"
+	"github.com/etherloom/etherloom/policy"
+	vswitch "github.com/etherloom/etherloom/switch"
+)
+
+// place is the segment that a question is about.
+type place struct {
+	vni  policy.VNI
+	name string
+	seg  *controlv1.Segment
+	view *policy.View
+	here *segment // nil if this node does not carry it
+}
+
+func (d *Daemon) self() policy.Identity { return policy.Identity(d.member.ID) }
+
+// placeOf is a segment that the state names.
+func (q *question) placeOf(vni policy.VNI) place {
+	p := place{vni: vni, seg: q.d.contents.Segments[uint32(vni)], here: q.d.segments[vni]}
+	p.name = p.seg.GetName()
+	if p.here != nil {
+		p.view = p.here.sw.Policy()
+	} else {
+		p.view = q.d.viewsLocked()[vni]
+	}
+	return p
+}
+
+// switchOf is a node's switch, and the port through which a frame of from enters it: this node's own, which carries frames, or
+// one that is built like another's.
+func (q *question) switchOf(node, from party) (*vswitch.Segment, *vswitch.Port, error) {
+	if node.id != q.d.self() {
+		sw, ports := q.elsewhere(node.id)
+		return sw, ports[from.id], nil
+	}
+	here := q.on.here
+	if here == nil {
+		if _, v := q.on.view.Egress(node.id, node.id, q.now); v == policy.Pass {
+			return nil, nil, fmt.Errorf("this node may use segment %s but does not carry it, so nothing passes: %s",
+				q.on.name, firstOr(q.d.problems["segment "+q.on.name], "`etherloom status` says why"))
+		}
+		sw, ports := q.elsewhere(node.id)
+		return sw, ports[from.id], nil
+	}
+	if from.id == node.id {
+		return here.sw, here.local, nil
+	}
+	if port := (*here.links.Load())[from.id]; port != nil {
+		return here.sw, port, nil
+	}
+	return nil, nil, fmt.Errorf("this node has no link to %s on segment %s, so nothing comes from there: `etherloom status` says why", from.name, q.on.name)
+}
+
+func firstOr(text, otherwise string) string {
+	if text == "" {
+		return otherwise
+	}
+	return text
+}
+
+// elsewhere builds the switch of another node as far as this one knows it: the same policy, a link to every member, and every
+// station's address seen where it belongs. It carries nothing.
+func (q *question) elsewhere(node policy.Identity) (*vswitch.Segment, map[policy.Identity]*vswitch.Port) {
+	sw := vswitch.NewSegment(q.on.vni, node, fdb.Limits{})
+	ports := map[policy.Identity]*vswitch.Port{node: vswitch.NewPort("host", vswitch.Local, node, nil)}
+	for _, id := range append(q.on.view.Members(q.now), q.from.id) {
+		if ports[id] == nil {
+			ports[id] = vswitch.NewPort(q.member(id).name, vswitch.Link, id, nil)
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(ports)) {
+		port := ports[id]
+		sw.AddPort(port)
+		if st := q.on.view.Station(id); st != nil {
+			sw.FDB().Learn(st.MAC, port, q.now)
+		}
+	}
+	sw.SetPolicy(q.on.view, q.now)
+	return sw, ports
+}

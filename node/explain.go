@@ -1,0 +1,249 @@
+package node
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/etherloom/etherloom/bridge"
+	"github.com/etherloom/etherloom/policy"
+	vswitch "github.com/etherloom/etherloom/switch"
+)
+
+// This file answers `etherloom explain`: what becomes of a frame, by which check or grant, on which node, and what would
+// change that. What this node itself does is asked of the very segment that carries its frames (vswitch.Segment.Explain). What
+// another node does is asked of a segment built as that node has it (elsewhere.go), as far as this node is told of the policy;
+// no check is written twice.
+
+// ExplainRequest asks what becomes of a frame: of one that is given, or of one of a kind from one party to another.
+type ExplainRequest struct {
+	From    string `json:"from,omitempty"`    // name or address; empty: this node
+	To      string `json:"to,omitempty"`      // name or address
+	Kind    string `json:"kind,omitempty"`    // icmp, tcp, udp or arp
+	Port    uint16 `json:"port,omitempty"`    // of tcp and udp
+	Segment string `json:"segment,omitempty"` // its name; needed when more than one fits
+	Frame   []byte `json:"frame,omitempty"`   // from the destination address on; instead of To and Kind
+	Grant   uint32 `json:"grant,omitempty"`   // that Frame names, if it comes from a peer; 0: that which an honest peer would name
+}
+
+// Explained is what `etherloom explain` tells.
+type Explained struct {
+	Schema  int         `json:"schema"`
+	Segment string      `json:"segment"`
+	VNI     uint32      `json:"vni"`
+	Frame   string      `json:"frame"` // in words
+	Hex     string      `json:"hex,omitempty"`
+	Passes  bool        `json:"passes"`
+	Check   string      `json:"check"` // pass, or the reason as `etherloom drops` names it
+	Text    string      `json:"text"`
+	Grant   uint32      `json:"grant,omitempty"` // that lets it pass
+	On      string      `json:"on"`              // the node whose check decided
+	Steps   []Judgement `json:"steps"`
+	Fixes   []Fix       `json:"fixes"`
+	Notes   []string    `json:"notes"`
+}
+
+// Judgement is what one node's switch says of the frame.
+type Judgement struct {
+	Node      string    `json:"node"`
+	Sends     bool      `json:"sends"` // its own host sends the frame; otherwise it has come over a link
+	Here      bool      `json:"here"`  // by the switch of this node as it runs; otherwise by what this node knows of the policy
+	Passes    bool      `json:"passes"`
+	Check     string    `json:"check"`
+	Text      string    `json:"text"`
+	Grant     uint32    `json:"grant,omitempty"` // that the frame named when it came
+	Flooded   bool      `json:"flooded,omitempty"`
+	Receivers []Outcome `json:"receivers"`
+}
+
+// Outcome is what a Judgement says of one port.
+type Outcome struct {
+	Port   string `json:"port"`
+	Kind   string `json:"kind"` // local or link
+	Node   string `json:"node"`
+	Passes bool   `json:"passes"`
+	Check  string `json:"check"`
+	Grant  uint32 `json:"grant,omitempty"` // that the frame will name
+}
+
+// Fix is one thing that would let a frame pass.
+type Fix struct {
+	Text    string `json:"text"`
+	Command string `json:"command,omitempty"`
+}
+
+// question is a request, with what this node knows of it.
+type question struct {
+	d     *Daemon
+	ask   ExplainRequest
+	now   time.Time
+	on    place
+	from  party
+	to    party // of a frame that is given: who has its destination address
+	frame []byte
+	out   *Explained
+}
+
+// Explain says what becomes of a frame. An error means that the question cannot be answered.
+func (d *Daemon) Explain(ask ExplainRequest) (*Explained, error) {
+	if err := ask.check(); err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if c := d.contents; c == nil || c.Settings == nil || c.Self == nil {
+		return nil, errors.New("no controller has told this node anything yet, so it knows of no policy: `etherloom status` says why")
+	}
+	q := &question{
+		d: d, ask: ask, now: time.Now(), frame: ask.Frame,
+		out: &Explained{Schema: Schema, Steps: []Judgement{}, Fixes: []Fix{}, Notes: []string{}},
+	}
+	found, err := q.place()
+	if err == nil && found {
+		err = q.answer()
+	} else if err == nil {
+		q.nowhere()
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(q.frame) > 0 {
+		q.out.Frame, q.out.Hex = words(q.frame), hex.EncodeToString(q.frame)
+	}
+	return q.out, nil
+}
+
+// check refuses what is no question.
+func (r *ExplainRequest) check() error {
+	switch {
+	case len(r.Frame) > bridge.MaxFrame:
+		return fmt.Errorf("the frame has %d bytes, more than any host sends (%d)", len(r.Frame), bridge.MaxFrame)
+	case len(r.Frame) > 0 && (r.To != "" || r.Kind != ""):
+		return errors.New("a frame that is given says itself where it goes and what it is: leave --to and the kind out")
+	case len(r.Frame) > 0:
+		return nil
+	case r.To == "":
+		return errors.New("say to whom with --to NAME or --to ADDRESS, or give a frame with --hex")
+	case r.Grant != 0:
+		return errors.New("--grant says what a frame names that came over a link: give the frame with --hex, and the peer with --from")
+	case r.Kind != "icmp" && r.Kind != "tcp" && r.Kind != "udp" && r.Kind != "arp":
+		return fmt.Errorf("the kind of the frame is icmp, tcp, udp or arp, found %q", r.Kind)
+	case (r.Kind == "tcp" || r.Kind == "udp") == (r.Port == 0):
+		return fmt.Errorf("a port, 1 to 65535, goes with tcp and udp and with nothing else, found %d with %s", r.Port, r.Kind)
+	}
+	return nil
+}
+
+// nowhere answers where this node is on no segment that the question could be about: without a grant nothing of one is here,
+// so an empty policy answers, as it does on a segment whose grant has just gone.
+func (q *question) nowhere() {
+	q.on.name, q.on.view = q.ask.Segment, policy.Compile(policy.Rules{})
+	q.from, q.to = q.member(q.d.self()), party{}
+	q.byPolicy()
+	if q.ask.Segment == "" {
+		q.note("this node is on no segment: nothing of one is here, neither TAP nor peers nor names")
+		return
+	}
+	q.note("this node is not on segment %s and is told nothing of it: `etherloom segment list` shows an administrator which there are", q.ask.Segment)
+}
+
+// byPolicy answers without a frame, where none can be made: the policy knows nobody by whom it is to be sent or received.
+func (q *question) byPolicy() policy.Verdict {
+	_, v := q.on.view.Egress(q.from.id, q.to.id, q.now)
+	if v != policy.Pass {
+		e := vswitch.Explanation{Drop: vswitch.Drop(v)}
+		q.judged(q.from, true, e, 0)
+		q.decide(q.out.Steps[0], e.Drop, 0, q.to)
+	}
+	return v
+}
+
+// answer judges the frame where it is sent, and where it is received.
+func (q *question) answer() error {
+	if len(q.frame) == 0 {
+		if done, err := q.sample(); done || err != nil {
+			return err
+		}
+	} else if q.from.id != q.d.self() {
+		return q.arrived()
+	}
+	sw, in, err := q.switchOf(q.from, q.from)
+	if err != nil {
+		return err
+	}
+	e := sw.Explain(in, q.frame, vswitch.Tag{}, q.now)
+	q.judged(q.from, true, e, 0)
+	if !e.Flooded && len(e.Receivers) == 0 {
+		q.decide(q.out.Steps[0], e.Drop, 0, q.to)
+		return nil
+	}
+	return q.received(e)
+}
+
+// received judges the frame again at those who receive it: at the one who is meant, or at everybody.
+func (q *question) received(e vswitch.Explanation) error {
+	by, drop, grant, who := q.out.Steps[0], e.Drop, policy.GrantID(0), q.to
+	if drop == vswitch.Forwarded {
+		drop = vswitch.DropNoReceiver
+	}
+	// Who is no member has no port here, so no port's judgement says why the frame does not get there.
+	if _, v := q.on.view.Egress(q.from.id, q.to.id, q.now); q.to.station != nil && v != policy.Pass {
+		drop = vswitch.Drop(v)
+	}
+	left := 0
+	for _, r := range e.Receivers {
+		receiver := q.member(r.Port.Identity)
+		switch {
+		case q.to.station != nil && receiver.id != q.to.id:
+			continue
+		case r.Drop != vswitch.Forwarded:
+			if drop != vswitch.Forwarded {
+				drop, who = r.Drop, receiver
+			}
+			continue
+		case len(q.out.Steps) > maxReceivers:
+			left++
+			continue
+		}
+		sw, in, err := q.switchOf(receiver, q.from)
+		if err != nil {
+			return err
+		}
+		there := sw.Explain(in, q.frame, r.Tag, q.now)
+		q.judged(receiver, false, there, r.Tag.Grant)
+		if drop != vswitch.Forwarded {
+			by, drop, grant, who = q.out.Steps[len(q.out.Steps)-1], there.Drop, r.Tag.Grant, receiver
+		}
+	}
+	if left > 0 {
+		q.note("%d more would receive it by the same grant", left)
+	}
+	q.decide(by, drop, grant, who)
+	q.notes(e)
+	return nil
+}
+
+// maxReceivers is at how many receivers a frame is judged again; the others are judged alike.
+const maxReceivers = 8
+
+// arrived judges a frame as one that has come over a peer's link.
+func (q *question) arrived() error {
+	q.to = q.member(q.d.self())
+	grant := policy.GrantID(q.ask.Grant)
+	if grant == 0 {
+		var v policy.Verdict
+		if grant, v = q.on.view.Egress(q.from.id, q.to.id, q.now); v != policy.Pass {
+			q.byPolicy()
+			return nil
+		}
+	}
+	sw, in, err := q.switchOf(q.to, q.from)
+	if err != nil {
+		return err
+	}
+	e := sw.Explain(in, q.frame, vswitch.Tag{Source: q.from.id, Grant: grant}, q.now)
+	q.judged(q.to, false, e, grant)
+	q.decide(q.out.Steps[0], e.Drop, grant, q.to)
+	return nil
+}

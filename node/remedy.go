@@ -1,0 +1,147 @@
+package node
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/etherloom/etherloom/control/controlv1"
+	"github.com/etherloom/etherloom/ether"
+	"github.com/etherloom/etherloom/identity"
+	"github.com/etherloom/etherloom/policy"
+	vswitch "github.com/etherloom/etherloom/switch"
+)
+
+// fixes says what would let the frame pass that drop has stopped on its way to receiver.
+func (q *question) fixes(drop vswitch.Drop, receiver party) []Fix {
+	source := q.from
+	segment := firstOr(q.on.name, "SEGMENT")
+	switch drop {
+	case vswitch.Drop(policy.NoGrant), vswitch.Drop(policy.GrantExpired):
+		return []Fix{q.grantFix(source)}
+	case vswitch.Drop(policy.NotMember):
+		return []Fix{q.grantFix(receiver)}
+	case vswitch.Drop(policy.UnknownGrant):
+		return []Fix{{Text: "sender and receiver are told different things of the policy, or the grant is gone: compare the policy's version in " +
+			"`etherloom status` on both; `etherloom grant list` shows an administrator what there is"}}
+	case vswitch.Drop(policy.WrongGrant):
+		if grant, v := q.on.view.Egress(source.id, q.d.self(), q.now); v == policy.Pass {
+			return []Fix{{Text: fmt.Sprintf("%s holds grant %d, which the frame should name", source.name, grant)}}
+		}
+		return []Fix{q.grantFix(source)}
+	case vswitch.Drop(policy.NoStation):
+		return []Fix{{"give " + source.name + " a place on the segment", fmt.Sprintf("etherloom node address %s --segment %s --mode auto", source.name, segment)}}
+	case vswitch.Drop(policy.PolicyExpired):
+		return []Fix{{Text: "a controller must be reached, which renews the policy: `etherloom status` says why none is"}}
+	case vswitch.Drop(policy.SourceMAC):
+		return []Fix{q.macFix(source)}
+	case vswitch.Drop(policy.ARPSender), vswitch.Drop(policy.NDSender), vswitch.Drop(policy.IPSource):
+		return q.addressFixes(source)
+	case vswitch.Drop(policy.BadHeader), vswitch.Drop(policy.Undetermined), vswitch.DropShort, vswitch.DropPartialTag:
+		return []Fix{{Text: "the frame itself is at fault: no grant or setting lets such a frame pass"}}
+	case vswitch.DropReserved, vswitch.DropSourceAddress:
+		return []Fix{{Text: "no bridge forwards such a frame, and no grant or setting changes that"}}
+	case vswitch.DropVLAN:
+		return []Fix{{Text: "send without a VLAN tag; each VLAN needs a segment of its own", Command: "etherloom segment add NAME"}}
+	case vswitch.DropHairpin:
+		return []Fix{{Text: "the destination is where the frame comes from, so it has it already; `etherloom fdb` shows where addresses were seen"}}
+	case vswitch.DropNoReceiver:
+		return []Fix{{
+			"nobody else is on the segment whom the frame could go to, as far as this node is told; let somebody use it",
+			"etherloom grant add --from node:NAME --to segment:" + segment,
+		}}
+	default:
+		return []Fix{{Text: "nothing here: the sender must be what it says it is"}}
+	}
+}
+
+// grantFix lets somebody use the segment.
+func (q *question) grantFix(p party) Fix {
+	name := p.name
+	if p.id == 0 && identity.CheckHostName(name) != nil {
+		name = "NAME"
+	}
+	segment := firstOr(q.on.name, "SEGMENT")
+	text := "let " + name + " use segment " + segment
+	if name == "NAME" {
+		text = "let the machine that has it use segment " + segment + ": NAME is what it is called (`etherloom node list`)"
+	} else if segment == "SEGMENT" {
+		text = "let " + name + " use a segment (`etherloom segment list`)"
+	}
+	return Fix{text, "etherloom grant add --from node:" + name + " --to segment:" + segment}
+}
+
+// macFix says from which address the source may send.
+func (q *question) macFix(p party) Fix {
+	if p.id == q.d.self() && q.on.here != nil && q.on.here.local != nil {
+		return Fix{
+			fmt.Sprintf("%s sends from %s alone on segment %s; what is bridged or put behind it cannot send, and if the MAC of the TAP was changed, set it back",
+				p.name, p.mac, q.on.name),
+			fmt.Sprintf("ip link set dev %s address %s", q.on.here.local.Name, p.mac),
+		}
+	}
+	return Fix{Text: fmt.Sprintf("%s sends from %s alone on segment %s", p.name, p.mac, q.on.name)}
+}
+
+// addressFixes says which addresses the source may use, and how it comes by the one that the frame claims.
+func (q *question) addressFixes(p party) []Fix {
+	var list []string
+	for _, a := range p.addresses() {
+		list = append(list, a.String())
+	}
+	text := fmt.Sprintf("%s has no IP address on segment %s (address mode %s)", p.name, q.on.name, modeName(p.station.GetMode()))
+	if len(list) > 0 {
+		text = fmt.Sprintf("%s may use %s, from %s alone: send from one of these", p.name, strings.Join(list, ", "), p.mac)
+	}
+	out := []Fix{{Text: text}}
+	claimed := claimedBy(q.frame)
+	switch {
+	case !claimed.IsValid() || claimed.IsMulticast() || claimed.IsLinkLocalUnicast() || slices.Contains(p.addresses(), claimed):
+		return out
+	case claimed.IsUnspecified():
+		if claimed.Is4() && p.station.GetMode() != controlv1.AddressMode_ADDRESS_MODE_DHCP {
+			out = append(out, Fix{"or let it ask a DHCP server on the segment", fmt.Sprintf("etherloom node address %s --segment %s --mode dhcp", p.name, q.on.name)})
+		}
+		return out
+	}
+	for _, o := range q.everybody() {
+		if o.id != p.id && slices.Contains(o.addresses(), claimed) {
+			return append(out, Fix{Text: fmt.Sprintf("%s is %s's; two machines cannot have it", claimed, o.name)})
+		}
+	}
+	return append(out, Fix{"or give it " + claimed.String() + " besides", q.staticCommand(p, claimed)})
+}
+
+// staticCommand gives a node one address more than it has.
+func (q *question) staticCommand(p party, more netip.Addr) string {
+	length := more.BitLen()
+	for _, text := range []string{q.on.seg.GetIpv4Prefix(), q.on.seg.GetIpv6Prefix()} {
+		if prefix, err := netip.ParsePrefix(text); err == nil && prefix.Contains(more) {
+			length = prefix.Bits()
+		}
+	}
+	command := fmt.Sprintf("etherloom node address %s --segment %s --mode static", p.name, q.on.name)
+	for _, have := range prefixesOf(p.station) {
+		command += " --address " + have.String()
+	}
+	return fmt.Sprintf("%s --address %s", command, netip.PrefixFrom(more, length))
+}
+
+// claimedBy is the address that a frame says it is from.
+func claimedBy(data []byte) netip.Addr {
+	f, err := ether.Parse(data)
+	if err != nil {
+		return netip.Addr{}
+	}
+	if a, ok := ether.ParseARP(f.Payload); ok && f.Type == ether.TypeARP {
+		return netip.AddrFrom4(a.SenderIP)
+	}
+	if ip, ok := ether.ParseIPv4(f.Payload); ok && f.Type == ether.TypeIPv4 {
+		return netip.AddrFrom4(ip.Src)
+	}
+	if ip, ok := ether.ParseIPv6(f.Payload); ok && f.Type == ether.TypeIPv6 {
+		return netip.AddrFrom16(ip.Src)
+	}
+	return netip.Addr{}
+}

@@ -1,0 +1,163 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+
+	"github.com/etherloom/etherloom/ether"
+	"github.com/etherloom/etherloom/policy"
+)
+
+// sample makes the frame that is asked about. done means that the question is answered without one: this node is told of
+// nobody who would send it, or have it.
+func (q *question) sample() (done bool, err error) {
+	if self := q.member(q.d.self()); q.from.id == 0 && q.from.addr.IsValid() && self.station != nil {
+		// Somebody must send from it. What an administrator of this host can have done is to put it on the TAP.
+		q.note("this node is told of nobody who may use %s, so this host is taken to send from it", q.from.addr)
+		self.addr = q.from.addr
+		q.from = self
+	}
+	if err := q.checkEnds(); err != nil {
+		return false, err
+	}
+	for _, p := range []party{q.from, q.to} {
+		if p.station != nil || p.group() {
+			continue
+		}
+		if q.byPolicy() == policy.Pass {
+			return false, fmt.Errorf("%s has no place on segment %s, so it has no address to make a frame with: an administrator gives it one with "+
+				"`etherloom node address %s --segment %s --mode auto`", p.name, q.on.name, p.name, q.on.name)
+		}
+		return true, nil
+	}
+	src, dst, err := q.ends()
+	if err == nil {
+		q.frame, err = q.build(src, dst)
+	}
+	return false, err
+}
+
+// checkEnds refuses a question about two parties that no frame goes between, and says of whom this node is not told.
+func (q *question) checkEnds() error {
+	switch {
+	case q.from.id == 0 && q.to.id == 0 && !q.to.group():
+		return fmt.Errorf("this node is told of neither %s nor %s: ask on one of them, or look at `etherloom names`", q.from.name, q.to.name)
+	case q.from.id != 0 && q.from.id == q.to.id:
+		return fmt.Errorf("%s is on both ends, and what a machine sends to itself never comes to the switch: name another with --to or --from", q.from.name)
+	}
+	for _, p := range []party{q.from, q.to} {
+		if p.id == 0 && !p.group() {
+			q.note("this node is told of nobody called %s: there is none, or it may use no segment that this node is on; which, "+
+				"an administrator sees with `etherloom node list`", p.name)
+		}
+	}
+	return nil
+}
+
+// group reports whether the party is not one machine but all who listen to an address.
+func (p party) group() bool { return p.id == 0 && p.mac.IsGroup() }
+
+// ends are the addresses of a sample: those that were asked for, or two of one kind.
+func (q *question) ends() (src, dst netip.Addr, err error) {
+	v6 := func(a netip.Addr) bool { return a.Is6() && !a.IsLinkLocalUnicast() }
+	local6 := func(a netip.Addr) bool { return a.Is6() && (a.IsLinkLocalUnicast() || a.IsMulticast()) }
+	kinds := []func(netip.Addr) bool{netip.Addr.Is4, v6, local6}
+	if q.ask.Kind == "arp" {
+		if kinds = kinds[:1]; q.to.group() {
+			return src, dst, errors.New("ARP asks for one host's address, found a group in --to: name a node or an IPv4 address")
+		}
+	}
+	for _, kind := range kinds {
+		if src, dst = q.from.address(kind), q.to.address(kind); src.IsValid() && dst.IsValid() {
+			return src, dst, nil
+		}
+	}
+	lacks := "`etherloom names` shows what they have, and an administrator changes it with `etherloom node address`"
+	for _, p := range []party{q.from, q.to} {
+		if !p.addr.IsValid() && len(p.addresses()) == 0 && p.station != nil {
+			lacks = fmt.Sprintf("%s speaks no IP there (address mode %s), and `etherloom node address %s --segment %s --mode auto` changes that; "+
+				"another frame is asked about with --hex", p.name, modeName(p.station.GetMode()), p.name, q.on.name)
+		}
+	}
+	return src, dst, fmt.Errorf("a frame of kind %s needs two addresses of one family, and %s and %s have none on segment %s: %s",
+		q.ask.Kind, q.from.called(), q.to.called(), q.on.name, lacks)
+}
+
+// called is the party's name, with the address that was asked for.
+func (p party) called() string {
+	if !p.addr.IsValid() || p.name == p.addr.String() {
+		return p.name
+	}
+	return p.name + " (" + p.addr.String() + ")"
+}
+
+// address is the one that was asked for, or the first that the party has; invalid if that is not of the kind.
+func (p party) address(kind func(netip.Addr) bool) netip.Addr {
+	list := p.addresses()
+	switch {
+	case p.addr.IsValid():
+		list = []netip.Addr{p.addr}
+	case p.mac == ether.Broadcast:
+		list = []netip.Addr{netip.AddrFrom4([4]byte{255, 255, 255, 255})}
+	}
+	for _, a := range list {
+		if kind(a) {
+			return a
+		}
+	}
+	return netip.Addr{}
+}
+
+// build makes the frame as a host would.
+func (q *question) build(src, dst netip.Addr) ([]byte, error) {
+	eth := &layers.Ethernet{SrcMAC: q.from.mac[:], DstMAC: q.to.mac[:], EthernetType: layers.EthernetTypeIPv4}
+	if q.ask.Kind == "arp" {
+		eth.EthernetType, eth.DstMAC = layers.EthernetTypeARP, ether.Broadcast[:]
+		return serialise(eth, &layers.ARP{
+			AddrType: layers.LinkTypeEthernet, Protocol: layers.EthernetTypeIPv4, HwAddressSize: 6, ProtAddressSize: 4, Operation: ether.ARPRequest,
+			SourceHwAddress: q.from.mac[:], SourceProtAddress: src.AsSlice(), DstHwAddress: make([]byte, 6), DstProtAddress: dst.AsSlice(),
+		})
+	}
+	var ip interface {
+		gopacket.NetworkLayer
+		gopacket.SerializableLayer
+	}
+	const hops = 64
+	protocol := map[string]layers.IPProtocol{"tcp": layers.IPProtocolTCP, "udp": layers.IPProtocolUDP, "icmp": layers.IPProtocolICMPv4}[q.ask.Kind]
+	if src.Is4() {
+		ip = &layers.IPv4{Version: 4, TTL: hops, Protocol: protocol, SrcIP: src.AsSlice(), DstIP: dst.AsSlice()}
+	} else {
+		if q.ask.Kind == "icmp" {
+			protocol = layers.IPProtocolICMPv6
+		}
+		eth.EthernetType = layers.EthernetTypeIPv6
+		ip = &layers.IPv6{Version: 6, HopLimit: hops, NextHeader: protocol, SrcIP: src.AsSlice(), DstIP: dst.AsSlice()}
+	}
+	const ephemeral = 49152 // RFC 6335 section 6
+	switch protocol {
+	case layers.IPProtocolTCP:
+		l := &layers.TCP{SrcPort: ephemeral, DstPort: layers.TCPPort(q.ask.Port), SYN: true, Window: 65535}
+		_ = l.SetNetworkLayerForChecksum(ip)
+		return serialise(eth, ip, l)
+	case layers.IPProtocolUDP:
+		l := &layers.UDP{SrcPort: ephemeral, DstPort: layers.UDPPort(q.ask.Port)}
+		_ = l.SetNetworkLayerForChecksum(ip)
+		return serialise(eth, ip, l)
+	case layers.IPProtocolICMPv6:
+		l := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(layers.ICMPv6TypeEchoRequest, 0)}
+		_ = l.SetNetworkLayerForChecksum(ip)
+		return serialise(eth, ip, l, &layers.ICMPv6Echo{Identifier: 1, SeqNumber: 1})
+	default:
+		return serialise(eth, ip, &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(layers.ICMPv4TypeEchoRequest, 0), Id: 1, Seq: 1})
+	}
+}
+
+func serialise(list ...gopacket.SerializableLayer) ([]byte, error) {
+	b := gopacket.NewSerializeBuffer()
+	err := gopacket.SerializeLayers(b, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, list...)
+	return b.Bytes(), err
+}

@@ -1,0 +1,87 @@
+package node
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/etherloom/etherloom/ether"
+	"github.com/etherloom/etherloom/policy"
+	vswitch "github.com/etherloom/etherloom/switch"
+)
+
+// note adds a line that is neither verdict nor remedy.
+func (q *question) note(format string, args ...any) {
+	q.out.Notes = append(q.out.Notes, fmt.Sprintf(format, args...))
+}
+
+// judged adds what a node's switch says of the frame.
+func (q *question) judged(node party, sends bool, e vswitch.Explanation, grant policy.GrantID) {
+	j := Judgement{
+		Node: node.name, Sends: sends, Here: node.id == q.d.self(), Passes: e.Drop == vswitch.Forwarded, Check: e.Drop.Code(), Text: e.Drop.String(),
+		Grant: uint32(grant), Flooded: e.Flooded, Receivers: []Outcome{},
+	}
+	for _, r := range e.Receivers {
+		j.Receivers = append(j.Receivers, Outcome{
+			Port: r.Port.Name, Kind: r.Port.Kind.String(), Node: q.member(r.Port.Identity).name, Passes: r.Drop == vswitch.Forwarded,
+			Check: r.Drop.Code(), Grant: uint32(r.Tag.Grant),
+		})
+	}
+	q.out.Steps = append(q.out.Steps, j)
+}
+
+// decide makes one judgement the answer. receiver is who would have the frame.
+func (q *question) decide(by Judgement, drop vswitch.Drop, grant policy.GrantID, receiver party) {
+	o := q.out
+	o.Segment, o.VNI = q.on.name, uint32(q.on.vni)
+	o.Passes, o.Check, o.Text, o.On = drop == vswitch.Forwarded, drop.Code(), drop.String(), by.Node
+	if o.Passes {
+		o.Grant = uint32(grant)
+		return
+	}
+	o.Fixes = append(o.Fixes, q.fixes(drop, receiver)...)
+	q.ended(receiver)
+}
+
+// ended names grants of the two that have ended: this node may hear no controller that would have taken them away.
+func (q *question) ended(receiver party) {
+	for _, id := range slices.Sorted(maps.Keys(q.d.contents.Grants)) {
+		g := q.d.contents.Grants[id]
+		if policy.VNI(g.GetVni()) != q.on.vni || g.GetExpires() == nil || q.now.Before(g.GetExpires().AsTime()) {
+			continue
+		}
+		for _, s := range g.GetSources() {
+			if p := policy.Identity(s); p == q.from.id || p == receiver.id {
+				q.note("grant %d of %s ended at %s", id, q.member(p).name, g.GetExpires().AsTime().Format(time.RFC3339))
+			}
+		}
+	}
+}
+
+// notes says what the answer rests on, and what is no check but may stop the frame all the same.
+func (q *question) notes(e vswitch.Explanation) {
+	self := q.d.self()
+	if f, err := ether.Parse(q.frame); err == nil && q.from.id == self && e.Flooded && q.to.station != nil && !f.Dst.IsGroup() {
+		q.note("no frame from %s has been seen yet, so this one is shown to all who may hear it", q.to.name)
+	}
+	far := q.to
+	switch {
+	case q.from.id != self && q.to.id != self:
+		q.note("the frame goes from %s to %s and does not touch this node, which judges by what it knows of the policy", q.from.name, q.to.name)
+		return
+	case q.from.id == self && q.to.id == self:
+		return
+	case q.from.id == self:
+		q.note("a receiver judges by its own state, which this node cannot see: `etherloom explain` there is certain, `etherloom drops` counts")
+	default:
+		far = q.from
+		q.note("%s judges what it sends by its own state, which this node cannot see: `etherloom explain` there is certain", q.from.name)
+	}
+	for _, p := range q.d.endpoint.Peers() {
+		if policy.Identity(p.ID) != far.id || p.Link == "open" {
+			continue
+		}
+		q.note("the link to %s is %s; a frame opens it if the peer can be reached: `etherloom peers`", p.Name, p.Link)
+	}
+}
