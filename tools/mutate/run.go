@@ -1,0 +1,127 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// runner runs the tests of packages over changed files, which lie beside the tree and never in it.
+type runner struct {
+	root    string // of the module
+	timeout time.Duration
+}
+
+// outcome is what the tests say of a mutation.
+type outcome struct {
+	killer string // the test that failed; empty if none did
+	detail string // the first line in which it says why
+	broken string // why there is no answer: it does not compile, or something died without a test's name
+	slow   bool   // the tests did not end
+}
+
+// event is a line of go test -json (go doc test2json).
+type event struct {
+	Action, Test, Output string
+}
+
+// test runs a target's tests over a mutation; nil is the tree as it is.
+func (r *runner) test(ctx context.Context, t target, m *mutation) (outcome, error) {
+	args := []string{
+		"test", "-json", "-short", "-count=1", "-failfast", "-vet=off", "-timeout=" + r.timeout.String(), "-run=" + t.tests,
+	}
+	if m != nil {
+		dir, err := os.MkdirTemp("", "mutate")
+		if err != nil {
+			return outcome{}, err
+		}
+		defer os.RemoveAll(dir)
+		overlay, err := r.overlay(dir, m)
+		if err != nil {
+			return outcome{}, err
+		}
+		args = append(args, "-overlay="+overlay)
+	}
+	cmd := exec.CommandContext(ctx, "go", append(args, "./"+t.dir)...)
+	cmd.Dir = r.root
+	out, err := cmd.Output()
+	var exit *exec.ExitError
+	switch {
+	case ctx.Err() != nil:
+		return outcome{}, ctx.Err()
+	case err == nil:
+		return outcome{}, nil
+	case !errors.As(err, &exit):
+		return outcome{}, fmt.Errorf("run the tests of %s: %w", t.dir, err)
+	}
+	return read(out), nil
+}
+
+// overlay writes the changed file and what tells go where it is (go help build, -overlay).
+func (r *runner) overlay(dir string, m *mutation) (string, error) {
+	path := filepath.Join(r.root, m.file)
+	source, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	changed := filepath.Join(dir, filepath.Base(m.file))
+	if err := os.WriteFile(changed, m.apply(source), 0o600); err != nil {
+		return "", err
+	}
+	text, err := json.Marshal(map[string]map[string]string{"Replace": {path: changed}})
+	if err != nil {
+		return "", err
+	}
+	list := filepath.Join(dir, "overlay.json")
+	return list, os.WriteFile(list, text, 0o600)
+}
+
+// read finds in the events of a run that failed which test did.
+func read(out []byte) outcome {
+	var o outcome
+	said := make(map[string]string) // by test, the first line that names a place in a test
+	var last string
+	lines := bufio.NewScanner(bytes.NewReader(out))
+	lines.Buffer(nil, 1<<24)
+	for lines.Scan() {
+		var e event
+		if json.Unmarshal(lines.Bytes(), &e) != nil {
+			continue
+		}
+		text := strings.TrimSpace(e.Output)
+		switch {
+		case e.Action == "build-output" && o.broken == "" && !strings.HasPrefix(text, "#"):
+			o.broken = text
+		case strings.HasPrefix(text, "panic: test timed out"):
+			o.slow = true
+		case o.slow && o.killer == "" && last == "running tests:":
+			o.killer, _, _ = strings.Cut(text, " ")
+			o.detail = "does not end"
+		case strings.Contains(text, "_test.go:") || strings.HasPrefix(text, "panic: "):
+			if said[e.Test] == "" {
+				said[e.Test] = text
+			}
+		}
+		if e.Action == "fail" && e.Test != "" && o.killer == "" {
+			o.killer = e.Test
+		}
+		if text != "" {
+			last = text
+		}
+	}
+	if o.detail == "" {
+		o.detail = said[o.killer]
+	}
+	if o.killer == "" && o.broken == "" {
+		o.broken = "the tests died, and none is named: " + last
+	}
+	return o
+}
