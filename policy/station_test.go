@@ -34,7 +34,11 @@ func build(t *testing.T, src ether.MAC, typ layers.EthernetType, l ...gopacket.S
 }
 
 func arp(t *testing.T, op uint16, sender ether.MAC, ip netip.Addr) []byte {
-	return build(t, own, layers.EthernetTypeARP, &layers.ARP{
+	return arpAs(t, layers.EthernetTypeARP, op, sender, ip)
+}
+
+func arpAs(t *testing.T, typ layers.EthernetType, op uint16, sender ether.MAC, ip netip.Addr) []byte {
+	return build(t, own, typ, &layers.ARP{
 		AddrType: layers.LinkTypeEthernet, Protocol: layers.EthernetTypeIPv4, HwAddressSize: 6, ProtAddressSize: 4,
 		Operation: op, SourceHwAddress: sender[:], SourceProtAddress: ip.AsSlice(),
 		DstHwAddress: make([]byte, 6), DstProtAddress: otherV4.AsSlice(),
@@ -77,7 +81,8 @@ func nd(typ byte, target netip.Addr, kind byte, mac ether.MAC) []byte {
 }
 
 func TestCheck(t *testing.T) {
-	const ns, na, ra, echo, report = 135, 136, 134, 128, 143
+	const ns, na, ra, echo, report, report1, done = 135, 136, 134, 128, 143, 131, 132
+	const rarp = layers.EthernetType(ether.TypeRARP)
 	hbh := []byte{58, 0, 5, 2, 0, 0, 1, 0} // router alert, then ICMPv6
 	fragment0, fragment1 := []byte{58, 0, 0, 1, 0, 0, 0, 9}, []byte{58, 0, 0, 9, 0, 0, 0, 9}
 	mac := own
@@ -95,6 +100,9 @@ func TestCheck(t *testing.T) {
 		{"ARP reply from 0.0.0.0", arp(t, 2, own, noV4), ARPSender},
 		{"ARP for another's address (I05)", arp(t, 2, own, otherV4), ARPSender},
 		{"ARP with another's MAC inside (I05)", arp(t, 1, other, ownV4), ARPSender},
+		{"ARP request from another's address (I05)", arp(t, 1, own, otherV4), ARPSender},
+		{"RARP", arpAs(t, rarp, 3, own, ownV4), Pass},
+		{"RARP with another's MAC inside (I05)", arpAs(t, rarp, 3, other, ownV4), ARPSender},
 		{"cut ARP", arp(t, 1, own, ownV4)[:40], BadHeader},
 
 		{"IPv4", udp4(t, ownV4, 1, 2, 0), Pass},
@@ -107,11 +115,15 @@ func TestCheck(t *testing.T) {
 		{"ARP under IPv6's EtherType (I10)", build(t, own, layers.EthernetTypeIPv6, gopacket.Payload(arp(t, 1, own, ownV4)[14:])), BadHeader},
 
 		{"IPv6", v6(t, ownV6, v6opts{next: 17}, []byte("udp")), Pass},
+		{"UDP that looks like an advertisement", v6(t, ownV6, v6opts{hop: 64, next: 17}, nd(na, otherV6, 2, other)), Pass},
 		{"link-local IPv6", v6(t, own.LinkLocal(), v6opts{}, []byte{echo}), Pass},
 		{"another's IPv6 (I06)", v6(t, otherV6, v6opts{next: 17}, nil), IPSource},
 		{"no IPv6, UDP (I06)", v6(t, noV6, v6opts{next: 17}, nil), IPSource},
 		{"no IPv6, echo", v6(t, noV6, v6opts{}, []byte{echo, 0}), IPSource},
 		{"no IPv6, listener report (N07)", v6(t, noV6, v6opts{ext: hbh}, []byte{report, 0}), Pass},
+		{"no IPv6, listener report of version 1 (N07)", v6(t, noV6, v6opts{ext: hbh}, []byte{report1, 0}), Pass},
+		{"no IPv6, listener done (N07)", v6(t, noV6, v6opts{ext: hbh}, []byte{done, 0}), Pass},
+		{"no IPv6, ICMPv6 without a byte", v6(t, noV6, v6opts{}, nil), IPSource},
 		{"no IPv6, router advertisement", v6(t, noV6, v6opts{}, append([]byte{ra}, make([]byte, 15)...)), IPSource},
 
 		{"solicitation", v6(t, ownV6, v6opts{}, nd(ns, otherV6, 1, own)), Pass},
@@ -146,6 +158,10 @@ func TestCheck(t *testing.T) {
 
 func TestDHCPClient(t *testing.T) {
 	s := NewStation(own, nil, true)
+	tcp4 := udp4(t, noV4, 68, 67, 0)
+	tcp4[14+9] = 6
+	short := udp4(t, noV4, 68, 67, 0)[:14+20+3]
+	short[14+3] = 20 + 3
 	for _, c := range []struct {
 		name string
 		in   []byte
@@ -154,6 +170,10 @@ func TestDHCPClient(t *testing.T) {
 		{"discover", udp4(t, noV4, 68, 67, 0), Pass},
 		{"fragment of it", udp4(t, noV4, 68, 67, 1), IPSource},
 		{"as a server", udp4(t, noV4, 67, 68, 0), IPSource},
+		{"from a client to a client", udp4(t, noV4, 68, 68, 0), IPSource},
+		{"from a server to a server", udp4(t, noV4, 67, 67, 0), IPSource},
+		{"with the same ports over TCP", tcp4, IPSource},
+		{"cut before its ports", short, IPSource},
 		{"from an address", udp4(t, ownV4, 68, 67, 0), IPSource},
 	} {
 		f, _ := ether.Parse(c.in)
