@@ -15,7 +15,8 @@ type mutation struct {
 	line int
 	name string // what identifies it, without its line
 
-	from, to int // bytes of the file that are replaced
+	source   []byte // of the file
+	from, to int    // bytes of it that are replaced
 	text     string
 }
 
@@ -211,7 +212,7 @@ func (f *finder) add(n ast.Node, what string, from, to int, text string) {
 		name = fmt.Sprintf("%s (%d)", name, n)
 	}
 	f.list = append(f.list, mutation{
-		file: f.file, fn: f.fn, line: f.fset.Position(n.Pos()).Line, name: name, from: from, to: to, text: text,
+		file: f.file, fn: f.fn, line: f.fset.Position(n.Pos()).Line, name: name, source: f.source, from: from, to: to, text: text,
 	})
 }
 
@@ -223,8 +224,8 @@ func (f *finder) textOf(n ast.Node) string {
 }
 
 // apply returns the source with the mutation made.
-func (m *mutation) apply(source []byte) []byte {
-	out := append([]byte{}, source[:m.from]...)
+func (m *mutation) apply() []byte {
+	out := append([]byte{}, m.source[:m.from]...)
 	out = append(out, m.text...)
-	return append(out, source[m.to:]...)
+	return append(out, m.source[m.to:]...)
 }

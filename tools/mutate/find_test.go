@@ -112,7 +112,7 @@ func TestApply(t *testing.T) {
 	}
 	before := strings.Split(string(source), "\n")
 	for _, m := range list {
-		out := m.apply(source)
+		out := m.apply()
 		if _, err := parser.ParseFile(token.NewFileSet(), "", out, 0); err != nil {
 			t.Errorf("%s: %v", m.name, err)
 		}

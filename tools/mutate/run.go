@@ -68,12 +68,8 @@ func (r *runner) test(ctx context.Context, t target, m *mutation) (outcome, erro
 // overlay writes the changed file and what tells go where it is (go help build, -overlay).
 func (r *runner) overlay(dir string, m *mutation) (string, error) {
 	path := filepath.Join(r.root, m.file)
-	source, err := os.ReadFile(path)
-	if err != nil {
-		return "", err
-	}
 	changed := filepath.Join(dir, filepath.Base(m.file))
-	if err := os.WriteFile(changed, m.apply(source), 0o600); err != nil {
+	if err := os.WriteFile(changed, m.apply(), 0o600); err != nil {
 		return "", err
 	}
 	text, err := json.Marshal(map[string]map[string]string{"Replace": {path: changed}})
