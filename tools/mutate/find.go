@@ -8,18 +8,6 @@ import (
 	"strings"
 )
 
-// mutation is one change of one file.
-type mutation struct {
-	file string // from the root of the module
-	fn   string
-	line int
-	name string // what identifies it, without its line
-
-	source   []byte // of the file
-	from, to int    // bytes of it that are replaced
-	text     string
-}
-
 // finder collects the mutations of one file.
 type finder struct {
 	fset   *token.FileSet
@@ -67,9 +55,7 @@ func (f *finder) statement(s ast.Stmt, covered bool) {
 	case *ast.IfStmt:
 		f.branch(s)
 	case *ast.SwitchStmt:
-		for _, c := range s.Body.List {
-			f.clause(c.(*ast.CaseClause), s.Tag == nil) //nolint:forcetypeassert // nothing else stands in a switch
-		}
+		f.cases(s)
 	case *ast.ForStmt:
 		f.statements(s.Body.List, false)
 	case *ast.RangeStmt:
@@ -108,17 +94,31 @@ func (f *finder) otherwise(s ast.Stmt) exits {
 	return f.judge.within(s)
 }
 
-// clause looks at a case. Each value of a switch over values is a check of its own, as each operand of a disjunction is.
-func (f *finder) clause(c *ast.CaseClause, conditions bool) {
-	does := f.judge.within(c)
-	for i, x := range c.List {
-		if conditions {
-			f.condition(x, does)
-		} else if len(c.List) > 1 {
-			f.without(c.List, i)
+// cases looks at a switch. Each value of a switch over values is a check of its own, as each operand of a disjunction is.
+func (f *finder) cases(s *ast.SwitchStmt) {
+	var clauses []*ast.CaseClause
+	var other exits // of the default
+	for _, c := range s.Body.List {
+		c := c.(*ast.CaseClause) //nolint:forcetypeassert // nothing else stands in a switch
+		if clauses = append(clauses, c); c.List == nil {
+			other = f.judge.within(c)
 		}
 	}
-	f.statements(c.Body, conditions && len(c.List) > 0)
+	conditions := s.Tag == nil
+	for _, c := range clauses {
+		does := f.judge.within(c)
+		if does == 0 && other&refuses != 0 {
+			does = accepts // it is refused if no case is met
+		}
+		for i, x := range c.List {
+			if conditions {
+				f.condition(x, does)
+			} else if len(c.List) > 1 {
+				f.without(c.List, i)
+			}
+		}
+		f.statements(c.Body, conditions && len(c.List) > 0)
+	}
 }
 
 // condition mutates what decides whether a body with these exits runs.
@@ -182,50 +182,4 @@ func (f *finder) result(s *ast.ReturnStmt, covered bool) {
 	// What was returned stays behind, so that everything is still used and the mutation compiles.
 	text := fmt.Sprintf("if true { return %s }; ", strings.Join(values, ", "))
 	f.add(s, fmt.Sprintf("%s gives %s", f.textOf(s), pass), f.at(s.Pos()), f.at(s.Pos()), text)
-}
-
-// constant makes a condition what it is not always. It stays behind the constant, so that everything is still used.
-func (f *finder) constant(x ast.Expr, value bool) {
-	operator := "&&"
-	if value {
-		operator = "||"
-	}
-	text := f.textOf(x)
-	f.add(x, fmt.Sprintf("%s is %t", text, value), f.at(x.Pos()), f.at(x.End()), fmt.Sprintf("(%t %s (%s))", value, operator, text))
-}
-
-// without takes one value out of a case.
-func (f *finder) without(list []ast.Expr, i int) {
-	from, to := f.at(list[i].Pos()), f.at(list[i].End())
-	if i == 0 {
-		to = f.at(list[1].Pos())
-	} else {
-		from = f.at(list[i-1].End())
-	}
-	f.add(list[i], fmt.Sprintf("case %s is none", f.textOf(list[i])), from, to, "")
-}
-
-func (f *finder) add(n ast.Node, what string, from, to int, text string) {
-	name := fmt.Sprintf("%s %s: %s", f.file, f.fn, what)
-	f.seen[name]++
-	if n := f.seen[name]; n > 1 {
-		name = fmt.Sprintf("%s (%d)", name, n)
-	}
-	f.list = append(f.list, mutation{
-		file: f.file, fn: f.fn, line: f.fset.Position(n.Pos()).Line, name: name, source: f.source, from: from, to: to, text: text,
-	})
-}
-
-func (f *finder) at(p token.Pos) int { return f.fset.Position(p).Offset }
-
-// textOf is the source of a node on one line.
-func (f *finder) textOf(n ast.Node) string {
-	return strings.Join(strings.Fields(string(f.source[f.at(n.Pos()):f.at(n.End())])), " ")
-}
-
-// apply returns the source with the mutation made.
-func (m *mutation) apply() []byte {
-	out := append([]byte{}, m.source[:m.from]...)
-	out = append(out, m.text...)
-	return append(out, m.source[m.to:]...)
 }

@@ -66,6 +66,10 @@ func TestFindShapes(t *testing.T) {
 			"cases with conditions", "func f() bool { switch { case a && b: return false; default: return false }; return true }",
 			[]string{"a && b is false", "a is true", "b is true", "return false gives true"},
 		},
+		{
+			"cases with a default", "func f() bool { switch { case a && b: n++; default: return false }; return true }",
+			[]string{"a && b is true", "a is true", "b is true", "return false gives true"},
+		},
 		{"three operands", "func f() bool { if a || b && (c || d) { return false }; return true }", []string{
 			"a || b && (c || d) is false", "a is false", "b && (c || d) is false", "b is true", "(c || d) is true", "c is false", "d is false",
 		}},

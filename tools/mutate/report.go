@@ -60,7 +60,7 @@ func (c *count) add(j *job) {
 func (j *job) hint() string {
 	switch {
 	case j.outcome.broken != "":
-		return "the mutation must compile, and a test must be named: see tools/mutate/find.go"
+		return "the mutation must compile, and a test must be named: see tools/mutate/edit.go"
 	case j.allowed != "":
 		return "take it out of allowed, in tools/mutate/targets.go"
 	default:

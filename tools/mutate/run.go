@@ -43,7 +43,7 @@ func (r *runner) test(ctx context.Context, t target, m *mutation) (outcome, erro
 		if err != nil {
 			return outcome{}, err
 		}
-		defer os.RemoveAll(dir)
+		defer func() { _ = os.RemoveAll(dir) }() // the system empties it one day
 		overlay, err := r.overlay(dir, m)
 		if err != nil {
 			return outcome{}, err
@@ -80,11 +80,16 @@ func (r *runner) overlay(dir string, m *mutation) (string, error) {
 	return list, os.WriteFile(list, text, 0o600)
 }
 
+// reading is what read has seen so far.
+type reading struct {
+	outcome
+	said map[string]string // by test, the first line that names a place in a test
+	last string            // line that is not empty
+}
+
 // read finds in the events of a run that failed which test did.
 func read(out []byte) outcome {
-	var o outcome
-	said := make(map[string]string) // by test, the first line that names a place in a test
-	var last string
+	r := reading{said: make(map[string]string)}
 	lines := bufio.NewScanner(bytes.NewReader(out))
 	lines.Buffer(nil, 1<<24)
 	for lines.Scan() {
@@ -92,32 +97,36 @@ func read(out []byte) outcome {
 		if json.Unmarshal(lines.Bytes(), &e) != nil {
 			continue
 		}
-		text := strings.TrimSpace(e.Output)
-		switch {
-		case e.Action == "build-output" && o.broken == "" && !strings.HasPrefix(text, "#"):
-			o.broken = text
-		case strings.HasPrefix(text, "panic: test timed out"):
-			o.slow = true
-		case o.slow && o.killer == "" && last == "running tests:":
-			o.killer, _, _ = strings.Cut(text, " ")
-			o.detail = "does not end"
-		case strings.Contains(text, "_test.go:") || strings.HasPrefix(text, "panic: "):
-			if said[e.Test] == "" {
-				said[e.Test] = text
-			}
-		}
-		if e.Action == "fail" && e.Test != "" && o.killer == "" {
-			o.killer = e.Test
-		}
-		if text != "" {
-			last = text
+		r.output(e, strings.TrimSpace(e.Output))
+		if e.Action == "fail" && e.Test != "" && r.killer == "" {
+			r.killer = e.Test
 		}
 	}
-	if o.detail == "" {
-		o.detail = said[o.killer]
+	if r.detail == "" {
+		r.detail = r.said[r.killer]
 	}
-	if o.killer == "" && o.broken == "" {
-		o.broken = "the tests died, and none is named: " + last
+	if r.killer == "" && r.broken == "" {
+		r.broken = "the tests died, and none is named: " + r.last
 	}
-	return o
+	return r.outcome
+}
+
+// output takes one line that the tests or the compiler print.
+func (r *reading) output(e event, text string) {
+	switch {
+	case text == "":
+		return
+	case e.Action == "build-output":
+		if r.broken == "" && !strings.HasPrefix(text, "#") {
+			r.broken = text
+		}
+	case strings.HasPrefix(text, "panic: test timed out"):
+		r.slow = true
+	case r.slow && r.killer == "" && r.last == "running tests:":
+		r.killer, _, _ = strings.Cut(text, " ")
+		r.detail = "does not end"
+	case r.said[e.Test] == "" && (strings.Contains(text, "_test.go:") || strings.HasPrefix(text, "panic: ")):
+		r.said[e.Test] = text
+	}
+	r.last = text
 }
