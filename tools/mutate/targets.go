@@ -59,6 +59,10 @@ func reversed() map[string]bool {
 func allowed() map[string]string {
 	const cannotFail = "no key of 32 bytes is refused by AES or ChaCha20"
 	return map[string]string{
+		"ether/offload.go layoutOf: err != nil is false":          "what does not parse has type 0, which is none of the two",
+		"ether/offload.go layoutOf: !ok is false (2)":             "what is no IPv6 packet has no extension header either, so Upper refuses",
+		"ether/offload.go layoutOf: !ok is false (3)":             "Upper refuses with no payload, or on an extension header",
+		"ether/join.go Add: l == j.l is true":                     "sameHost compares the bytes that make a layout",
 		"policy/station.go checkIPv4: ok is true":                 "what is cut has ports 0, which are not a client's",
 		"policy/station.go checkIPv6: ok is true":                 "a later fragment has no payload here, so it is no neighbour discovery",
 		"transport/receive.go data: !ep.confirmed.Load() is true": "confirm asks again, under the lock",
