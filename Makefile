@@ -8,12 +8,13 @@ BIN := bin
 LINT := go tool -modfile=tools/lint/go.mod
 PROTO := go tool -modfile=tools/proto/go.mod
 FUZZTIME ?= 60s
+MUTATEJOBS ?= 1
 PREFIX ?= /usr/local
 # A Debian version starts with a digit.
 DEBVERSION = $(if $(findstring .,$(VERSION)),$(VERSION:v%=%),0.0.0+$(VERSION))
 GOFILES := $(shell git ls-files '*.go' 2>/dev/null | grep -v -e '\.pb\.go$$' -e '\.connect\.go$$')
 
-.PHONY: help build test short e2e demo fuzz bench cover lint fmt check accept install deb clean generate toolchain
+.PHONY: help build test short e2e demo fuzz mutate bench cover lint fmt check accept install deb clean generate toolchain
 
 help: ## List what can be made
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -45,6 +46,9 @@ e2e: toolchain ## Run the end-to-end tests; one that cannot run is a failure
 
 fuzz: toolchain ## Run every fuzz target for FUZZTIME (60s)
 	@scripts/fuzz.sh $(FUZZTIME)
+
+mutate: toolchain ## Delete each check on frames in turn; a test must fail for each
+	go run ./tools/mutate -p $(MUTATEJOBS)
 
 bench: build ## Measure Etherloom beside the peers that are installed
 	@scripts/bench.sh
@@ -78,7 +82,7 @@ e2e-only:
 accept: check ## Run every bar with its full counts and durations
 	ETHERLOOM_E2E=1 ETHERLOOM_E2E_RACE=1 go test -count=1 -timeout 30m ./internal/e2e
 	ETHERLOOM_E2E=1 ETHERLOOM_ENDURANCE=10m go test -count=1 -timeout 20m -run TestEndurance ./internal/e2e
-	$(MAKE) fuzz bench
+	$(MAKE) mutate fuzz bench
 
 install: build ## Install the programs and systemd units under PREFIX (/usr/local), below DESTDIR
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(BIN)/etherloom $(BIN)/etherloom-controller

@@ -75,7 +75,7 @@ func TestReserved(t *testing.T) {
 		"01:80:c2:00:00:00": true, "01:80:c2:00:00:02": true, "01:80:c2:00:00:03": true, "01:80:c2:00:00:0e": true,
 		"01:80:c2:00:00:0f": true, "01:80:c2:00:00:10": false, "01:80:c2:00:00:14": false, "01:80:c2:00:00:15": false,
 		"01:00:0c:cc:cc:cc": true, "01:00:0c:cc:cc:cd": true, "01:00:0c:cd:cd:cd": true, "01:00:0c:cc:cc:ce": false,
-		"00:e0:2b:00:00:04": true, "00:e0:2b:00:00:05": false, "01:1b:19:00:00:00": false, "09:00:07:ff:ff:ff": false,
+		"00:e0:2b:00:00:00": true, "00:e0:2b:00:00:06": true, "00:e0:2b:00:00:04": true, "00:e0:2b:00:00:05": false, "01:1b:19:00:00:00": false, "09:00:07:ff:ff:ff": false,
 		"ff:ff:ff:ff:ff:ff": false, "02:00:00:00:00:01": false, "01:80:c2:01:00:00": false,
 	} {
 		m, err := ParseMAC(addr)
@@ -127,9 +127,13 @@ func TestARP(t *testing.T) {
 	if _, ok := ParseARP(p[:27]); ok { // A07
 		t.Error("27 bytes accepted")
 	}
-	p[4] = 8 // A08: hardware addresses of eight bytes
-	if _, ok := ParseARP(p); ok {
-		t.Error("hln 8 accepted")
+	// A08: anything but IPv4 over Ethernet, whose addresses would be looked for in other places.
+	for name, at := range map[string]int{"hardware type": 1, "protocol": 3, "hardware length": 4, "protocol length": 5} {
+		bad := bytes.Clone(p)
+		bad[at] += 2
+		if _, ok := ParseARP(bad); ok {
+			t.Errorf("another %s accepted", name)
+		}
 	}
 }
 
@@ -153,6 +157,11 @@ func TestIPv4(t *testing.T) {
 		bad(b)
 		if _, ok := ParseIPv4(b); ok {
 			t.Errorf("%s accepted", name)
+		}
+	}
+	for n := range 20 {
+		if _, ok := ParseIPv4(p[:n]); ok {
+			t.Errorf("%d bytes accepted", n)
 		}
 	}
 	ip.FragOffset = 3
@@ -201,6 +210,9 @@ func TestIPv6Upper(t *testing.T) {
 		{name: "chain that ends behind the first fragment", in: head(ProtoFragment, frame(frag(ProtoDestOpts, 0), []byte{58, 9, 0, 0, 0, 0, 0, 0})), upper: ProtoDestOpts, part: FirstFragment},
 		{name: "cut fragment header", in: head(ProtoFragment, []byte{58, 0, 0, 0}), upper: ProtoFragment, part: FirstFragment},
 		{name: "cut extension", in: head(ProtoHopByHop, []byte{58, 0, 0}), upper: ProtoHopByHop},
+		{name: "extension of one byte", in: head(ProtoHopByHop, []byte{58}), upper: ProtoHopByHop},
+		{name: "fragment header cut by a byte", in: head(ProtoFragment, frag(ProtoTCP, 0)[:7]), upper: ProtoFragment, part: FirstFragment},
+		{name: "fragment header of one byte", in: head(ProtoFragment, []byte{6}), upper: ProtoFragment, part: FirstFragment},
 		{name: "extension longer than packet", in: head(ProtoHopByHop, ext(ProtoICMPv6, 0)[:8:8]), upper: ProtoICMPv6, ok: true},
 		{name: "length beyond end", in: head(ProtoHopByHop, []byte{58, 9, 0, 0, 0, 0, 0, 0}), upper: ProtoHopByHop},
 		{name: "too many", in: head(ProtoDestOpts, many), upper: ProtoDestOpts},
@@ -216,8 +228,10 @@ func TestIPv6Upper(t *testing.T) {
 			t.Errorf("%s: Upper = %d, %q, %v, %v", c.name, upper, payload, part, ok)
 		}
 	}
+	version4 := head(ProtoUDP, nil)
+	version4[0] = 0x40
 	for name, bad := range map[string][]byte{
-		"short": make([]byte, 39), "version 4 (I10)": head(17, nil)[:0:0], "length": head(17, []byte("ab"))[:41],
+		"short": head(ProtoUDP, nil)[:39], "empty": nil, "version 4 (I10)": version4, "length": head(ProtoUDP, []byte("ab"))[:41],
 	} {
 		if _, ok := ParseIPv6(bad); ok {
 			t.Errorf("%s accepted", name)
@@ -238,18 +252,41 @@ func TestND(t *testing.T) {
 	zero := bytes.Clone(ns) // A07: an option of length zero must not hang
 	zero[25] = 0
 	twice := append(bytes.Clone(ns), ns[24:]...)
+	long := bytes.Clone(ns)
+	long[25] = 2
 	for name, bad := range map[string][]byte{
-		"option length 0": zero, "cut option": ns[:30], "cut header": ns[:20], "two addresses of a kind": twice,
+		"option length 0": zero, "cut option": ns[:30], "option of one byte": ns[:25], "option longer than the message": long,
+		"cut header": ns[:20], "advertisement, cut header": append([]byte{NeighborAdvertisement}, ns[1:20]...),
+		"two addresses of a kind": twice,
 	} {
 		if _, is, ok := ParseND(bad); !is || ok {
 			t.Errorf("%s: is %v, ok %v", name, is, ok)
 		}
 	}
-	if _, is, _ := ParseND([]byte{128, 0}); is {
-		t.Error("an echo request is taken for neighbour discovery")
+	na := append([]byte{NeighborAdvertisement}, ns[1:]...)
+	na[24] = 2
+	if nd, is, ok := ParseND(na); !is || !ok || nd.Target != target || nd.TargetMAC != MAC(src) || nd.SourceMAC != (MAC{}) {
+		t.Errorf("advertisement: ParseND = %+v, %v, %v", nd, is, ok)
 	}
-	if _, is, _ := ParseND(nil); is {
-		t.Error("nothing is taken for neighbour discovery")
+	for name, other := range map[string][]byte{
+		"an echo request": append([]byte{128}, ns[1:]...), "a listener query": append([]byte{MLDDone}, ns[1:]...),
+		"what follows a redirect": append([]byte{Redirect + 1}, ns[1:]...), "nothing": nil,
+	} {
+		if _, is, _ := ParseND(other); is {
+			t.Errorf("%s is taken for neighbour discovery", name)
+		}
+	}
+}
+
+func TestPorts(t *testing.T) {
+	head := []byte{0, 68, 0, 67}
+	if src, dst, ok := Ports(head); !ok || src != 68 || dst != 67 {
+		t.Errorf("Ports = %d, %d, %v", src, dst, ok)
+	}
+	for n := range head {
+		if _, _, ok := Ports(head[:n]); ok {
+			t.Errorf("%d bytes have ports", n)
+		}
 	}
 }
 

@@ -125,6 +125,30 @@ func TestNotJoinedUDP(t *testing.T) {
 	}
 }
 
+// So it is with IPv6, whose header has no identification and no sum.
+func TestNotJoinedV6(t *testing.T) {
+	const l3, l4 = 14, 54
+	for name, change := range map[string]func(f []byte){
+		"source MAC":     func(f []byte) { f[11]++ },
+		"traffic class":  func(f []byte) { f[l3+1] ^= 0x10 },
+		"flow label":     func(f []byte) { f[l3+3]++ },
+		"hop limit":      func(f []byte) { f[l3+7]-- },
+		"source address": func(f []byte) { f[l3+23]++ },
+		"address":        func(f []byte) { f[l3+39]++ },
+		"port":           func(f []byte) { f[l4+3]++ },
+	} {
+		list := datagrams(t, true, 2, 100)
+		j := Joiner{Takes: all}
+		if !j.Add(list[0]) {
+			t.Fatal("the first does not go in")
+		}
+		change(list[1])
+		if j.Add(list[1]) {
+			t.Errorf("%s: joined", name)
+		}
+	}
+}
+
 // The identification of a packet that must not be fragmented says nothing.
 func TestIdentificationOfWhole(t *testing.T) {
 	list := datagrams(t, false, 3, 100)

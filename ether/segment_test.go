@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/google/gopacket"
@@ -193,7 +194,9 @@ func TestNotJoined(t *testing.T) {
 		"TTL":             func(f []byte) []byte { f[22]--; return f },
 		"type of service": func(f []byte) []byte { f[15]++; return f },
 		"address":         func(f []byte) []byte { f[29]++; return f },
-		"port":            func(f []byte) []byte { f[l4+1]++; return f },
+		"source port":     func(f []byte) []byte { f[l4+1]++; return f },
+		"port":            func(f []byte) []byte { f[l4+3]++; return f },
+		"ECN echo":        func(f []byte) []byte { f[l4+13] ^= tcpECE; return f },
 		"sequence":        func(f []byte) []byte { f[l4+7]++; return f },
 		"acknowledgement": func(f []byte) []byte { f[l4+11]++; return f },
 		"window":          func(f []byte) []byte { f[l4+15]++; return f },
@@ -263,8 +266,17 @@ func TestSettle(t *testing.T) {
 	if !ok || got != (Offload{}) || bytes.Equal(other[60:], data[60:]) {
 		t.Errorf("another protocol: %+v, %t", got, ok)
 	}
-	if got, ok := Settle(data, Offload{Start: 3}); !ok || got != (Offload{}) {
+	before := bytes.Clone(data)
+	if got, ok := Settle(data, Offload{Start: 3}); !ok || got != (Offload{}) || !bytes.Equal(data, before) {
 		t.Errorf("a whole frame: %+v, %t", got, ok)
+	}
+	// One whose header is a byte too short for the other end to find the sum.
+	cut := ofLength(data, 20+tcpLen-1)
+	if got, ok := Settle(cut, o); ok {
+		t.Errorf("a super-frame with half a header: %+v", got)
+	}
+	if got, ok := Settle(cut, Offload{Checksum: true, Start: o.Start, Field: o.Field}); !ok || got != (Offload{}) {
+		t.Errorf("half a header: %+v, %t", got, ok)
 	}
 	for _, most := range []int{0, 54} {
 		if _, ok := Cut(data, o, most); ok {
@@ -274,6 +286,62 @@ func TestSettle(t *testing.T) {
 	data[o.Start+12] = 0xf0 // headers longer than the frame's
 	if _, ok := Cut(data[:80], o, 1400); ok {
 		t.Error("cut behind its end")
+	}
+}
+
+// ofLength makes an untagged IPv4 frame one of n bytes behind the Ethernet header.
+func ofLength(data []byte, n int) []byte {
+	f := slices.Clip(bytes.Clone(data[:14+n]))
+	binary.BigEndian.PutUint16(f[16:], uint16(n))
+	return f
+}
+
+// A frame without a whole TCP or UDP header that is its own has no checksum to leave undone, and joins nothing.
+func TestNoTransport(t *testing.T) {
+	tcp, _ := super(t, false, false, 0, 100)
+	tcp[34+tcpFlags] = tcpACK
+	udp := datagrams(t, false, 1, 100)[0]
+	udp6 := datagrams(t, true, 1, 100)[0]
+	change := func(f []byte, at int, b byte) []byte {
+		f = bytes.Clone(f)
+		f[at] = b
+		return f
+	}
+	cutUDP := ofLength(udp, 20+udpLen-1)
+	cutUDP[34+udpLength+1] = udpLen - 1
+	first := change(udp6, 20, byte(ProtoFragment))
+	first = slices.Insert(first, 54, byte(ProtoUDP), 0, 0, 1, 0, 0, 0, 9)
+	first[19] += 8
+	for name, f := range map[string][]byte{
+		"no frame": tcp[:13], "no packet": tcp[:14], "another type": change(tcp, 13, 6), "version 6": change(tcp, 14, 0x65),
+		"another protocol": change(tcp, 23, 47), "fragment": change(udp, 20, 0x20),
+		"cut TCP": ofLength(tcp, 20+tcpLen-1), "cut UDP": cutUDP,
+		"IPv6, cut": udp6[:60], "IPv6, first fragment": first, "IPv6, another protocol": change(udp6, 20, 47),
+	} {
+		if o, ok := Partial(f); ok {
+			t.Errorf("%s: %+v is undone", name, o)
+		}
+		if j := (Joiner{Takes: all}); j.Add(f) {
+			t.Errorf("%s is taken up", name)
+		}
+	}
+	// A TCP header that says that it is shorter than it can be, or longer than its frame.
+	for _, words := range []byte{0, 4, 15} {
+		f := change(ofLength(tcp, 20+tcpLen+10), 34+tcpOffset, words<<4)
+		if _, ok := Cut(f, Offload{Checksum: true, Start: 34, Field: tcpChecksum, Size: 5}, 1400); ok {
+			t.Errorf("a header of %d words is cut", words)
+		}
+		if j := (Joiner{Takes: all}); j.Add(f) {
+			t.Errorf("a header of %d words is taken up", words)
+		}
+	}
+	// A segment that ends within where the headers of the first end.
+	long, _ := super(t, false, false, 12, 100)
+	long[34+tcpFlags] = tcpACK
+	next := ofLength(tcp, 20+tcpLen+1)
+	binary.BigEndian.PutUint32(next[34+tcpSeq:], binary.BigEndian.Uint32(long[34+tcpSeq:])+100)
+	if j := (Joiner{Takes: all}); !j.Add(long) || j.Add(next) {
+		t.Error("a segment without options follows one with options")
 	}
 }
 

@@ -11,6 +11,9 @@ import (
 	vswitch "github.com/etherloom/etherloom/switch"
 )
 
+// ordinaryMTU is that of a segment for which nobody has said another, in bytes.
+const ordinaryMTU = 1500
+
 // place is the segment that a question is about.
 type place struct {
 	vni  policy.VNI
@@ -69,7 +72,11 @@ func firstOr(text, otherwise string) string {
 // elsewhere builds the switch of another node as far as this one knows it: the same policy, a link to every member, and every
 // station's address seen where it belongs. It carries nothing.
 func (q *question) elsewhere(node policy.Identity) (*vswitch.Segment, map[policy.Identity]*vswitch.Port) {
-	sw := vswitch.NewSegment(q.on.vni, node, fdb.Limits{})
+	mtu := int(q.on.seg.GetMtu())
+	if q.on.seg == nil {
+		mtu = ordinaryMTU // of a segment of which nothing is known
+	}
+	sw := vswitch.NewSegment(q.on.vni, node, mtu, fdb.Limits{})
 	ports := map[policy.Identity]*vswitch.Port{node: vswitch.NewPort("host", vswitch.Local, node, nil)}
 	for _, id := range append(q.on.view.Members(q.now), q.from.id) {
 		if ports[id] == nil {

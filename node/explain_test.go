@@ -37,7 +37,7 @@ func explainer(t testing.TB, s *site, expires time.Time, resources ...*controlv1
 		if !slices.Contains(v.Members(now), d.self()) {
 			continue
 		}
-		seg := &segment{d: d, vni: vni, sw: vswitch.NewSegment(vni, d.self(), fdb.Limits{})}
+		seg := &segment{d: d, vni: vni, sw: vswitch.NewSegment(vni, d.self(), 1500, fdb.Limits{})}
 		seg.local = vswitch.NewPort("loom0", vswitch.Local, d.self(), nil)
 		seg.sw.AddPort(seg.local)
 		seg.sw.SetPolicy(v, now)
@@ -272,8 +272,9 @@ func TestLocalExplain(t *testing.T) {
 		t.Errorf("%+v", e)
 	}
 	frame := rawFrame(8, selfID, other, strings.Repeat("x", 65000))
-	if e, err := local.Explain(t.Context(), ExplainRequest{Frame: frame, Segment: "one"}); err != nil || !e.Passes || e.Hex != hex.EncodeToString(frame) {
-		t.Errorf("a long frame: %v", err)
+	if e, err := local.Explain(t.Context(), ExplainRequest{Frame: frame, Segment: "one"}); err != nil || e.Passes || e.Check != vswitch.DropLong.Code() ||
+		e.Hex != hex.EncodeToString(frame) {
+		t.Errorf("a frame longer than the segment's MTU: %v", err)
 	}
 	_, err := local.Explain(t.Context(), ExplainRequest{Kind: "icmp"})
 	wantError(t, err, "--to NAME")

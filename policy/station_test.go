@@ -34,7 +34,11 @@ func build(t *testing.T, src ether.MAC, typ layers.EthernetType, l ...gopacket.S
 }
 
 func arp(t *testing.T, op uint16, sender ether.MAC, ip netip.Addr) []byte {
-	return build(t, own, layers.EthernetTypeARP, &layers.ARP{
+	return arpAs(t, layers.EthernetTypeARP, op, sender, ip)
+}
+
+func arpAs(t *testing.T, typ layers.EthernetType, op uint16, sender ether.MAC, ip netip.Addr) []byte {
+	return build(t, own, typ, &layers.ARP{
 		AddrType: layers.LinkTypeEthernet, Protocol: layers.EthernetTypeIPv4, HwAddressSize: 6, ProtAddressSize: 4,
 		Operation: op, SourceHwAddress: sender[:], SourceProtAddress: ip.AsSlice(),
 		DstHwAddress: make([]byte, 6), DstProtAddress: otherV4.AsSlice(),
@@ -77,7 +81,8 @@ func nd(typ byte, target netip.Addr, kind byte, mac ether.MAC) []byte {
 }
 
 func TestCheck(t *testing.T) {
-	const ns, na, ra, rs, redirect, echo, report = 135, 136, 134, 133, 137, 128, 143
+	const ns, na, ra, rs, redirect, echo, report, report1, done = 135, 136, 134, 133, 137, 128, 143, 131, 132
+	const rarp = layers.EthernetType(ether.TypeRARP)
 	hbh := []byte{58, 0, 5, 2, 0, 0, 1, 0} // router alert, then ICMPv6
 	fragment0, fragment1 := []byte{58, 0, 0, 1, 0, 0, 0, 9}, []byte{58, 0, 0, 9, 0, 0, 0, 9}
 	cut0 := []byte{60, 0, 0, 1, 0, 0, 0, 9, 58, 9, 0, 0, 0, 0, 0, 0} // first fragment, destination options that go on in the next
@@ -103,6 +108,9 @@ func TestCheck(t *testing.T) {
 		{"ARP reply from 0.0.0.0", arp(t, 2, own, noV4), ARPSender},
 		{"ARP for another's address (I05)", arp(t, 2, own, otherV4), ARPSender},
 		{"ARP with another's MAC inside (I05)", arp(t, 1, other, ownV4), ARPSender},
+		{"ARP request from another's address (I05)", arp(t, 1, own, otherV4), ARPSender},
+		{"RARP", arpAs(t, rarp, 3, own, ownV4), Pass},
+		{"RARP with another's MAC inside (I05)", arpAs(t, rarp, 3, other, ownV4), ARPSender},
 		{"cut ARP", arp(t, 1, own, ownV4)[:40], BadHeader},
 
 		{"IPv4", udp4(t, ownV4, 1, 2, 0), Pass},
@@ -115,6 +123,7 @@ func TestCheck(t *testing.T) {
 		{"ARP under IPv6's EtherType (I10)", build(t, own, layers.EthernetTypeIPv6, gopacket.Payload(arp(t, 1, own, ownV4)[14:])), BadHeader},
 
 		{"IPv6", v6(t, ownV6, v6opts{next: 17}, []byte("udp")), Pass},
+		{"UDP that looks like an advertisement", v6(t, ownV6, v6opts{hop: 64, next: 17}, nd(na, otherV6, 2, other)), Pass},
 		{"link-local IPv6", v6(t, own.LinkLocal(), v6opts{}, []byte{echo}), Pass},
 		{"another's IPv6 (I06)", v6(t, otherV6, v6opts{next: 17}, nil), IPSource},
 		{"no IPv6, UDP (I06)", v6(t, noV6, v6opts{next: 17}, nil), IPSource},
@@ -136,6 +145,8 @@ func TestCheck(t *testing.T) {
 		{"a VLAN tag in LLC and SNAP", snap(0, 0x8100), BadHeader},
 		{"AppleTalk in LLC and SNAP", snap(0, 0x809b), Pass},
 		{"a vendor's protocol in LLC and SNAP", snap(0x0c, 0x0806), Pass},
+		{"no IPv6, listener report of version 1 (N07)", v6(t, noV6, v6opts{ext: hbh}, []byte{report1, 0}), Pass},
+		{"no IPv6, listener done (N07)", v6(t, noV6, v6opts{ext: hbh}, []byte{done, 0}), Pass},
 
 		{"solicitation", v6(t, ownV6, v6opts{}, nd(ns, otherV6, 1, own)), Pass},
 		{"solicitation with another's MAC", v6(t, ownV6, v6opts{}, nd(ns, otherV6, 1, other)), NDSender},
@@ -174,6 +185,10 @@ func TestCheck(t *testing.T) {
 
 func TestDHCPClient(t *testing.T) {
 	s := NewStation(own, nil, true)
+	tcp4 := udp4(t, noV4, 68, 67, 0)
+	tcp4[14+9] = 6
+	short := udp4(t, noV4, 68, 67, 0)[:14+20+3]
+	short[14+3] = 20 + 3
 	for _, c := range []struct {
 		name string
 		in   []byte
@@ -182,6 +197,10 @@ func TestDHCPClient(t *testing.T) {
 		{"discover", udp4(t, noV4, 68, 67, 0), Pass},
 		{"fragment of it", udp4(t, noV4, 68, 67, 1), IPSource},
 		{"as a server", udp4(t, noV4, 67, 68, 0), IPSource},
+		{"from a client to a client", udp4(t, noV4, 68, 68, 0), IPSource},
+		{"from a server to a server", udp4(t, noV4, 67, 67, 0), IPSource},
+		{"with the same ports over TCP", tcp4, IPSource},
+		{"cut before its ports", short, IPSource},
 		{"from an address", udp4(t, ownV4, 68, 67, 0), IPSource},
 	} {
 		f, _ := ether.Parse(c.in)

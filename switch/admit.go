@@ -18,8 +18,9 @@ func (l *layout) admit(in *Port, f *ether.Frame, undone ether.Offload, tag Tag, 
 	if f.Dst.IsReserved() {
 		return DropReserved
 	}
-	// A tag would choose a VLAN behind a far gateway; the mapping is made at attachments alone.
-	if f.VLAN() != 0 || f.Type == ether.TypeQinQ || f.Tagged && f.Type == ether.TypeVLAN {
+	// A tag would choose a VLAN behind a far gateway; the mapping is made at attachments alone. Parse has taken one tag off, so
+	// a type that is still 802.1Q is a second one.
+	if f.VLAN() != 0 || f.Type == ether.TypeQinQ || f.Type == ether.TypeVLAN {
 		return DropVLAN
 	}
 	if !f.Src.IsStation() {

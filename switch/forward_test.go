@@ -120,6 +120,10 @@ func TestSplitHorizon(t *testing.T) {
 	r.seen(sent{})
 	r.enter(3, data(macOf(2), macOf(3), experimental, "")) // 2 is known behind its link
 	r.seen(sent{})
+	if d := r.enter(1, data(macOf(1), macOf(1), experimental, "")); d != DropHairpin { // to oneself
+		t.Errorf("to oneself: %q", d)
+	}
+	r.seen(sent{})
 	if got := r.ports[3].Stats(); got.RxFrames != 2 || got.RxDropped != 2 {
 		t.Errorf("Stats = %+v", got)
 	}
@@ -222,6 +226,17 @@ func TestLong(t *testing.T) {
 	r.seen(sent{2: 3, 3: 3})
 	if d := r.enter(2, data(macOf(1), macOf(2), experimental, full+"x")); d != DropLong {
 		t.Errorf("from a peer: %q", d)
+	}
+}
+
+// A member without a station on the segment has no address there, so it sends nothing, whichever end judges.
+func TestMemberWithoutStation(t *testing.T) {
+	r := newRig(t)
+	r.seg.SetPolicy(policy.Compile(policy.Rules{Grants: []policy.Grant{{ID: grantID, Sources: []policy.Identity{1, 2}}}}), r.now)
+	for _, id := range []policy.Identity{1, 2} {
+		if d := r.enter(id, data(ether.Broadcast, macOf(id), experimental, "")); d != Drop(policy.NoStation) {
+			t.Errorf("node %d: %q", id, d)
+		}
 	}
 	r.seen(sent{})
 }

@@ -62,6 +62,12 @@ func TestRejoinIsBounded(t *testing.T) {
 	if len(r.parts) != 0 {
 		t.Error("a message in too many pieces is kept")
 	}
+	late := func(offset int, at time.Time) *partial {
+		return r.add(partID{id: 1}, piece{1, 2, offset, []byte("x")}, at)
+	}
+	if late(0, now) != nil || late(1, now.Add(rejoinLife+1)) != nil || len(r.parts) != 0 {
+		t.Error("a piece that comes too late completes its message")
+	}
 	if len(r.spare) > rejoinSpares {
 		t.Errorf("%d spares are kept", len(r.spare))
 	}

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"go/ast"
+	"go/token"
+)
+
+// exits says how statements end what their function does: bits of the two below.
+type exits int
+
+const (
+	refuses exits = 1 << iota // the frame does not go on
+	accepts                   // it does
+)
+
+// sort is what a function says its judgement with.
+type sort int
+
+const (
+	silent  sort = iota // it has no results: returning early is to refuse
+	verdict             // a Drop or Verdict, of which one value lets pass
+	fault               // an error
+	yes                 // a bool
+	found               // a pointer: nil is nothing
+)
+
+// judge is one function as far as it judges.
+type judge struct {
+	sort     sort
+	at, of   int    // which of how many results it is
+	pass     string // of a verdict: the value that lets pass
+	reversed bool   // of a bool: true refuses
+}
+
+// judgeOf says how a function judges; false if it does not.
+func judgeOf(fn *ast.FuncDecl, reversed bool) (judge, bool) {
+	var results []ast.Expr
+	if fn.Type.Results != nil {
+		for _, field := range fn.Type.Results.List {
+			for range max(1, len(field.Names)) {
+				results = append(results, field.Type)
+			}
+		}
+	}
+	j := judge{of: len(results), at: len(results) - 1, reversed: reversed}
+	if len(results) == 0 {
+		return j, true
+	}
+	switch t := results[j.at].(type) {
+	case *ast.Ident:
+		switch t.Name {
+		case "Verdict":
+			j.sort, j.pass = verdict, "Pass"
+		case "Drop":
+			j.sort, j.pass = verdict, "Forwarded"
+		case "error":
+			j.sort = fault
+		case "bool":
+			j.sort = yes
+		default:
+			return j, false
+		}
+	case *ast.SelectorExpr:
+		j.sort, j.pass = verdict, "policy.Pass"
+		return j, t.Sel.Name == "Verdict"
+	case *ast.StarExpr:
+		j.sort = found
+		return j, len(results) == 1
+	default:
+		return j, false
+	}
+	return j, true
+}
+
+// exit says what a return statement does.
+func (j judge) exit(r *ast.ReturnStmt) exits {
+	if j.sort == silent || len(r.Results) != j.of {
+		return refuses // or a call says it, which may refuse
+	}
+	x := r.Results[j.at]
+	is := func(name string) bool { return nameOf(x) == name }
+	switch {
+	case j.sort == verdict && is(j.pass), j.sort == fault && is("nil"):
+		return accepts
+	case j.sort == found && !is("nil"):
+		return accepts
+	case j.sort != yes:
+		return refuses
+	case is("true") != j.reversed && is("true"), is("false") && j.reversed:
+		return accepts
+	case is("true"), is("false"):
+		return refuses
+	}
+	return refuses | accepts
+}
+
+// within says what any statement inside n does.
+func (j judge) within(n ast.Node) exits {
+	var all exits
+	if n == nil {
+		return all
+	}
+	ast.Inspect(n, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.FuncLit:
+			return false
+		case *ast.ReturnStmt:
+			all |= j.exit(n)
+		case *ast.BranchStmt:
+			// A receiver that is skipped, in a loop over receivers.
+			if n.Tok == token.CONTINUE {
+				all |= refuses
+			}
+		}
+		return true
+	})
+	return all
+}
+
+// letPass is the value that a function would return had it not refused; empty if none can be told.
+func (j judge) letPass() string {
+	switch j.sort {
+	case verdict:
+		return j.pass
+	case fault:
+		return "nil"
+	case yes:
+		if j.reversed {
+			return "false"
+		}
+		return "true"
+	default:
+		return ""
+	}
+}
+
+// nameOf is a name or a qualified name; empty for any other expression.
+func nameOf(x ast.Expr) string {
+	switch x := x.(type) {
+	case *ast.Ident:
+		return x.Name
+	case *ast.SelectorExpr:
+		if p, ok := x.X.(*ast.Ident); ok {
+			return p.Name + "." + x.Sel.Name
+		}
+	}
+	return ""
+}
