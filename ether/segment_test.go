@@ -335,6 +335,10 @@ func TestNoTransport(t *testing.T) {
 			t.Errorf("a header of %d words is taken up", words)
 		}
 	}
+	// Padding of Ethernet's would become payload.
+	if j := (Joiner{Takes: all}); j.Add(append(slices.Clip(tcp), 0)) {
+		t.Error("a segment with padding behind it is taken up")
+	}
 	// A segment that ends within where the headers of the first end.
 	long, _ := super(t, false, false, 12, 100)
 	long[34+tcpFlags] = tcpACK
