@@ -335,6 +335,17 @@ func TestNoTransport(t *testing.T) {
 			t.Errorf("a header of %d words is taken up", words)
 		}
 	}
+	// A flag that means more than data is for one segment alone, also if it is the first.
+	const rst, urg = 0x04, 0x20
+	for _, flags := range []byte{0, tcpSYN, tcpACK | tcpSYN, tcpACK | tcpFIN, tcpACK | rst, tcpACK | urg, tcpACK | tcpCWR} {
+		if j := (Joiner{Takes: all}); j.Add(change(tcp, 34+tcpFlags, flags)) {
+			t.Errorf("a segment with flags %02x is taken up", flags)
+		}
+	}
+	// Padding of Ethernet's would become payload.
+	if j := (Joiner{Takes: all}); j.Add(append(slices.Clip(tcp), 0)) {
+		t.Error("a segment with padding behind it is taken up")
+	}
 	// A segment that ends within where the headers of the first end.
 	long, _ := super(t, false, false, 12, 100)
 	long[34+tcpFlags] = tcpACK

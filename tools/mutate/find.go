@@ -71,7 +71,7 @@ func (f *finder) statement(s ast.Stmt, covered bool) {
 
 func (f *finder) branch(s *ast.IfStmt) {
 	then := f.judge.within(s.Body)
-	if then == 0 && f.judge.sort == silent {
+	if then == 0 && f.judge.manner == silent {
 		then = accepts // the condition is what lets the body be done
 	}
 	switch other := f.otherwise(s.Else); {
@@ -158,7 +158,7 @@ func (f *finder) operands(x ast.Expr) {
 // result mutates a return statement.
 func (f *finder) result(s *ast.ReturnStmt, covered bool) {
 	j := f.judge
-	if j.sort == silent || len(s.Results) != j.of {
+	if j.manner == silent || len(s.Results) != j.of {
 		return
 	}
 	x, does := s.Results[j.at], j.exit(s)

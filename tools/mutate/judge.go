@@ -13,20 +13,20 @@ const (
 	accepts                   // it does
 )
 
-// sort is what a function says its judgement with.
-type sort int
+// manner is what a function says its judgement with.
+type manner int
 
 const (
-	silent  sort = iota // it has no results: returning early is to refuse
-	verdict             // a Drop or Verdict, of which one value lets pass
-	fault               // an error
-	yes                 // a bool
-	found               // a pointer: nil is nothing
+	silent  manner = iota // it has no results: returning early is to refuse
+	verdict               // a Drop or Verdict, of which one value lets pass
+	fault                 // an error
+	yes                   // a bool
+	found                 // a pointer: nil is nothing
 )
 
 // judge is one function as far as it judges.
 type judge struct {
-	sort     sort
+	manner   manner
 	at, of   int    // which of how many results it is
 	pass     string // of a verdict: the value that lets pass
 	reversed bool   // of a bool: true refuses
@@ -50,21 +50,21 @@ func judgeOf(fn *ast.FuncDecl, reversed bool) (judge, bool) {
 	case *ast.Ident:
 		switch t.Name {
 		case "Verdict":
-			j.sort, j.pass = verdict, "Pass"
+			j.manner, j.pass = verdict, "Pass"
 		case "Drop":
-			j.sort, j.pass = verdict, "Forwarded"
+			j.manner, j.pass = verdict, "Forwarded"
 		case "error":
-			j.sort = fault
+			j.manner = fault
 		case "bool":
-			j.sort = yes
+			j.manner = yes
 		default:
 			return j, false
 		}
 	case *ast.SelectorExpr:
-		j.sort, j.pass = verdict, "policy.Pass"
+		j.manner, j.pass = verdict, "policy.Pass"
 		return j, t.Sel.Name == "Verdict"
 	case *ast.StarExpr:
-		j.sort = found
+		j.manner = found
 		return j, len(results) == 1
 	default:
 		return j, false
@@ -74,17 +74,17 @@ func judgeOf(fn *ast.FuncDecl, reversed bool) (judge, bool) {
 
 // exit says what a return statement does.
 func (j judge) exit(r *ast.ReturnStmt) exits {
-	if j.sort == silent || len(r.Results) != j.of {
+	if j.manner == silent || len(r.Results) != j.of {
 		return refuses // or a call says it, which may refuse
 	}
 	x := r.Results[j.at]
 	is := func(name string) bool { return nameOf(x) == name }
 	switch {
-	case j.sort == verdict && is(j.pass), j.sort == fault && is("nil"):
+	case j.manner == verdict && is(j.pass), j.manner == fault && is("nil"):
 		return accepts
-	case j.sort == found && !is("nil"):
+	case j.manner == found && !is("nil"):
 		return accepts
-	case j.sort != yes:
+	case j.manner != yes:
 		return refuses
 	case is("true") != j.reversed && is("true"), is("false") && j.reversed:
 		return accepts
@@ -119,7 +119,7 @@ func (j judge) within(n ast.Node) exits {
 
 // letPass is the value that a function would return had it not refused; empty if none can be told.
 func (j judge) letPass() string {
-	switch j.sort {
+	switch j.manner {
 	case verdict:
 		return j.pass
 	case fault:
