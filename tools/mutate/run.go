@@ -101,14 +101,7 @@ func read(out []byte) outcome {
 			continue
 		}
 		r.output(e, strings.TrimSpace(e.Output))
-		switch {
-		case e.Action == "run":
-			r.running = e.Test
-		case e.Action == "fail" && e.Test != "" && r.killer == "":
-			r.killer = e.Test
-		case (e.Action == "pass" || e.Action == "skip") && e.Test == r.running:
-			r.running = ""
-		}
+		r.action(e)
 	}
 	// A panic outside the test's own goroutine ends everything before the test is said to fail.
 	if r.killer == "" && r.died && !r.slow {
@@ -121,6 +114,18 @@ func read(out []byte) outcome {
 		r.broken = "the tests died, and none is named: " + r.last
 	}
 	return r.outcome
+}
+
+// action takes what becomes of a test.
+func (r *reading) action(e event) {
+	switch {
+	case e.Action == "run":
+		r.running = e.Test
+	case e.Action == "fail" && e.Test != "" && r.killer == "":
+		r.killer = e.Test
+	case (e.Action == "pass" || e.Action == "skip") && e.Test == r.running:
+		r.running = ""
+	}
 }
 
 // output takes one line that the tests or the compiler print.
