@@ -47,7 +47,7 @@ func run(ctx context.Context, args []string) error {
 	list := flags.Bool("list", false, "print the mutations and run nothing")
 	which := flags.String("run", "", "only mutations whose `file function: change` matches this regular expression")
 	workers := flags.Int("p", 1, "how many run at a time")
-	timeout := flags.Duration("timeout", time.Minute, "how long the tests of one mutation may take")
+	timeout := flags.Duration("timeout", 30*time.Second, "how long the tests of one mutation may take")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return nil
 	} else if err != nil {

@@ -85,6 +85,9 @@ type reading struct {
 	outcome
 	said map[string]string // by test, the first line that names a place in a test
 	last string            // line that is not empty
+
+	running string // the test that began last and has not ended
+	died    bool   // a panic, in whatever goroutine
 }
 
 // read finds in the events of a run that failed which test did.
@@ -98,9 +101,11 @@ func read(out []byte) outcome {
 			continue
 		}
 		r.output(e, strings.TrimSpace(e.Output))
-		if e.Action == "fail" && e.Test != "" && r.killer == "" {
-			r.killer = e.Test
-		}
+		r.action(e)
+	}
+	// A panic outside the test's own goroutine ends everything before the test is said to fail.
+	if r.killer == "" && r.died && !r.slow {
+		r.killer = r.running
 	}
 	if r.detail == "" {
 		r.detail = r.said[r.killer]
@@ -109,6 +114,18 @@ func read(out []byte) outcome {
 		r.broken = "the tests died, and none is named: " + r.last
 	}
 	return r.outcome
+}
+
+// action takes what becomes of a test.
+func (r *reading) action(e event) {
+	switch {
+	case e.Action == "run":
+		r.running = e.Test
+	case e.Action == "fail" && e.Test != "" && r.killer == "":
+		r.killer = e.Test
+	case (e.Action == "pass" || e.Action == "skip") && e.Test == r.running:
+		r.running = ""
+	}
 }
 
 // output takes one line that the tests or the compiler print.
@@ -128,5 +145,6 @@ func (r *reading) output(e event, text string) {
 	case r.said[e.Test] == "" && (strings.Contains(text, "_test.go:") || strings.HasPrefix(text, "panic: ")):
 		r.said[e.Test] = text
 	}
+	r.died = r.died || strings.HasPrefix(text, "panic: ")
 	r.last = text
 }

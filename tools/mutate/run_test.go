@@ -99,6 +99,13 @@ func TestRead(t *testing.T) {
 {"Action":"output","Output":"\n"}`, outcome{killer: "TestA", detail: "does not end", slow: true},
 		},
 		{
+			"another goroutine panics", `{"Action":"run","Test":"TestA"}
+{"Action":"pass","Test":"TestA"}
+{"Action":"run","Test":"TestB"}
+{"Action":"output","Test":"TestB","Output":"panic: nil pointer\n"}
+{"Action":"fail"}`, outcome{killer: "TestB", detail: "panic: nil pointer"},
+		},
+		{
 			"it does not compile", `{"Action":"build-output","Output":"# example.com/p\n"}
 {"Action":"build-output","Output":"p/a.go:3:1: undefined: x\n"}
 {"Action":"build-fail"}
