@@ -127,9 +127,9 @@ func Parse(data []byte) (Frame, error) {
 // SNAP is the EtherType that an 802.3 frame carries behind its length, in the headers of LLC and SNAP; false if it carries
 // none. Some hosts take such a frame for the same as one with the EtherType in front (RFC 1042, IEEE 802.1H).
 //
-//	+------+------+---------+-------------------+-----------+
+//	+------+------+---------+----------------------+-----------+
 //	|  aa  |  aa  | control | 00 00 00 or 00 00 f8 | EtherType |
-//	+------+------+---------+-------------------+-----------+
+//	+------+------+---------+----------------------+-----------+
 func (f Frame) SNAP() (Type, bool) {
 	// The lowest bits of the two service access points say who is asked and who answers: not what follows.
 	const length, sap, organisation, tunnel = 8, 0xaa, 0x000000, 0x0000f8
