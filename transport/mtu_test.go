@@ -77,6 +77,39 @@ func (n *testNode) deliverSizes(to *testNode) {
 	}
 }
 
+// A path that is found to carry more, or less, while an outbox is being filled makes nobody write beyond its room.
+func TestPathGrowsUnderASender(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a, b := w.node(1, w.net.Host("192.0.2.1")), w.node(2, w.net.Host("192.0.2.2"))
+		w.acquaint(a, b)
+		a.exchange(b, 2*time.Second)
+		a.awaitPath(b, "direct", 5*time.Second)
+		p := a.e.Peer(b.id)
+		w.await("the path's MTU is known", time.Second, func() bool { return p.Largest() == MaxInOne })
+		size := &p.active.Load().path.size
+		b.take()
+		want := 0
+		for _, sizes := range [][2]int32{{baseDatagram, FullDatagram}, {FullDatagram, baseDatagram}} {
+			size.now.Store(sizes[0])
+			a.sender.Send(p, nil, []byte("begins an outbox"))
+			size.now.Store(sizes[1])
+			for _, n := range []int{1300, MaxInOne, inOne(baseDatagram), 7} {
+				if room := a.sender.Room(p, nil, n); room == nil {
+					a.sender.Send(p, nil, make([]byte, n))
+				} else if len(room) != n {
+					t.Errorf("room for %d bytes has %d", n, len(room))
+				}
+			}
+			a.sender.Flush()
+			want += 5
+		}
+		time.Sleep(50 * time.Millisecond)
+		if got := len(b.take()); got != want {
+			t.Errorf("%d of %d messages arrived", got, want)
+		}
+	})
+}
+
 // Loss alone does not shrink a path for long.
 func TestPathMTUUnderLoss(t *testing.T) {
 	inWorld(t, func(w *world) {

@@ -80,17 +80,20 @@ func (s *Sender) Send(p *Peer, head, body []byte) {
 // that is for Send.
 func (s *Sender) Room(p *Peer, head []byte, n int) []byte {
 	way := p.active.Load()
-	if way == nil || len(head)+n > inOne(int(way.path.size.now.Load())) {
+	if way == nil {
 		return nil
-	}
-	if now := s.e.coarse.Load(); p.wanted.Load() != now {
-		p.wanted.Store(now)
 	}
 	if s.to != p || s.on.way != way {
 		s.Flush()
 		if !s.begin(p, way) {
 			return nil
 		}
+	}
+	if len(head)+n > inOne(s.limit) { // that of this outbox, whatever the path has been found to carry since it was begun
+		return nil
+	}
+	if now := s.e.coarse.Load(); p.wanted.Load() != now {
+		p.wanted.Store(now)
 	}
 	if len(s.buf)+recordLen+len(head)+n > s.limit-tagLen {
 		s.seal()
