@@ -99,7 +99,7 @@ func TestAllIsWell(t *testing.T) {
 	m := flightOf(t, Config{URL: url, Pin: &pin, UDP: relayOn(t)})
 	for name, words := range map[string]string{
 		"dns": "127.0.0.1", "tcp": "answers in", "tls": "the network that the token is for", "clock": "the controller's",
-		"udp": "sees us as 127.0.0.1", "nat": "no NAT", "mtu": "1400 bytes arrives in one piece",
+		"udp": "sees us as 127.0.0.1", "nat": "no NAT", "mtu": "1452 bytes arrives in one piece",
 	} {
 		check(t, m, name, OK, words)
 	}
