@@ -54,7 +54,9 @@ func TestBadTokens(t *testing.T) {
 	join([]string{"no token", "token create"})
 	join([]string{"not an Etherloom token"}, "hello")
 	join([]string{"damaged", "token create"}, good[:len(good)-9])
-	join([]string{"damaged"}, strings.Replace(good, "a", "b", 1)+"")
+	damaged := []byte(good)
+	damaged[len(good)/2] ^= 1 // another letter or digit, or a character that no token has
+	join([]string{"damaged"}, string(damaged))
 	join([]string{"token file"}, "--token-file", "/does/not/exist")
 	join([]string{"once"}, good, "--token-file", "/does/not/exist")
 
