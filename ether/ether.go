@@ -84,8 +84,8 @@ const (
 	TypeQinQ Type = 0x88a8 // 802.1ad service tag
 )
 
-// minType is the smallest value that is an EtherType and not a length (IEEE 802.3 section 3.2.6).
-const minType = 1536
+// MinType is the smallest value that is an EtherType and not a length (IEEE 802.3 section 3.2.6).
+const MinType = 1536
 
 // Frame is a view over the bytes of one frame. It borrows them.
 type Frame struct {
@@ -118,7 +118,7 @@ func Parse(data []byte) (Frame, error) {
 		f.Tagged, f.TCI = true, binary.BigEndian.Uint16(data[14:])
 		f.Type, f.Payload = Type(binary.BigEndian.Uint16(data[16:])), data[HeaderLen+tagLen:]
 	}
-	if f.Type < minType {
+	if f.Type < MinType {
 		f.Type = 0
 	}
 	return f, nil

@@ -8,6 +8,7 @@ type Protocol uint8
 // Protocols that the switch looks into.
 const (
 	ProtoHopByHop Protocol = 0
+	ProtoICMP     Protocol = 1
 	ProtoTCP      Protocol = 6
 	ProtoUDP      Protocol = 17
 	ProtoRouting  Protocol = 43

@@ -102,7 +102,7 @@ func (d *Daemon) viewsLocked() map[policy.VNI]*policy.View {
 	rules := make(map[policy.VNI]*policy.Rules, len(c.Segments))
 	for vni := range c.Segments {
 		rules[policy.VNI(vni)] = &policy.Rules{
-			Generation: d.applied, Expires: d.held.Load().Expires(), Stations: make(map[policy.Identity]*policy.Station),
+			Generation: d.applied, Self: d.self(), Expires: d.held.Load().Expires(), Stations: make(map[policy.Identity]*policy.Station),
 		}
 	}
 	for _, p := range append(slices.Collect(maps.Values(c.Peers)), c.Self) {
@@ -117,7 +117,7 @@ func (d *Daemon) viewsLocked() map[policy.VNI]*policy.View {
 		if r == nil {
 			continue
 		}
-		grant := policy.Grant{ID: policy.GrantID(id)}
+		grant := policy.Grant{ID: policy.GrantID(id), Segment: true}
 		for _, s := range g.GetSources() {
 			grant.Sources = append(grant.Sources, policy.Identity(s))
 		}
@@ -189,7 +189,7 @@ func (d *Daemon) applySegmentsLocked(views map[policy.VNI]*policy.View, now time
 	wanted := make(map[policy.VNI]*controlv1.Station)
 	for _, st := range c.Self.GetStations() {
 		vni := policy.VNI(st.GetVni())
-		if v := views[vni]; v != nil && slices.Contains(v.Members(now), self) {
+		if v := views[vni]; v != nil && len(v.Neighbours(self, now)) > 0 {
 			wanted[vni] = st
 		}
 	}
@@ -223,7 +223,7 @@ func (d *Daemon) applySegmentLocked(s *segment, st *controlv1.Station, v *policy
 	for id, p := range d.contents.Peers {
 		names[policy.Identity(id)] = p.GetName()
 	}
-	s.setLinksLocked(v.Members(now), names)
+	s.setLinksLocked(v.Neighbours(d.self(), now), names)
 	s.setModeLocked(st.GetMode())
 	if s.mode != controlv1.AddressMode_ADDRESS_MODE_NONE {
 		s.setAddressesLocked(prefixesOf(st))

@@ -287,7 +287,7 @@ func TestViews(t *testing.T) {
 		}
 	}
 	for at, want := range map[time.Time]policy.Verdict{now: policy.Pass, void: policy.PolicyExpired} {
-		if got := views[1].Ingress(8, 9, 1, at); got != want {
+		if got := views[1].Between(8, 9, at); got != want {
 			t.Errorf("in %v b's frames: %v, want %v", at.Sub(now), got, want)
 		}
 	}

@@ -46,7 +46,7 @@ func (q *question) switchOf(node, from party) (*vswitch.Segment, *vswitch.Port, 
 	}
 	here := q.on.here
 	if here == nil {
-		if _, v := q.on.view.Egress(node.id, node.id, q.now); v == policy.Pass {
+		if len(q.on.view.Neighbours(node.id, q.now)) > 0 {
 			return nil, nil, fmt.Errorf("this node may use segment %s but does not carry it, so nothing passes: %s",
 				q.on.name, firstOr(q.d.problems["segment "+q.on.name], "`etherloom status` says why"))
 		}
@@ -78,7 +78,7 @@ func (q *question) elsewhere(node policy.Identity) (*vswitch.Segment, map[policy
 	}
 	sw := vswitch.NewSegment(q.on.vni, node, mtu, fdb.Limits{})
 	ports := map[policy.Identity]*vswitch.Port{node: vswitch.NewPort("host", vswitch.Local, node, nil)}
-	for _, id := range append(q.on.view.Members(q.now), q.from.id) {
+	for _, id := range append(q.on.view.Neighbours(node, q.now), q.from.id) {
 		if ports[id] == nil {
 			ports[id] = vswitch.NewPort(q.member(id).name, vswitch.Link, id, nil)
 		}

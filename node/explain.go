@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/etherloom/etherloom/bridge"
+	"github.com/etherloom/etherloom/ether"
 	"github.com/etherloom/etherloom/policy"
 	vswitch "github.com/etherloom/etherloom/switch"
 )
@@ -150,7 +151,7 @@ func (q *question) nowhere() {
 
 // byPolicy answers without a frame, where none can be made: the policy knows nobody by whom it is to be sent or received.
 func (q *question) byPolicy() policy.Verdict {
-	_, v := q.on.view.Egress(q.from.id, q.to.id, q.now)
+	v := q.on.view.Between(q.from.id, q.to.id, q.now)
 	if v != policy.Pass {
 		e := vswitch.Explanation{Drop: vswitch.Drop(v)}
 		q.judged(q.from, true, e, 0)
@@ -188,7 +189,7 @@ func (q *question) received(e vswitch.Explanation) error {
 		drop = vswitch.DropNoReceiver
 	}
 	// Who is no member has no port here, so no port's judgement says why the frame does not get there.
-	if _, v := q.on.view.Egress(q.from.id, q.to.id, q.now); q.to.station != nil && v != policy.Pass {
+	if v := q.on.view.Between(q.from.id, q.to.id, q.now); q.to.station != nil && v != policy.Pass {
 		drop = vswitch.Drop(v)
 	}
 	left := 0
@@ -220,12 +221,23 @@ func (q *question) received(e vswitch.Explanation) error {
 		q.note("%d more would receive it by the same grant", left)
 	}
 	q.decide(by, drop, grant, who)
-	q.notes(e)
+	q.notes()
 	return nil
 }
 
 // maxReceivers is at how many receivers a frame is judged again; the others are judged alike.
 const maxReceivers = 8
+
+// honest is the grant that a sender which obeys would name for the frame; 0 if it would not send it.
+func (q *question) honest() policy.GrantID {
+	f, err := ether.Parse(q.frame)
+	if err != nil {
+		return 0
+	}
+	p := policy.Passage{Frame: f, Source: q.from.id, Flows: policy.NewFlows(), Now: q.now, Dry: true}
+	id, _ := q.on.view.Egress(&p, q.to.id)
+	return id
+}
 
 // arrived judges a frame as one that has come over a peer's link.
 func (q *question) arrived() error {
@@ -233,10 +245,11 @@ func (q *question) arrived() error {
 	grant := policy.GrantID(q.ask.Grant)
 	if grant == 0 {
 		var v policy.Verdict
-		if grant, v = q.on.view.Egress(q.from.id, q.to.id, q.now); v != policy.Pass {
+		if v = q.on.view.Between(q.from.id, q.to.id, q.now); v != policy.Pass {
 			q.byPolicy()
 			return nil
 		}
+		grant = q.honest()
 	}
 	sw, in, err := q.switchOf(q.to, q.from)
 	if err != nil {

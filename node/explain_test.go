@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -34,7 +33,7 @@ func explainer(t testing.TB, s *site, expires time.Time, resources ...*controlv1
 		names[policy.Identity(id)] = p.GetName()
 	}
 	for vni, v := range d.viewsLocked() {
-		if !slices.Contains(v.Members(now), d.self()) {
+		if len(v.Neighbours(d.self(), now)) == 0 {
 			continue
 		}
 		seg := &segment{d: d, vni: vni, sw: vswitch.NewSegment(vni, d.self(), 1500, fdb.Limits{})}
@@ -42,7 +41,7 @@ func explainer(t testing.TB, s *site, expires time.Time, resources ...*controlv1
 		seg.sw.AddPort(seg.local)
 		seg.sw.SetPolicy(v, now)
 		seg.links.Store(&map[policy.Identity]*vswitch.Port{})
-		seg.setLinksLocked(v.Members(now), names)
+		seg.setLinksLocked(v.Neighbours(d.self(), now), names)
 		d.segments[vni] = seg
 	}
 	return d
@@ -97,7 +96,7 @@ func TestExplain(t *testing.T) {
 		fix   string // in a fix, command and text
 		note  string
 	}{
-		{name: "to a name", ask: ExplainRequest{To: "b", Kind: "icmp"}, check: "pass", on: "b", grant: 3, steps: "self! b?", note: "no frame from b has been seen"},
+		{name: "to a name", ask: ExplainRequest{To: "b", Kind: "icmp"}, check: "pass", on: "b", grant: 3, steps: "self! b?", note: "a receiver judges by its own state"},
 		{name: "to a whole name", ask: ExplainRequest{To: "b.etherloom.internal.", Kind: "tcp", Port: 443}, check: "pass", on: "b", grant: 3, steps: "self! b?"},
 		{name: "to an address", ask: ExplainRequest{To: "10.64.0.8", Kind: "udp", Port: 53}, check: "pass", on: "b", grant: 3, steps: "self! b?", note: "its own state, which this node cannot see"},
 		{name: "to an IPv6 address", ask: ExplainRequest{To: "fd00:1::8", Kind: "icmp"}, check: "pass", on: "b", grant: 3, steps: "self! b?"},

@@ -60,14 +60,17 @@ func (d *Daemon) namesLocked() (map[string][]netip.Addr, []netip.Prefix) {
 	var own []netip.Prefix
 	now := time.Now()
 	for vni, s := range d.segments {
-		members := s.sw.Policy().Members(now)
+		view := s.sw.Policy()
 		seg := c.Segments[uint32(vni)]
 		for _, text := range []string{seg.GetIpv4Prefix(), seg.GetIpv6Prefix()} {
 			if p, err := netip.ParsePrefix(text); err == nil {
 				own = append(own, p.Masked())
 			}
 		}
-		for _, id := range members {
+		for _, id := range view.Neighbours(d.self(), now) {
+			if !view.Names(d.self(), id, now) {
+				continue
+			}
 			if p := memberOf(c, id); p != nil {
 				full := p.GetName() + "." + c.Settings.GetZone()
 				names[full] = append(names[full], addressesOn(p, vni)...)

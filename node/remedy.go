@@ -15,44 +15,55 @@ import (
 
 // fixes says what would let the frame pass that drop has stopped on its way to receiver.
 func (q *question) fixes(drop vswitch.Drop, receiver party) []Fix {
-	source := q.from
-	segment := firstOr(q.on.name, "SEGMENT")
 	switch drop {
 	case vswitch.Drop(policy.NoGrant), vswitch.Drop(policy.GrantExpired):
-		return []Fix{q.grantFix(source)}
+		return []Fix{q.grantFix(q.from)}
 	case vswitch.Drop(policy.NotMember):
 		return []Fix{q.grantFix(receiver)}
-	case vswitch.Drop(policy.UnknownGrant):
-		return []Fix{{Text: "sender and receiver are told different things of the policy, or the grant is gone: compare the policy's version in " +
-			"`etherloom status` on both; `etherloom grant list` shows an administrator what there is"}}
+	case vswitch.Drop(policy.NotAllowed):
+		return q.allowFixes(receiver)
 	case vswitch.Drop(policy.WrongGrant):
-		if grant, v := q.on.view.Egress(source.id, q.d.self(), q.now); v == policy.Pass {
-			return []Fix{{Text: fmt.Sprintf("%s holds grant %d, which the frame should name", source.name, grant)}}
+		if grant := q.honest(); grant != 0 {
+			return []Fix{{Text: fmt.Sprintf("%s holds grant %d, which the frame should name", q.from.name, grant)}}
 		}
-		return []Fix{q.grantFix(source)}
-	case vswitch.Drop(policy.NoStation):
-		return []Fix{{"give " + source.name + " a place on the segment", fmt.Sprintf("etherloom node address %s --segment %s --mode auto", source.name, segment)}}
-	case vswitch.Drop(policy.PolicyExpired):
-		return []Fix{{Text: "a controller must be reached, which renews the policy: `etherloom status` says why none is"}}
+		return []Fix{q.grantFix(q.from)}
 	case vswitch.Drop(policy.SourceMAC):
-		return []Fix{q.macFix(source)}
+		return []Fix{q.macFix(q.from)}
 	case vswitch.Drop(policy.ARPSender), vswitch.Drop(policy.NDSender), vswitch.Drop(policy.IPSource):
-		return q.addressFixes(source)
-	case vswitch.Drop(policy.BadHeader), vswitch.Drop(policy.Undetermined), vswitch.DropShort, vswitch.DropPartialTag:
-		return []Fix{{Text: "the frame itself is at fault: no grant or setting lets such a frame pass"}}
+		return q.addressFixes(q.from)
+	default:
+		return []Fix{q.plainFix(drop)}
+	}
+}
+
+// plainFix is for what needs no look at the parties.
+func (q *question) plainFix(drop vswitch.Drop) Fix {
+	segment := firstOr(q.on.name, "SEGMENT")
+	switch drop {
+	case vswitch.Drop(policy.UnknownGrant):
+		return Fix{Text: "sender and receiver are told different things of the policy, or the grant is gone: compare the policy's version in " +
+			"`etherloom status` on both; `etherloom grant list` shows an administrator what there is"}
+	case vswitch.Drop(policy.NoStation):
+		return Fix{"give " + q.from.name + " a place on the segment", fmt.Sprintf("etherloom node address %s --segment %s --mode auto", q.from.name, segment)}
+	case vswitch.Drop(policy.PolicyExpired):
+		return Fix{Text: "a controller must be reached, which renews the policy: `etherloom status` says why none is"}
+	case vswitch.Drop(policy.StaysHere):
+		return Fix{Text: "nothing is wrong: each of the two nodes answers its own host, so no such frame is needed on the way"}
+	case vswitch.Drop(policy.BadHeader), vswitch.Drop(policy.Undetermined), vswitch.Drop(policy.BadFragment), vswitch.DropShort, vswitch.DropPartialTag:
+		return Fix{Text: "the frame itself is at fault: no grant or setting lets such a frame pass"}
 	case vswitch.DropReserved, vswitch.DropSourceAddress:
-		return []Fix{{Text: "no bridge forwards such a frame, and no grant or setting changes that"}}
+		return Fix{Text: "no bridge forwards such a frame, and no grant or setting changes that"}
 	case vswitch.DropVLAN:
-		return []Fix{{Text: "send without a VLAN tag; each VLAN needs a segment of its own", Command: "etherloom segment add NAME"}}
+		return Fix{Text: "send without a VLAN tag; each VLAN needs a segment of its own", Command: "etherloom segment add NAME"}
 	case vswitch.DropHairpin:
-		return []Fix{{Text: "the destination is where the frame comes from, so it has it already; `etherloom fdb` shows where addresses were seen"}}
+		return Fix{Text: "the destination is where the frame comes from, so it has it already; `etherloom fdb` shows where addresses were seen"}
 	case vswitch.DropNoReceiver:
-		return []Fix{{
+		return Fix{
 			"nobody else is on the segment whom the frame could go to, as far as this node is told; let somebody use it",
 			"etherloom grant add --from node:NAME --to segment:" + segment,
-		}}
+		}
 	default:
-		return []Fix{{Text: "nothing here: the sender must be what it says it is"}}
+		return Fix{Text: "nothing here: the sender must be what it says it is"}
 	}
 }
 
@@ -70,6 +81,22 @@ func (q *question) grantFix(p party) Fix {
 		text = "let " + name + " use a segment (`etherloom segment list`)"
 	}
 	return Fix{text, "etherloom grant add --from node:" + name + " --to segment:" + segment}
+}
+
+// allowFixes names the narrowest grant that would let the frame pass.
+func (q *question) allowFixes(receiver party) []Fix {
+	f, err := ether.Parse(q.frame)
+	if err != nil {
+		return nil
+	}
+	term, ok := policy.TermOf(&f)
+	if !ok {
+		return []Fix{{Text: "what this is cannot be told from the frame, so only a grant of everything to the segment lets it pass"}}
+	}
+	return []Fix{{
+		"let " + q.from.name + " send " + term.String() + " to " + receiver.name + ", too",
+		fmt.Sprintf("etherloom grant add --from node:%s --to node:%s --segment %s --allow %s", q.from.name, receiver.name, q.on.name, term),
+	}}
 }
 
 // macFix says from which address the source may send.

@@ -207,16 +207,16 @@ func (s *segment) age() error {
 			if closed {
 				return nil
 			}
-			s.sw.FDB().Age(now)
+			s.sw.Age(now)
 		}
 	}
 }
 
-// setLinksLocked makes the segment's links be those to the members.
-func (s *segment) setLinksLocked(members []policy.Identity, names map[policy.Identity]string) {
-	next := make(map[policy.Identity]*vswitch.Port, len(members))
+// setLinksLocked makes the segment's links be those to the nodes that this one has anything to do with on it.
+func (s *segment) setLinksLocked(neighbours []policy.Identity, names map[policy.Identity]string) {
+	next := make(map[policy.Identity]*vswitch.Port, len(neighbours))
 	now := *s.links.Load()
-	for _, id := range members {
+	for _, id := range neighbours {
 		if id == policy.Identity(s.d.member.ID) {
 			continue
 		}

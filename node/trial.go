@@ -60,7 +60,7 @@ func NewTrial(suite transport.Suite, near, far TrialEnd) (*Trial, error) {
 			trialNear: policy.NewStation(near.MAC, []netip.Addr{near.Addr}, false),
 			trialFar:  policy.NewStation(far.MAC, []netip.Addr{far.Addr}, false),
 		},
-		Grants: []policy.Grant{{ID: trialGrant, Sources: []policy.Identity{trialNear, trialFar}}},
+		Grants: []policy.Grant{{ID: trialGrant, Segment: true, Sources: []policy.Identity{trialNear, trialFar}}},
 	})
 	now := time.Now()
 	t := &Trial{}

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/etherloom/etherloom/ether"
 	"github.com/etherloom/etherloom/policy"
 	vswitch "github.com/etherloom/etherloom/switch"
 )
@@ -60,11 +59,8 @@ func (q *question) ended(receiver party) {
 }
 
 // notes says what the answer rests on, and what is no check but may stop the frame all the same.
-func (q *question) notes(e vswitch.Explanation) {
+func (q *question) notes() {
 	self := q.d.self()
-	if f, err := ether.Parse(q.frame); err == nil && q.from.id == self && e.Flooded && q.to.station != nil && !f.Dst.IsGroup() {
-		q.note("no frame from %s has been seen yet, so this one is shown to all who may hear it", q.to.name)
-	}
 	far := q.to
 	switch {
 	case q.from.id != self && q.to.id != self:

@@ -1,23 +1,31 @@
 // Package policy says what a frame may do.
 //
-// The one object is the grant: it lets its sources use a segment. Who holds an unexpired grant to a segment is a member
-// of it; a frame passes only from one member to another, and everything else is denied, whatever its EtherType. An
-// empty policy passes nothing: no ARP, no DHCP, no multicast.
+// The one object is the grant. It lets its sources reach a segment or some of those on it:
 //
-// Two questions are asked of every frame, at the node that sends it and again, from the start, at the node that
-// receives it:
+//   - To a segment: its sources are members. A frame passes only from one member to another; a group's frames are judged for
+//     each receiver.
+//   - To nodes: its sources reach these, and nothing else of the segment is there for them. Nobody asks anybody on the wire for
+//     an address: each node answers its own host (View.Resolves). What is sent must be for an address of the target's own.
+//
+// A grant may say what it allows in Terms: by EtherType, IP protocol, ports, multicast group. Then its sources begin flows, and
+// the answers to these pass, and errors about them, and nothing else in that direction, unless the grant works both ways.
+// Everything else is denied, whatever its EtherType. An empty policy passes nothing: no ARP, no DHCP, no multicast.
+//
+// Three questions are asked of every frame, at the node that sends it and again, from the start, at the node that receives it:
 //
 //   - Is the source what it says? A Station holds the MAC and the IP addresses that an identity may use on a segment,
 //     and Station.Check holds a frame against them: Ethernet source, ARP and neighbour discovery fields, IP source.
-//   - Does a grant let it pass? View.Egress picks the grant for one receiver, and its id travels in the frame;
-//     View.Ingress demands that this very grant is known here, names this source and has not expired. The id in a
-//     frame only selects a candidate: it proves nothing.
+//   - Is it what it seems? A fragment is judged as the first one of its datagram was; one that overlaps another, or that
+//     hides its transport header, passes nowhere (Passage.Settle). What a frame is, as far as that can be told, is its Class.
+//   - Does a grant let it pass? View.Egress picks the grant for one receiver, and its id travels in the frame; View.Ingress
+//     demands that this very grant is known here, names this source, covers this frame and has not expired. The id in a frame
+//     only selects a candidate: it proves nothing.
 //
 // A View is what policy says of one segment as one node may know it. It is immutable: a change of policy makes a new
-// one, with a greater generation. Time is an argument.
+// one, with a greater generation. Flows is what that node remembers of live flows: an entry that another generation has judged
+// is judged again by its next frame, so a change of policy cuts what it takes away, and a flow costs one look however many
+// grants there are. Between two who may both send everything to each other nothing need be remembered. Time is an argument.
 package policy
-
-import "time"
 
 // Identity numbers a party within its network; 0 is nobody.
 type Identity uint32
@@ -30,13 +38,6 @@ type VNI uint32
 
 // MaxVNI is the greatest segment number.
 const MaxVNI VNI = 1<<24 - 1
-
-// Grant lets its sources use the segment that its View is of.
-type Grant struct {
-	ID      GrantID
-	Sources []Identity
-	Expires time.Time // zero: never
-}
 
 // Verdict is what policy says of a frame: Pass, or the reason why not.
 type Verdict uint8
@@ -58,6 +59,9 @@ const (
 	WrongGrant
 	GrantExpired
 	PolicyExpired
+	NotAllowed
+	StaysHere
+	BadFragment
 	NumVerdicts
 )
 
@@ -79,6 +83,9 @@ func (v Verdict) String() string {
 		WrongGrant:    "the grant that the frame names does not cover its source",
 		GrantExpired:  "the grant has expired",
 		PolicyExpired: "the policy is older than its maximum age and no controller has renewed it",
+		NotAllowed:    "there is a grant between the two, but none that allows this",
+		StaysHere:     "only members of a segment ask each other for addresses; a node answers its own host about those that it has a grant to",
+		BadFragment:   "fragment is too small, overlaps another, or is cut as no host cuts",
 	}[v]
 }
 
@@ -89,5 +96,6 @@ func (v Verdict) Code() string {
 		NotRouter: "not-router", IPSource: "ip-source", BadHeader: "bad-header", Undetermined: "undetermined", NoGrant: "no-grant",
 		NotMember: "not-member", UnknownGrant: "unknown-grant", WrongGrant: "wrong-grant",
 		GrantExpired: "grant-expired", PolicyExpired: "policy-expired",
+		NotAllowed: "not-allowed", StaysHere: "stays-here", BadFragment: "bad-fragment",
 	}[v]
 }

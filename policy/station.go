@@ -30,6 +30,11 @@ func NewStation(mac ether.MAC, addrs []netip.Addr, dhcp bool) *Station {
 	return s
 }
 
+// has reports whether an address is one of the station's. IPv4 addresses are mapped.
+func (s *Station) has(a [16]byte) bool {
+	return slices.Contains(s.v6, a) || slices.ContainsFunc(s.v4, func(v4 [4]byte) bool { return ether.Mapped(v4) == a })
+}
+
 // Check holds a frame against what its source may use.
 func (s *Station) Check(f *ether.Frame) Verdict {
 	if f.Src != s.MAC {

@@ -1,13 +1,17 @@
 package policy
 
 import (
+	"cmp"
 	"slices"
 	"time"
+
+	"github.com/etherloom/etherloom/ether"
 )
 
 // Rules is what a View is compiled from: the part of the network's policy that concerns one segment and one node.
 type Rules struct {
 	Generation uint64 // greater for every change
+	Self       Identity
 	Stations   map[Identity]*Station
 	Grants     []Grant
 	Expires    time.Time // past it nothing passes; zero: never
@@ -18,37 +22,114 @@ type View struct {
 	generation uint64
 	expires    time.Time
 	stations   map[Identity]*Station
+	owners     map[ether.MAC]Identity
 	grants     map[GrantID]*compiled
-	held       map[Identity][]*compiled // by source, lowest id first
+	ranked     []*compiled
+	enforced   index
+	observed   index
 }
 
-type compiled struct {
-	id      GrantID
-	expires time.Time
-	sources map[Identity]struct{}
+// index is a set of grants by what is asked of them.
+type index struct {
+	members map[Identity]*compiled // the grant to the segment that each holds and that lasts longest
+	open    map[Identity]*compiled // the same, of those without limits
+	held    map[Identity]*matcher  // grants to the segment, by who holds them
+	back    map[Identity]*matcher  // of them, those by which members may begin towards the holder
+	pairs   map[pair]*matcher      // grants to nodes, by who may begin towards whom
 }
 
-func (g *compiled) expired(now time.Time) bool { return !g.expires.IsZero() && !now.Before(g.expires) }
+type pair struct{ source, receiver Identity }
 
-// Compile makes a View.
+// Compile makes a View. Of grants to nodes it takes what concerns r.Self, at either end.
 func Compile(r Rules) *View {
 	v := &View{
 		generation: r.Generation, expires: r.Expires, stations: r.Stations,
-		grants: make(map[GrantID]*compiled, len(r.Grants)), held: make(map[Identity][]*compiled),
+		owners: make(map[ether.MAC]Identity, len(r.Stations)), grants: make(map[GrantID]*compiled, len(r.Grants)),
+	}
+	for id, s := range r.Stations {
+		v.owners[s.MAC] = id
 	}
 	grants := slices.Clone(r.Grants)
-	slices.SortFunc(grants, func(a, b Grant) int { return int(a.ID) - int(b.ID) })
+	slices.SortFunc(grants, func(a, b Grant) int { return cmp.Or(-compareEnds(a.Expires, b.Expires), cmp.Compare(a.ID, b.ID)) })
+	var enforced, observed []*compiled
+	for i := range grants {
+		c := compileGrant(&grants[i], i)
+		v.grants[c.id], v.ranked = c, append(v.ranked, c)
+		if c.observe {
+			observed = append(observed, c)
+		} else {
+			enforced = append(enforced, c)
+		}
+	}
+	v.enforced, v.observed = newIndex(enforced, r.Self), newIndex(observed, r.Self)
+	return v
+}
+
+// compareEnds compares times of which the zero one is never.
+func compareEnds(a, b time.Time) int {
+	switch {
+	case a.IsZero() && b.IsZero():
+		return 0
+	case a.IsZero():
+		return 1
+	case b.IsZero():
+		return -1
+	}
+	return a.Compare(b)
+}
+
+func newIndex(grants []*compiled, self Identity) index {
+	x := index{
+		members: map[Identity]*compiled{}, open: map[Identity]*compiled{},
+		held: map[Identity]*matcher{}, back: map[Identity]*matcher{}, pairs: map[pair]*matcher{},
+	}
+	held, back, pairs := map[Identity][]*compiled{}, map[Identity][]*compiled{}, map[pair][]*compiled{}
 	for _, g := range grants {
-		c := &compiled{id: g.ID, expires: g.Expires, sources: make(map[Identity]struct{}, len(g.Sources))}
-		v.grants[g.ID] = c
-		for _, s := range g.Sources {
-			if _, twice := c.sources[s]; !twice {
-				c.sources[s] = struct{}{}
-				v.held[s] = append(v.held[s], c)
+		for s := range g.sources {
+			if g.segment {
+				x.members[s] = better(x.members[s], g)
+				held[s] = append(held[s], g)
+				if g.open {
+					x.open[s] = better(x.open[s], g)
+				}
+				if g.both {
+					back[s] = append(back[s], g)
+				}
+			}
+			for t := range g.targets {
+				if s != self && t != self {
+					continue
+				}
+				pairs[pair{s, t}] = append(pairs[pair{s, t}], g)
+				if g.both {
+					pairs[pair{t, s}] = append(pairs[pair{t, s}], g)
+				}
 			}
 		}
 	}
-	return v
+	compileAll(x.held, held)
+	compileAll(x.back, back)
+	compileAll(x.pairs, pairs)
+	return x
+}
+
+func compileAll[K comparable](to map[K]*matcher, from map[K][]*compiled) {
+	for k, grants := range from {
+		to[k] = newMatcher(grants)
+	}
+}
+
+// find returns the best grant by which source may begin with this frame towards receiver; nil if there is none.
+func (x *index) find(c *Class, source, receiver Identity, station *Station, now time.Time) *compiled {
+	best := x.pairs[pair{source, receiver}].find(c, station)
+	if x.members[source].alive(now) && x.members[receiver].alive(now) {
+		best = better(best, x.held[source].find(c, station))
+		best = better(best, x.back[receiver].find(c, station))
+	}
+	if !best.alive(now) {
+		return nil
+	}
+	return best
 }
 
 // Generation returns the number that the rules gave it.
@@ -57,16 +138,100 @@ func (v *View) Generation() uint64 { return v.generation }
 // Station returns what an identity may use; nil if nothing.
 func (v *View) Station(id Identity) *Station { return v.stations[id] }
 
-// Members lists who holds an unexpired grant, by number.
+// Owner says whose station has a MAC; 0 if nobody's.
+func (v *View) Owner(mac ether.MAC) Identity { return v.owners[mac] }
+
+// Members lists who holds an unexpired grant to the segment, by number.
 func (v *View) Members(now time.Time) []Identity {
 	var out []Identity
-	for id := range v.held {
-		if v.grantOf(id, now) != nil {
+	for id, g := range v.enforced.members {
+		if !g.expired(now) {
 			out = append(out, id)
 		}
 	}
 	slices.Sort(out)
 	return out
+}
+
+// Neighbours lists with whom an identity can have anything to do on the segment, itself included, by number; nobody if no
+// unexpired grant concerns it.
+func (v *View) Neighbours(id Identity, now time.Time) []Identity {
+	seen := map[Identity]struct{}{}
+	if v.enforced.members[id].alive(now) {
+		seen = setOf(v.Members(now))
+	}
+	for _, g := range v.ranked {
+		if g.segment || g.observe || g.expired(now) {
+			continue
+		}
+		_, source := g.sources[id]
+		_, target := g.targets[id]
+		if source && len(g.targets) > 0 {
+			addAll(seen, g.targets)
+			seen[id] = struct{}{}
+		}
+		if target && len(g.sources) > 0 {
+			addAll(seen, g.sources)
+			seen[id] = struct{}{}
+		}
+	}
+	out := make([]Identity, 0, len(seen))
+	for id := range seen {
+		out = append(out, id)
+	}
+	slices.Sort(out)
+	return out
+}
+
+func addAll(to, from map[Identity]struct{}) {
+	for id := range from {
+		to[id] = struct{}{}
+	}
+}
+
+// Resolves says how one learns the addresses of the other, or that it must not.
+type Resolves uint8
+
+// The ways.
+const (
+	Never   Resolves = iota // it must not know that the other is there
+	Locally                 // its own node answers from the signed state; nothing is sent
+	OnWire                  // both are members: they ask each other
+)
+
+// Resolves reports how asker may learn the addresses of another. Who answers a flow must know where to, so it goes both ways.
+func (v *View) Resolves(asker, other Identity, now time.Time) Resolves {
+	switch {
+	case v.void(now):
+		return Never
+	case v.enforced.members[asker].alive(now) && v.enforced.members[other].alive(now):
+		return OnWire
+	}
+	for _, p := range [...]pair{{asker, other}, {other, asker}} {
+		if v.enforced.pairs[p].alive(now) {
+			return Locally
+		}
+	}
+	return Never
+}
+
+// Between says whether any grant lets source begin anything at all towards receiver: Pass, or why not.
+func (v *View) Between(source, receiver Identity, now time.Time) Verdict {
+	switch {
+	case v.void(now):
+		return PolicyExpired
+	case v.enforced.pairs[pair{source, receiver}].alive(now), v.Resolves(source, receiver, now) == OnWire:
+		return Pass
+	}
+	return v.whyNot(source, receiver, now)
+}
+
+// Names reports whether an identity may know another by name: itself, a fellow member, or a target of a grant that it holds.
+func (v *View) Names(asker, other Identity, now time.Time) bool {
+	if v.void(now) {
+		return false
+	}
+	return asker == other || v.Resolves(asker, other, now) == OnWire || v.enforced.pairs[pair{asker, other}].alive(now)
 }
 
 // NextExpiry returns when the next grant ends, or the policy itself; zero if nothing ever does.
@@ -81,50 +246,3 @@ func (v *View) NextExpiry(now time.Time) time.Time {
 }
 
 func (v *View) void(now time.Time) bool { return !v.expires.IsZero() && !now.Before(v.expires) }
-
-// grantOf returns the unexpired grant with the lowest id that a source holds.
-func (v *View) grantOf(source Identity, now time.Time) *compiled {
-	for _, g := range v.held[source] {
-		if !g.expired(now) {
-			return g
-		}
-	}
-	return nil
-}
-
-// Egress says whether a frame of source may be sent to receiver, and under which grant.
-func (v *View) Egress(source, receiver Identity, now time.Time) (GrantID, Verdict) {
-	if v.void(now) {
-		return 0, PolicyExpired
-	}
-	g := v.grantOf(source, now)
-	if g == nil {
-		return 0, NoGrant
-	}
-	if v.grantOf(receiver, now) == nil {
-		return 0, NotMember
-	}
-	return g.id, Pass
-}
-
-// Ingress says whether a frame of source that names a grant may be delivered to receiver. It judges by what is known
-// here alone: this grant, this source, now.
-func (v *View) Ingress(source, receiver Identity, id GrantID, now time.Time) Verdict {
-	if v.void(now) {
-		return PolicyExpired
-	}
-	g := v.grants[id]
-	if g == nil {
-		return UnknownGrant
-	}
-	if _, names := g.sources[source]; !names {
-		return WrongGrant
-	}
-	if g.expired(now) {
-		return GrantExpired
-	}
-	if v.grantOf(receiver, now) == nil {
-		return NotMember
-	}
-	return Pass
-}

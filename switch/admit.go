@@ -3,15 +3,14 @@
 package vswitch
 
 import (
-	"time"
-
 	"github.com/etherloom/etherloom/ether"
 	"github.com/etherloom/etherloom/policy"
 )
 
 // admit decides whether the frame may be in the switch at all.
-func (l *layout) admit(in *Port, f *ether.Frame, undone ether.Offload, tag Tag, now time.Time) Drop {
-	if len(f.Payload) > l.mtu && l.tooLong(f, undone) {
+func (l *layout) admit(c *carriage, tag Tag) Drop {
+	f := &c.Frame
+	if len(f.Payload) > l.mtu && l.tooLong(f, c.undone) {
 		return DropLong
 	}
 	// IEEE 802.1Q section 8.6.3: a bridge never relays frames to the addresses of table 8-1.
@@ -27,7 +26,7 @@ func (l *layout) admit(in *Port, f *ether.Frame, undone ether.Offload, tag Tag, 
 		return DropSourceAddress
 	}
 	// The session proves who the peer is; a frame cannot claim to be from another.
-	if tag.Source != in.Identity {
+	if tag.Source != c.in.Identity {
 		return DropIdentity
 	}
 	station := l.policy.Station(tag.Source)
@@ -37,8 +36,11 @@ func (l *layout) admit(in *Port, f *ether.Frame, undone ether.Offload, tag Tag, 
 	if v := station.Check(f); v != policy.Pass {
 		return Drop(v)
 	}
-	if in.Kind == Link {
-		return Drop(l.policy.Ingress(tag.Source, l.self, tag.Grant, now))
+	if v := c.Settle(); v != policy.Pass {
+		return Drop(v)
+	}
+	if c.in.Kind == Link {
+		return Drop(l.policy.Ingress(&c.Passage, l.self, tag.Grant))
 	}
 	return Forwarded
 }
@@ -53,7 +55,7 @@ func (l *layout) tooLong(f *ether.Frame, undone ether.Offload) bool {
 	return !ok || cut.Len()-(len(f.Data)-len(f.Payload)) > l.mtu
 }
 
-// mayHave decides whether a receiver may have a frame of source, and names the grant.
-func (l *layout) mayHave(source, receiver policy.Identity, now time.Time) (policy.GrantID, policy.Verdict) {
-	return l.policy.Egress(source, receiver, now)
+// mayHave decides whether a receiver may have a frame, and names the grant.
+func (l *layout) mayHave(p *policy.Passage, receiver policy.Identity) (policy.GrantID, policy.Verdict) {
+	return l.policy.Egress(p, receiver)
 }

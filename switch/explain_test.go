@@ -68,7 +68,8 @@ func TestExplainIsForward(t *testing.T) {
 		flooded   bool
 		receivers int // judged
 	}{
-		{name: "unknown destination", from: 1, in: hello(2, 1), want: Forwarded, flooded: true, receivers: 3},
+		{name: "unknown destination", from: 1, in: hello(9, 1), want: Forwarded, flooded: true, receivers: 3},
+		{name: "destination of which nothing was seen", from: 1, in: hello(2, 1), want: Forwarded, receivers: 1},
 		{name: "broadcast", from: 1, in: data(ether.Broadcast, macOf(1), experimental, ""), want: Forwarded, flooded: true, receivers: 3},
 		{
 			name: "known destination", from: 1, in: hello(2, 1), want: Forwarded, receivers: 1,
@@ -79,10 +80,10 @@ func TestExplainIsForward(t *testing.T) {
 			prepare: func(r *rig) { r.seg.FDB().Learn(macOf(4), r.ports[4], r.now) },
 		},
 		{
-			name: "entry that has aged", from: 1, in: hello(2, 1), want: Forwarded, flooded: true, receivers: 3,
-			prepare: func(r *rig) { r.seg.FDB().Learn(macOf(2), r.ports[2], r.now.Add(-time.Hour)) },
+			name: "entry that has aged", from: 1, in: hello(9, 1), want: Forwarded, flooded: true, receivers: 3,
+			prepare: func(r *rig) { r.seg.FDB().Learn(macOf(9), r.ports[2], r.now.Add(-time.Hour)) },
 		},
-		{name: "from a link", from: 2, in: hello(1, 2), tag: Tag{2, grantID}, want: Forwarded, flooded: true, receivers: 1},
+		{name: "from a link", from: 2, in: hello(1, 2), tag: Tag{2, grantID}, want: Forwarded, receivers: 1},
 		{
 			name: "from a link to a link", from: 3, in: hello(2, 3), tag: Tag{3, grantID}, want: DropHairpin, receivers: 1,
 			prepare: func(r *rig) { r.seg.FDB().Learn(macOf(2), r.ports[2], r.now) },
@@ -104,11 +105,11 @@ func TestExplainIsForward(t *testing.T) {
 		{name: "unknown grant", from: 2, in: hello(1, 2), tag: Tag{2, 99}, want: Drop(policy.UnknownGrant)},
 		{name: "another's grant", from: 4, in: hello(1, 4), tag: Tag{4, grantID}, want: Drop(policy.WrongGrant)},
 		{
-			name: "no grant", from: 1, in: hello(2, 1), want: Drop(policy.NoGrant), flooded: true, receivers: 3,
+			name: "no grant", from: 1, in: hello(9, 1), want: Drop(policy.NoGrant), flooded: true, receivers: 3,
 			prepare: func(r *rig) { r.grant(2, 3) },
 		},
 		{
-			name: "nobody else", from: 1, in: hello(2, 1), want: DropNoReceiver, flooded: true,
+			name: "nobody else", from: 1, in: hello(9, 1), want: DropNoReceiver, flooded: true,
 			prepare: func(r *rig) {
 				for id := policy.Identity(2); id <= 4; id++ {
 					r.seg.RemovePort(r.ports[id])

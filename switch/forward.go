@@ -21,6 +21,16 @@ func (s *Segment) Forward(in *Port, data []byte, undone ether.Offload, tag Tag, 
 	return drop
 }
 
+// carriage is one frame on its way, with all that goes along.
+type carriage struct {
+	policy.Passage
+
+	in     *Port
+	undone ether.Offload
+	lane   Lane
+	asked  *Explanation // nil for a frame that is carried
+}
+
 // forward is the path itself. asked is nil for a frame that is carried; otherwise somebody only wants to know, so it is filled
 // in and nothing else happens: nothing is sent, learned or counted. Explain and Forward cannot differ, for both are this code.
 func (s *Segment) forward(
@@ -35,7 +45,11 @@ func (s *Segment) forward(
 	if in.Kind == Local {
 		tag = Tag{Source: in.Identity}
 	}
-	if drop := layout.admit(in, &f, undone, tag, now); drop != Forwarded {
+	c := carriage{
+		Passage: policy.Passage{Frame: f, Source: tag.Source, Flows: s.flows, Now: now, Dry: asked != nil},
+		in:      in, undone: undone, lane: lane, asked: asked,
+	}
+	if drop := layout.admit(&c, tag); drop != Forwarded {
 		return drop
 	}
 
@@ -44,43 +58,49 @@ func (s *Segment) forward(
 	}
 
 	if !f.Dst.IsGroup() {
-		out, ok := s.fdb.Lookup(f.Dst, now)
-		if asked != nil {
-			out, ok = s.fdb.Foresee(f.Dst, f.Src, in, now)
-		}
-		if ok {
-			return layout.unicast(in, out, &f, undone, tag.Source, lane, now, asked)
+		if out, ok := s.lookup(layout, &c); ok {
+			return layout.unicast(&c, out)
 		}
 	}
-	return layout.flood(in, &f, undone, tag.Source, lane, now, asked)
+	return layout.flood(&c)
 }
 
-// unicast sends to the one port behind which the destination was last seen.
-func (l *layout) unicast(
-	in, out *Port, f *ether.Frame, undone ether.Offload, source policy.Identity, lane Lane, now time.Time, asked *Explanation,
-) Drop {
-	if out == in {
-		return asked.note(out, Tag{}, DropHairpin)
+// lookup finds the port behind which the destination was last seen; one that has yet to say a word is where policy says that it
+// is. Only what neither knows is flooded.
+func (s *Segment) lookup(l *layout, c *carriage) (*Port, bool) {
+	out, ok := s.fdb.Lookup(c.Frame.Dst, c.Now)
+	if c.asked != nil {
+		out, ok = s.fdb.Foresee(c.Frame.Dst, c.Frame.Src, c.in, c.Now)
+	}
+	if ok {
+		return out, true
+	}
+	out = l.behind[l.policy.Owner(c.Frame.Dst)]
+	return out, out != nil
+}
+
+// unicast sends to the one port behind which the destination is.
+func (l *layout) unicast(c *carriage, out *Port) Drop {
+	if out == c.in {
+		return c.asked.note(out, Tag{}, DropHairpin)
 	}
 	// Split horizon: the mesh is full, so what came from a link has reached every node that may have it.
-	if in.Kind == Link && out.Kind == Link {
-		return asked.note(out, Tag{}, DropHairpin)
+	if c.in.Kind == Link && out.Kind == Link {
+		return c.asked.note(out, Tag{}, DropHairpin)
 	}
-	return l.offer(out, f, undone, source, lane, now, asked)
+	return l.offer(c, out)
 }
 
 // flood sends to every port that may hear the frame. The reason for a frame that nobody may hear is that of the last
 // receiver judged.
-func (l *layout) flood(
-	in *Port, f *ether.Frame, undone ether.Offload, source policy.Identity, lane Lane, now time.Time, asked *Explanation,
-) Drop {
-	asked.flood()
+func (l *layout) flood(c *carriage) Drop {
+	c.asked.flood()
 	drop := DropNoReceiver
-	for _, out := range l.floodFrom[in.Kind] {
-		if out == in {
+	for _, out := range l.floodFrom[c.in.Kind] {
+		if out == c.in {
 			continue
 		}
-		if d := l.offer(out, f, undone, source, lane, now, asked); drop != Forwarded {
+		if d := l.offer(c, out); drop != Forwarded {
 			drop = d
 		}
 	}
@@ -88,20 +108,18 @@ func (l *layout) flood(
 }
 
 // offer judges one receiver, and sends the frame if it may have it.
-func (l *layout) offer(
-	out *Port, f *ether.Frame, undone ether.Offload, source policy.Identity, lane Lane, now time.Time, asked *Explanation,
-) Drop {
+func (l *layout) offer(c *carriage, out *Port) Drop {
 	tag := Tag{}
 	if out.Kind == Link {
-		grant, v := l.mayHave(source, out.Identity, now)
+		grant, v := l.mayHave(&c.Passage, out.Identity)
 		if v != policy.Pass {
-			return asked.note(out, Tag{}, Drop(v))
+			return c.asked.note(out, Tag{}, Drop(v))
 		}
-		tag = Tag{Source: source, Grant: grant}
+		tag = Tag{Source: c.Source, Grant: grant}
 	}
-	if asked != nil {
-		return asked.note(out, tag, Forwarded)
+	if c.asked != nil {
+		return c.asked.note(out, tag, Forwarded)
 	}
-	out.send(f.Data, undone, tag, lane)
+	out.send(c.Frame.Data, c.undone, tag, c.lane)
 	return Forwarded
 }

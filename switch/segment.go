@@ -14,6 +14,7 @@ import (
 type Segment struct {
 	VNI    policy.VNI
 	fdb    *fdb.Table[*Port]
+	flows  *policy.Flows
 	layout atomic.Pointer[layout]
 	drops  drops
 
@@ -27,26 +28,34 @@ type layout struct {
 	policy *policy.View
 	ports  []*Port
 
-	floodFrom [2][]*Port // by kind of ingress: where a flooded frame may go
+	floodFrom [2][]*Port                // by kind of ingress: where a flooded frame may go
+	behind    map[policy.Identity]*Port // by who is behind it
 }
 
 // NewSegment returns a segment without ports, in which nothing may pass. mtu is the longest payload of a frame, in bytes.
 func NewSegment(vni policy.VNI, self policy.Identity, mtu int, limits fdb.Limits) *Segment {
-	s := &Segment{VNI: vni, fdb: fdb.New[*Port](limits)}
+	s := &Segment{VNI: vni, fdb: fdb.New[*Port](limits), flows: policy.NewFlows()}
 	s.layout.Store(&layout{self: self, mtu: mtu, policy: policy.Compile(policy.Rules{})})
 	return s
 }
 
-// SetPolicy replaces what may pass. Frames judged from now on are judged by it; what the FDB holds about peers that
-// are no longer members is forgotten.
+// SetPolicy replaces what may pass. Frames judged from now on are judged by it, those of live flows, too; what is remembered
+// about peers that this node has nothing to do with any more is forgotten.
 func (s *Segment) SetPolicy(v *policy.View, now time.Time) {
 	s.change(func(l *layout) { l.policy = v })
-	members := v.Members(now)
+	neighbours := v.Neighbours(s.layout.Load().self, now)
+	s.flows.Retain(neighbours)
 	for _, p := range s.Ports() {
-		if _, member := slices.BinarySearch(members, p.Identity); !member {
+		if _, known := slices.BinarySearch(neighbours, p.Identity); !known {
 			s.fdb.FlushPort(p)
 		}
 	}
+}
+
+// Age forgets addresses and flows of which nothing has been seen for too long.
+func (s *Segment) Age(now time.Time) {
+	s.fdb.Age(now)
+	s.flows.Age(now)
 }
 
 // Policy returns what SetPolicy set last.
@@ -74,7 +83,9 @@ func (s *Segment) change(edit func(*layout)) {
 	l := *s.layout.Load()
 	edit(&l)
 	l.floodFrom = [2][]*Port{Local: l.ports, Link: nil}
+	l.behind = make(map[policy.Identity]*Port, len(l.ports))
 	for _, p := range l.ports {
+		l.behind[p.Identity] = p
 		if p.Kind == Local {
 			l.floodFrom[Link] = append(l.floodFrom[Link], p)
 		}

@@ -1,0 +1,181 @@
+package policy
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/etherloom/etherloom/ether"
+)
+
+const (
+	maxDatagrams = 64               // of one identity, in parts, at a time
+	maxGaps      = 8                // in one datagram
+	assembly     = 30 * time.Second // how long its parts may take; no host waits longer than 60 s (RFC 8200 section 4.5)
+)
+
+// datagrams holds, for each identity, what has come of the datagrams that it sends in fragments.
+type datagrams struct {
+	mu sync.Mutex
+	of map[Identity]*[maxDatagrams]datagram
+}
+
+// datagram is one datagram of which some fragments have come.
+type datagram struct {
+	key   datagramKey
+	since time.Time // zero: the place is free
+	class Class     // of its first fragment; Unclear before that has come
+	bad   bool      // overlaps: nothing more of it passes
+	end   int       // its length, in bytes; 0 before the last fragment has come
+	parts []part    // that have come, merged and sorted
+}
+
+type datagramKey struct {
+	src, dst [16]byte
+	id       uint32
+	protocol ether.Protocol
+}
+
+type part struct{ from, to int }
+
+// maxPacket is the greatest length of an IP packet, in bytes.
+const maxPacket = 1<<16 - 1
+
+// sound holds a fragment against what any honest host sends (RFC 791, RFC 8200 section 4.5): none but the last is cut off a
+// multiple of eight bytes, none reaches beyond the longest packet. The first holds the whole transport header, so that no
+// later one can be needed to tell what it is, and none begins inside that header (RFC 1858, RFC 3128, RFC 7112).
+func sound(f *ether.Fragment, c *Class) bool {
+	n := len(f.Payload)
+	switch {
+	case n == 0, f.More && n%8 != 0, f.Offset+n > maxPacket:
+		return false
+	case f.Offset == 0:
+		return c.Kind != Unclear
+	}
+	return f.Offset >= transportHeader(f.Protocol)
+}
+
+// settle judges one fragment, and returns the class by which the frame is to be judged: that of its first fragment.
+func (d *datagrams) settle(source Identity, f *ether.Fragment, own Class, now time.Time, dry bool) (Class, bool) {
+	if !sound(f, &own) {
+		return own, false
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	key := datagramKey{f.Src, f.Dst, f.ID, f.Protocol}
+	if dry {
+		if at := d.findLocked(source, key, now); at != nil && f.Offset != 0 {
+			own.take(&at.class)
+		}
+		return own, true
+	}
+	at := d.findLocked(source, key, now)
+	if at == nil {
+		at = d.placeLocked(source)
+		*at = datagram{key: key, since: now, class: Class{Kind: Unclear}, parts: at.parts[:0]}
+	}
+	if at.bad || !at.add(f) {
+		at.bad = true
+		return own, false
+	}
+	if f.Offset == 0 {
+		at.class = own
+	} else {
+		own.take(&at.class)
+	}
+	return own, true
+}
+
+// take makes c say of the packet what first says.
+func (c *Class) take(first *Class) { c.Kind, c.Tuple, c.About = first.Kind, first.Tuple, first.About }
+
+func (d *datagrams) findLocked(source Identity, key datagramKey, now time.Time) *datagram {
+	all := d.of[source]
+	if all == nil {
+		return nil
+	}
+	for i := range all {
+		if at := &all[i]; !at.since.IsZero() && at.key == key && now.Sub(at.since) <= assembly {
+			return at
+		}
+	}
+	return nil
+}
+
+// placeLocked returns a free place, or that of the oldest datagram.
+func (d *datagrams) placeLocked(source Identity) *datagram {
+	all := d.of[source]
+	if all == nil {
+		all = new([maxDatagrams]datagram)
+		d.of[source] = all
+	}
+	oldest := &all[0]
+	for i := range all {
+		if at := &all[i]; at.since.Before(oldest.since) {
+			oldest = at
+		}
+	}
+	return oldest
+}
+
+// add notes that a fragment has come. It reports false for one that overlaps another or contradicts the datagram's end: hosts
+// differ in which of two they believe, and an honest one sends none (RFC 5722 section 4).
+func (d *datagram) add(f *ether.Fragment) bool {
+	p := part{f.Offset, f.Offset + len(f.Payload)}
+	last := 0
+	if len(d.parts) > 0 {
+		last = d.parts[len(d.parts)-1].to
+	}
+	if d.end != 0 && (p.to > d.end || !f.More) || !f.More && last > p.to {
+		return false
+	}
+	if !f.More {
+		d.end = p.to
+	}
+	return d.insert(p)
+}
+
+// insert merges a part into those that have come; false if it overlaps one of them, or leaves too many gaps.
+func (d *datagram) insert(p part) bool {
+	i, found := slices.BinarySearchFunc(d.parts, p.from, func(q part, from int) int { return q.from - from })
+	if found || i > 0 && d.parts[i-1].to > p.from || i < len(d.parts) && d.parts[i].from < p.to {
+		return false
+	}
+	before, behind := i > 0 && d.parts[i-1].to == p.from, i < len(d.parts) && d.parts[i].from == p.to
+	switch {
+	case before && behind:
+		d.parts[i-1].to = d.parts[i].to
+		d.parts = slices.Delete(d.parts, i, i+1)
+	case before:
+		d.parts[i-1].to = p.to
+	case behind:
+		d.parts[i].from = p.from
+	case len(d.parts) == maxGaps:
+		return false
+	default:
+		d.parts = slices.Insert(d.parts, i, p)
+	}
+	return true
+}
+
+func (d *datagrams) age(now time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for id, all := range d.of {
+		live := slices.ContainsFunc(all[:], func(at datagram) bool { return !at.since.IsZero() && now.Sub(at.since) <= assembly })
+		if !live {
+			delete(d.of, id)
+		}
+	}
+}
+
+func (d *datagrams) retain(ids []Identity) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	keep := setOf(ids)
+	for id := range d.of {
+		if _, ok := keep[id]; !ok {
+			delete(d.of, id)
+		}
+	}
+}

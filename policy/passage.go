@@ -1,0 +1,215 @@
+package policy
+
+import (
+	"time"
+
+	"github.com/etherloom/etherloom/ether"
+)
+
+// Passage is one frame on its way through a switch, as policy sees it.
+type Passage struct {
+	Frame  ether.Frame
+	Source Identity
+	Flows  *Flows
+	Now    time.Time
+	Dry    bool // somebody only wants to know: nothing is remembered
+
+	class   Class
+	classed bool
+}
+
+// Settle looks at a fragment: one that no honest host sends, or that overlaps another, passes nowhere. It comes before every
+// other question about a passage.
+func (p *Passage) Settle() Verdict {
+	f, is := ether.ParseFragment(&p.Frame)
+	if !is {
+		return Pass
+	}
+	class, ok := p.Flows.datagrams.settle(p.Source, &f, Classify(&p.Frame), p.Now, p.Dry)
+	if !ok {
+		return BadFragment
+	}
+	p.class, p.classed = class, true
+	return Pass
+}
+
+// Class says what the frame is.
+func (p *Passage) Class() *Class {
+	if !p.classed {
+		p.class, p.classed = Classify(&p.Frame), true
+	}
+	return &p.class
+}
+
+// Egress says whether a frame may be sent to receiver, and under which grant.
+func (v *View) Egress(p *Passage, receiver Identity) (GrantID, Verdict) {
+	if v.void(p.Now) {
+		return 0, PolicyExpired
+	}
+	if g := v.enforced.open[p.Source]; v.free(g, p.Source, receiver, p.Now) {
+		return g.id, Pass
+	}
+	c := p.Class()
+	if c.Kind == Resolution {
+		return v.resolve(p, receiver)
+	}
+	if id := v.flowOf(p, receiver, 0); id != 0 {
+		return id, Pass
+	}
+	g := v.enforced.find(c, p.Source, receiver, v.stations[receiver], p.Now)
+	if g == nil {
+		return 0, v.whyNot(p.Source, receiver, p.Now)
+	}
+	v.remember(p, receiver, g)
+	return g.id, Pass
+}
+
+// Ingress says whether a frame that names a grant may be delivered to receiver. It judges by what is known here alone: this
+// grant, this source, this frame, now.
+func (v *View) Ingress(p *Passage, receiver Identity, id GrantID) Verdict {
+	if v.void(p.Now) {
+		return PolicyExpired
+	}
+	g := v.grants[id]
+	switch {
+	case g == nil:
+		return UnknownGrant
+	case g.observe || !g.concerns(p.Source, receiver):
+		return WrongGrant
+	case g.expired(p.Now):
+		return GrantExpired
+	case v.free(g, p.Source, receiver, p.Now):
+		return Pass
+	}
+	c := p.Class()
+	if c.Kind == Resolution {
+		return v.resolved(g, p, receiver)
+	}
+	if v.flowOf(p, receiver, id) != 0 {
+		return Pass
+	}
+	if !v.allows(g, p.Source, receiver, c, p.Now) {
+		return v.whyNotBy(g, p.Source, receiver, p.Now)
+	}
+	v.remember(p, receiver, g)
+	return Pass
+}
+
+// free reports whether a grant lets everything pass from source to receiver, and nothing need be remembered, because the
+// receiver may begin whatever it likes, too.
+func (v *View) free(g *compiled, source, receiver Identity, now time.Time) bool {
+	if g == nil || !g.open || g.expired(now) {
+		return false
+	}
+	_, holds := g.sources[source]
+	return holds && v.enforced.open[receiver].alive(now)
+}
+
+// allows reports whether a grant lets source begin with this frame towards receiver.
+func (v *View) allows(g *compiled, source, receiver Identity, c *Class, now time.Time) bool {
+	if !g.opens(source, receiver, v.enforced.members) || !g.allows(c, v.stations[receiver]) {
+		return false
+	}
+	return !g.segment || v.enforced.members[source].alive(now) && v.enforced.members[receiver].alive(now)
+}
+
+// resolve lets members ask for each other's addresses. To everybody else nothing is sent: who may know an address is told by
+// its own node.
+func (v *View) resolve(p *Passage, receiver Identity) (GrantID, Verdict) {
+	if v.Resolves(p.Source, receiver, p.Now) == OnWire {
+		return v.enforced.members[p.Source].id, Pass
+	}
+	if why := v.whyNot(p.Source, receiver, p.Now); why != NotAllowed {
+		return 0, why
+	}
+	return 0, StaysHere
+}
+
+func (v *View) resolved(g *compiled, p *Passage, receiver Identity) Verdict {
+	_, holds := g.sources[p.Source]
+	switch {
+	case !g.segment:
+		return StaysHere
+	case !holds:
+		return WrongGrant
+	case !v.enforced.members[receiver].alive(p.Now):
+		return NotMember
+	}
+	return Pass
+}
+
+// flowOf returns the grant by which a packet goes on, answers, or is an error about a flow that is remembered; 0 if there is
+// none. If demanded is not 0, it must be that one.
+func (v *View) flowOf(p *Passage, receiver Identity, demanded GrantID) GrantID {
+	c := p.Class()
+	try := func(opener, other Identity, t Tuple, w way) GrantID {
+		id := p.Flows.stands(v, opener, &flowKey{other, t}, w, p)
+		if demanded != 0 && id != demanded {
+			return 0
+		}
+		return id
+	}
+	switch c.Kind {
+	case Packet:
+		if id := try(p.Source, receiver, c.Tuple, onward); id != 0 && !c.Reply {
+			return id
+		}
+		// What begins is no answer, even between the same ports, and an answer is for the opener alone.
+		if !c.Opens && v.isFor(receiver, c) {
+			return try(receiver, p.Source, c.Tuple.Reverse(), answer)
+		}
+		return 0
+	case ICMPError:
+		if !v.isFor(receiver, c) {
+			return 0
+		}
+		if id := try(receiver, p.Source, c.About, about); id != 0 {
+			return id
+		}
+		return try(p.Source, receiver, c.About.Reverse(), about)
+	default:
+		return 0
+	}
+}
+
+// isFor reports whether a frame is addressed to a receiver's station.
+func (v *View) isFor(receiver Identity, c *Class) bool {
+	s := v.stations[receiver]
+	return s != nil && s.MAC == c.Dst
+}
+
+// remember notes a flow that a grant lets begin.
+func (v *View) remember(p *Passage, receiver Identity, g *compiled) {
+	if c := p.Class(); c.Kind == Packet && !p.Dry {
+		p.Flows.begin(p.Source, &flowKey{receiver, c.Tuple}, g.id, v.generation, c, p.Now)
+	}
+}
+
+// whyNot says why nothing lets a frame pass from source to receiver.
+func (v *View) whyNot(source, receiver Identity, now time.Time) Verdict {
+	member := v.enforced.members[source].alive(now)
+	for _, p := range [...]pair{{source, receiver}, {receiver, source}} {
+		if v.enforced.pairs[p].alive(now) {
+			return NotAllowed
+		}
+	}
+	switch {
+	case member && v.enforced.members[receiver].alive(now):
+		return NotAllowed
+	case member:
+		return NotMember
+	}
+	return NoGrant
+}
+
+// whyNotBy says why a grant that is known does not let a frame pass.
+func (v *View) whyNotBy(g *compiled, source, receiver Identity, now time.Time) Verdict {
+	_, holds := g.sources[source]
+	switch {
+	case !holds && !g.both:
+		return WrongGrant // and it is no answer
+	case g.segment && !v.enforced.members[receiver].alive(now):
+		return NotMember
+	}
+	return NotAllowed
+}
