@@ -117,20 +117,51 @@ func (d *Daemon) viewsLocked() map[policy.VNI]*policy.View {
 		if r == nil {
 			continue
 		}
-		grant := policy.Grant{ID: policy.GrantID(id), Segment: true}
-		for _, s := range g.GetSources() {
-			grant.Sources = append(grant.Sources, policy.Identity(s))
-		}
+		grant := policy.Grant{ID: policy.GrantID(id), Segment: true, Sources: identities(g.GetSources())}
 		if g.GetExpires() != nil {
 			grant.Expires = g.GetExpires().AsTime()
 		}
 		r.Grants = append(r.Grants, grant)
+	}
+	for _, g := range c.Reaches {
+		r := rules[policy.VNI(g.GetVni())]
+		if r == nil {
+			continue
+		}
+		if grant, ok := reachOf(g); ok {
+			r.Grants = append(r.Grants, grant)
+		}
 	}
 	views := make(map[policy.VNI]*policy.View, len(rules))
 	for vni, r := range rules {
 		views[vni] = policy.Compile(*r)
 	}
 	return views
+}
+
+// reachOf reads a grant with limits. A term that this program does not know allows nothing; a grant of nothing but such is none.
+func reachOf(g *controlv1.Reach) (policy.Grant, bool) {
+	grant := policy.Grant{
+		ID: policy.GrantID(g.GetId()), Segment: g.GetSegment(), Sources: identities(g.GetSources()), Targets: identities(g.GetTargets()),
+		Both: g.GetBoth(), Observe: g.GetObserve(),
+	}
+	for _, text := range g.GetAllow() {
+		if t, err := policy.ParseTerm(text); err == nil {
+			grant.Allow = append(grant.Allow, t)
+		}
+	}
+	if g.GetExpires() != nil {
+		grant.Expires = g.GetExpires().AsTime()
+	}
+	return grant, len(g.GetAllow()) == 0 || len(grant.Allow) > 0
+}
+
+func identities(ids []uint32) []policy.Identity {
+	var out []policy.Identity
+	for _, id := range ids {
+		out = append(out, policy.Identity(id))
+	}
+	return out
 }
 
 // stationOf says what a station may use: its addresses, and the link-local one that follows from its MAC if it speaks IP

@@ -4,7 +4,8 @@
 // the grants to these segments, the relays with a credential of its own, and which of those that it may have known are
 // revoked. It learns nothing of anybody else, no labels, and of a peer no station on a segment that it does not share.
 //
-//	Model ──► MemberOf(node): Views ──► segment/VNI, grant/ID, peer/ID, revocation/ID
+//	Model ──► MemberOf(node): Views  ──► segment/VNI, grant/ID, reach/ID, peer/ID, revocation/ID
+//	      ──► ReachOf(node): Reaches ──► the same; of a grant to nodes, only the other end
 //	      ──► Profile(node)         ──► self
 //	      ──► Shared                ──► settings, relay/NAME
 //
@@ -43,10 +44,12 @@ type inputs struct {
 	profile *model.Profile
 	status  model.Status
 	views   []*model.View
+	reaches []*model.Reach
 }
 
 func (a inputs) equal(b inputs) bool {
-	return a.shared == b.shared && a.profile == b.profile && a.status == b.status && slices.Equal(a.views, b.views)
+	return a.shared == b.shared && a.profile == b.profile && a.status == b.status && slices.Equal(a.views, b.views) &&
+		slices.Equal(a.reaches, b.reaches)
 }
 
 // Compiler makes Results. It may be used from several goroutines.
@@ -89,7 +92,7 @@ func (c *Compiler) Compile(m *model.Model, id identity.ID, last *Result) (*Resul
 	if n == nil || m.Settings == nil {
 		return nil, fmt.Errorf("compile node %d: there is no such node", id)
 	}
-	in := inputs{shared: m.Shared, profile: p, status: n.Status, views: m.MemberOf(id)}
+	in := inputs{shared: m.Shared, profile: p, status: n.Status, views: m.MemberOf(id), reaches: m.ReachOf(id)}
 	if last != nil && in.equal(last.inputs) {
 		return last, nil
 	}
@@ -115,14 +118,15 @@ func (c *Compiler) gather(m *model.Model, in inputs) (state.State, error) {
 			return nil, err
 		}
 	}
+	for _, r := range in.reaches {
+		if err := c.addReach(s, r, in.profile); err != nil {
+			return nil, err
+		}
+	}
 	if err := c.addPeers(s, in); err != nil {
 		return nil, err
 	}
-	vnis := ""
-	for _, v := range in.views {
-		vnis += vniText(v.Segment.VNI)
-	}
-	return s, c.add(s, &controlv1.Resource{Kind: &controlv1.Resource_Self{Self: peer(in.profile, vnis)}})
+	return s, c.add(s, &controlv1.Resource{Kind: &controlv1.Resource_Self{Self: peer(in.profile, in.own())}})
 }
 
 // add serialises a resource into a state.
@@ -200,28 +204,25 @@ func (c *Compiler) open(r *model.Relay) opened {
 
 // addView adds a segment, its grants, and who is revoked on it.
 func (c *Compiler) addView(s state.State, v *model.View) error {
-	err := c.addOnce(s, v, func() *controlv1.Resource {
-		return &controlv1.Resource{Kind: &controlv1.Resource_Segment{Segment: v.Segment.Proto()}}
-	})
-	if err != nil {
+	if err := c.addSegment(s, v.Segment); err != nil {
 		return err
 	}
-	for _, g := range v.Grants {
-		err := c.addOnce(s, g, func() *controlv1.Resource {
-			out := &controlv1.Grant{Id: uint32(g.ID), Vni: uint32(g.VNI)}
-			for _, id := range g.Sources {
-				out.Sources = append(out.Sources, uint32(id))
-			}
-			if !g.Expires.IsZero() {
-				out.Expires = timestamppb.New(g.Expires)
-			}
-			return &controlv1.Resource{Kind: &controlv1.Resource_Grant{Grant: out}}
-		})
-		if err != nil {
+	for _, a := range v.Grants {
+		if err := c.addOnce(s, a, func() *controlv1.Resource { return access(a) }); err != nil {
 			return err
 		}
 	}
-	for _, id := range v.Revoked {
+	return c.addRevoked(s, v.Revoked)
+}
+
+func (c *Compiler) addSegment(s state.State, seg *model.Segment) error {
+	return c.addOnce(s, seg, func() *controlv1.Resource {
+		return &controlv1.Resource{Kind: &controlv1.Resource_Segment{Segment: seg.Proto()}}
+	})
+}
+
+func (c *Compiler) addRevoked(s state.State, ids []identity.ID) error {
+	for _, id := range ids {
 		err := c.addOnce(s, id, func() *controlv1.Resource {
 			return &controlv1.Resource{Kind: &controlv1.Resource_Revocation{Revocation: &controlv1.Revocation{Id: uint32(id)}}}
 		})
@@ -232,18 +233,9 @@ func (c *Compiler) addView(s state.State, v *model.View) error {
 	return nil
 }
 
-// addPeers adds the other members of the node's segments, each once, with its stations on those that are shared.
+// addPeers adds the others that the node has anything to do with, each once, with its stations on the segments where it has.
 func (c *Compiler) addPeers(s state.State, in inputs) error {
-	shared := map[*model.Profile]string{}
-	for _, v := range in.views {
-		text := vniText(v.Segment.VNI)
-		for _, p := range v.Members {
-			if p != in.profile {
-				shared[p] += text
-			}
-		}
-	}
-	for p, vnis := range shared {
+	for p, vnis := range in.others() {
 		err := c.addOnce(s, peerKey{p, vnis}, func() *controlv1.Resource {
 			return &controlv1.Resource{Kind: &controlv1.Resource_Peer{Peer: peer(p, vnis)}}
 		})

@@ -144,6 +144,60 @@ func TestCompile(t *testing.T) {
 	}
 }
 
+// Of a grant to nodes each end is told the other, and of its own end itself alone; who is at neither is told nothing. A grant
+// to a segment with limits is told as one of a kind of its own.
+func TestReach(t *testing.T) {
+	locked := node(6, "web=1")
+	locked.Status = model.StatusLocked
+	locked.Stations = []model.Station{{VNI: 1, MAC: model.MAC{2, 6}, Mode: model.ModeNone}}
+	m := seated(t, facts(segment(1), segment(2), node(1, "web=1"), node(2, "web=1"), node(3), node(4), node(5), locked,
+		&model.Group{Name: "web", Labels: []string{"web=1"}},
+		&model.Grant{ID: 1, Group: "web", Target: &model.Selector{Node: 3}, VNI: 1, Allow: []string{"tcp:5432"}, Expires: until},
+		&model.Grant{ID: 2, Node: 3, Target: &model.Selector{Node: 4}, VNI: 2, Both: true},
+		&model.Grant{ID: 3, Node: 5, Target: &model.Selector{Label: "none=1"}, VNI: 1},
+		&model.Grant{ID: 4, Node: 4, VNI: 2, Allow: []string{"icmp"}},
+	), 1, nil)
+	c := New(identity.NewWrapKey(), quiet)
+	for id, want := range map[identity.ID]string{
+		1: "peer/3 reach/1 segment/1 self settings",
+		2: "peer/3 reach/1 segment/1 self settings",
+		3: "peer/1 peer/2 peer/4 reach/1 reach/2 revocation/6 segment/1 segment/2 self settings",
+		4: "peer/3 reach/2 reach/4 segment/2 self settings",
+		5: "self settings",
+	} {
+		r, err := c.Compile(m, id, nil)
+		must(t, err)
+		if got := keys(r); got != want {
+			t.Errorf("node %d is told\n%s\nwant\n%s", id, got, want)
+		}
+		told, err := r.State.Contents()
+		must(t, err)
+		switch id {
+		case 1:
+			if g := told.Reaches[1]; fmt.Sprint(g.Sources, g.Targets, g.Allow, g.Segment) != "[1] [3] [tcp:5432] false" || !g.Expires.AsTime().Equal(until) {
+				t.Errorf("node 1 is told %v", g)
+			}
+			if p := told.Peers[3]; len(p.Stations) != 1 || p.Stations[0].Vni != 1 {
+				t.Errorf("node 1 is told of %v", p)
+			}
+		case 3:
+			if a, b := told.Reaches[1], told.Reaches[2]; fmt.Sprint(a.Sources, a.Targets, b.Sources, b.Targets, b.Both) != "[1 2] [3] [3] [4] true" {
+				t.Errorf("node 3 is told %v, %v", a, b)
+			}
+		case 4:
+			if g := told.Reaches[4]; !g.Segment || fmt.Sprint(g.Sources, g.Allow) != "[4] [icmp]" || g.Targets != nil {
+				t.Errorf("node 4 is told %v", g)
+			}
+		}
+	}
+	before, err := c.Compile(m, 1, nil)
+	must(t, err)
+	next := model.Derive(facts(append(slices.Collect(maps.Values(m.Facts)), &model.Token{ID: "x"})...), 2, m)
+	if again, err := c.Compile(next, 1, before); err != nil || again != before {
+		t.Errorf("nothing changed for node 1, yet it is told anew: %v", err)
+	}
+}
+
 // TestPeerOnTwoSegments: of a peer with which a node shares two of three segments it is told two stations, and the
 // peer is told of the node the same two.
 func TestPeerOnTwoSegments(t *testing.T) {

@@ -1322,6 +1322,7 @@ type Resource struct {
 	//	*Resource_Grant
 	//	*Resource_Relay
 	//	*Resource_Revocation
+	//	*Resource_Reach
 	Kind          isResource_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1427,6 +1428,15 @@ func (x *Resource) GetRevocation() *Revocation {
 	return nil
 }
 
+func (x *Resource) GetReach() *Reach {
+	if x != nil {
+		if x, ok := x.Kind.(*Resource_Reach); ok {
+			return x.Reach
+		}
+	}
+	return nil
+}
+
 type isResource_Kind interface {
 	isResource_Kind()
 }
@@ -1459,6 +1469,10 @@ type Resource_Revocation struct {
 	Revocation *Revocation `protobuf:"bytes,7,opt,name=revocation,proto3,oneof"` // key "revocation/ID"
 }
 
+type Resource_Reach struct {
+	Reach *Reach `protobuf:"bytes,8,opt,name=reach,proto3,oneof"` // key "reach/ID"
+}
+
 func (*Resource_Settings) isResource_Kind() {}
 
 func (*Resource_Segment) isResource_Kind() {}
@@ -1472,6 +1486,8 @@ func (*Resource_Grant) isResource_Kind() {}
 func (*Resource_Relay) isResource_Kind() {}
 
 func (*Resource_Revocation) isResource_Kind() {}
+
+func (*Resource_Reach) isResource_Kind() {}
 
 type Settings struct {
 	state               protoimpl.MessageState `protogen:"open.v1"`
@@ -1871,6 +1887,116 @@ func (x *Grant) GetExpires() *timestamppb.Timestamp {
 	return nil
 }
 
+// Reach is a grant with limits: to some nodes, or to a segment with limits to what it allows. At the reader's own end it names
+// the reader alone.
+type Reach struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Vni           uint32                 `protobuf:"varint,2,opt,name=vni,proto3" json:"vni,omitempty"`
+	Sources       []uint32               `protobuf:"varint,3,rep,packed,name=sources,proto3" json:"sources,omitempty"`
+	Expires       *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expires,proto3" json:"expires,omitempty"`  // unset: never
+	Segment       bool                   `protobuf:"varint,5,opt,name=segment,proto3" json:"segment,omitempty"` // to the segment; otherwise to targets
+	Targets       []uint32               `protobuf:"varint,6,rep,packed,name=targets,proto3" json:"targets,omitempty"`
+	Allow         []string               `protobuf:"bytes,7,rep,name=allow,proto3" json:"allow,omitempty"`      // terms (policy/term.go); none: everything. One that the reader does not know allows nothing
+	Both          bool                   `protobuf:"varint,8,opt,name=both,proto3" json:"both,omitempty"`       // who is reached may begin, too
+	Observe       bool                   `protobuf:"varint,9,opt,name=observe,proto3" json:"observe,omitempty"` // passes nothing, is counted
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reach) Reset() {
+	*x = Reach{}
+	mi := &file_controlv1_control_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reach) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reach) ProtoMessage() {}
+
+func (x *Reach) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reach.ProtoReflect.Descriptor instead.
+func (*Reach) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Reach) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Reach) GetVni() uint32 {
+	if x != nil {
+		return x.Vni
+	}
+	return 0
+}
+
+func (x *Reach) GetSources() []uint32 {
+	if x != nil {
+		return x.Sources
+	}
+	return nil
+}
+
+func (x *Reach) GetExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Expires
+	}
+	return nil
+}
+
+func (x *Reach) GetSegment() bool {
+	if x != nil {
+		return x.Segment
+	}
+	return false
+}
+
+func (x *Reach) GetTargets() []uint32 {
+	if x != nil {
+		return x.Targets
+	}
+	return nil
+}
+
+func (x *Reach) GetAllow() []string {
+	if x != nil {
+		return x.Allow
+	}
+	return nil
+}
+
+func (x *Reach) GetBoth() bool {
+	if x != nil {
+		return x.Both
+	}
+	return false
+}
+
+func (x *Reach) GetObserve() bool {
+	if x != nil {
+		return x.Observe
+	}
+	return false
+}
+
 type Relay struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1886,7 +2012,7 @@ type Relay struct {
 
 func (x *Relay) Reset() {
 	*x = Relay{}
-	mi := &file_controlv1_control_proto_msgTypes[25]
+	mi := &file_controlv1_control_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1898,7 +2024,7 @@ func (x *Relay) String() string {
 func (*Relay) ProtoMessage() {}
 
 func (x *Relay) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[25]
+	mi := &file_controlv1_control_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1911,7 +2037,7 @@ func (x *Relay) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Relay.ProtoReflect.Descriptor instead.
 func (*Relay) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{25}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Relay) GetName() string {
@@ -1973,7 +2099,7 @@ type Revocation struct {
 
 func (x *Revocation) Reset() {
 	*x = Revocation{}
-	mi := &file_controlv1_control_proto_msgTypes[26]
+	mi := &file_controlv1_control_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1985,7 +2111,7 @@ func (x *Revocation) String() string {
 func (*Revocation) ProtoMessage() {}
 
 func (x *Revocation) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[26]
+	mi := &file_controlv1_control_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1998,7 +2124,7 @@ func (x *Revocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
 func (*Revocation) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{26}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Revocation) GetId() uint32 {
@@ -2029,7 +2155,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[27]
+	mi := &file_controlv1_control_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2041,7 +2167,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[27]
+	mi := &file_controlv1_control_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2054,7 +2180,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{27}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CreateTokenRequest) GetRole() string {
@@ -2109,7 +2235,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[28]
+	mi := &file_controlv1_control_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2121,7 +2247,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[28]
+	mi := &file_controlv1_control_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2134,7 +2260,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{28}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CreateTokenResponse) GetToken() string {
@@ -2169,7 +2295,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_controlv1_control_proto_msgTypes[29]
+	mi := &file_controlv1_control_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2181,7 +2307,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[29]
+	mi := &file_controlv1_control_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2194,7 +2320,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{29}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Token) GetId() string {
@@ -2275,7 +2401,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[30]
+	mi := &file_controlv1_control_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2287,7 +2413,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[30]
+	mi := &file_controlv1_control_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2300,7 +2426,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{30}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{31}
 }
 
 type ListTokensResponse struct {
@@ -2312,7 +2438,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[31]
+	mi := &file_controlv1_control_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2324,7 +2450,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[31]
+	mi := &file_controlv1_control_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2337,7 +2463,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{31}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListTokensResponse) GetTokens() []*Token {
@@ -2356,7 +2482,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[32]
+	mi := &file_controlv1_control_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2368,7 +2494,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[32]
+	mi := &file_controlv1_control_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2381,7 +2507,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{32}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RevokeTokenRequest) GetId() string {
@@ -2399,7 +2525,7 @@ type RevokeTokenResponse struct {
 
 func (x *RevokeTokenResponse) Reset() {
 	*x = RevokeTokenResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[33]
+	mi := &file_controlv1_control_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2411,7 +2537,7 @@ func (x *RevokeTokenResponse) String() string {
 func (*RevokeTokenResponse) ProtoMessage() {}
 
 func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[33]
+	mi := &file_controlv1_control_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2424,7 +2550,7 @@ func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{33}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{34}
 }
 
 type Node struct {
@@ -2455,7 +2581,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_controlv1_control_proto_msgTypes[34]
+	mi := &file_controlv1_control_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2467,7 +2593,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[34]
+	mi := &file_controlv1_control_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2480,7 +2606,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{34}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Node) GetId() uint32 {
@@ -2632,7 +2758,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[35]
+	mi := &file_controlv1_control_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2644,7 +2770,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[35]
+	mi := &file_controlv1_control_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2657,7 +2783,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{35}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListNodesRequest) GetName() string {
@@ -2676,7 +2802,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[36]
+	mi := &file_controlv1_control_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2688,7 +2814,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[36]
+	mi := &file_controlv1_control_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2701,7 +2827,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{36}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListNodesResponse) GetNodes() []*Node {
@@ -2722,7 +2848,7 @@ type SetNodeStatusRequest struct {
 
 func (x *SetNodeStatusRequest) Reset() {
 	*x = SetNodeStatusRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[37]
+	mi := &file_controlv1_control_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2734,7 +2860,7 @@ func (x *SetNodeStatusRequest) String() string {
 func (*SetNodeStatusRequest) ProtoMessage() {}
 
 func (x *SetNodeStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[37]
+	mi := &file_controlv1_control_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2747,7 +2873,7 @@ func (x *SetNodeStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNodeStatusRequest.ProtoReflect.Descriptor instead.
 func (*SetNodeStatusRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{37}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *SetNodeStatusRequest) GetName() string {
@@ -2780,7 +2906,7 @@ type SetNodeStatusResponse struct {
 
 func (x *SetNodeStatusResponse) Reset() {
 	*x = SetNodeStatusResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[38]
+	mi := &file_controlv1_control_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2792,7 +2918,7 @@ func (x *SetNodeStatusResponse) String() string {
 func (*SetNodeStatusResponse) ProtoMessage() {}
 
 func (x *SetNodeStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[38]
+	mi := &file_controlv1_control_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2805,7 +2931,7 @@ func (x *SetNodeStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNodeStatusResponse.ProtoReflect.Descriptor instead.
 func (*SetNodeStatusResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{38}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SetNodeStatusResponse) GetNode() *Node {
@@ -2827,7 +2953,7 @@ type SetNodeAddressRequest struct {
 
 func (x *SetNodeAddressRequest) Reset() {
 	*x = SetNodeAddressRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[39]
+	mi := &file_controlv1_control_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2839,7 +2965,7 @@ func (x *SetNodeAddressRequest) String() string {
 func (*SetNodeAddressRequest) ProtoMessage() {}
 
 func (x *SetNodeAddressRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[39]
+	mi := &file_controlv1_control_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2852,7 +2978,7 @@ func (x *SetNodeAddressRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNodeAddressRequest.ProtoReflect.Descriptor instead.
 func (*SetNodeAddressRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{39}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SetNodeAddressRequest) GetName() string {
@@ -2892,7 +3018,7 @@ type SetNodeAddressResponse struct {
 
 func (x *SetNodeAddressResponse) Reset() {
 	*x = SetNodeAddressResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[40]
+	mi := &file_controlv1_control_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2904,7 +3030,7 @@ func (x *SetNodeAddressResponse) String() string {
 func (*SetNodeAddressResponse) ProtoMessage() {}
 
 func (x *SetNodeAddressResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[40]
+	mi := &file_controlv1_control_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2917,7 +3043,7 @@ func (x *SetNodeAddressResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNodeAddressResponse.ProtoReflect.Descriptor instead.
 func (*SetNodeAddressResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{40}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SetNodeAddressResponse) GetNode() *Node {
@@ -2939,7 +3065,7 @@ type AddSegmentRequest struct {
 
 func (x *AddSegmentRequest) Reset() {
 	*x = AddSegmentRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[41]
+	mi := &file_controlv1_control_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2951,7 +3077,7 @@ func (x *AddSegmentRequest) String() string {
 func (*AddSegmentRequest) ProtoMessage() {}
 
 func (x *AddSegmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[41]
+	mi := &file_controlv1_control_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2964,7 +3090,7 @@ func (x *AddSegmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddSegmentRequest.ProtoReflect.Descriptor instead.
 func (*AddSegmentRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{41}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *AddSegmentRequest) GetName() string {
@@ -3004,7 +3130,7 @@ type AddSegmentResponse struct {
 
 func (x *AddSegmentResponse) Reset() {
 	*x = AddSegmentResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[42]
+	mi := &file_controlv1_control_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3016,7 +3142,7 @@ func (x *AddSegmentResponse) String() string {
 func (*AddSegmentResponse) ProtoMessage() {}
 
 func (x *AddSegmentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[42]
+	mi := &file_controlv1_control_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3029,7 +3155,7 @@ func (x *AddSegmentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddSegmentResponse.ProtoReflect.Descriptor instead.
 func (*AddSegmentResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{42}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *AddSegmentResponse) GetSegment() *Segment {
@@ -3047,7 +3173,7 @@ type ListSegmentsRequest struct {
 
 func (x *ListSegmentsRequest) Reset() {
 	*x = ListSegmentsRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[43]
+	mi := &file_controlv1_control_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3059,7 +3185,7 @@ func (x *ListSegmentsRequest) String() string {
 func (*ListSegmentsRequest) ProtoMessage() {}
 
 func (x *ListSegmentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[43]
+	mi := &file_controlv1_control_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3072,7 +3198,7 @@ func (x *ListSegmentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSegmentsRequest.ProtoReflect.Descriptor instead.
 func (*ListSegmentsRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{43}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{44}
 }
 
 type ListSegmentsResponse struct {
@@ -3084,7 +3210,7 @@ type ListSegmentsResponse struct {
 
 func (x *ListSegmentsResponse) Reset() {
 	*x = ListSegmentsResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[44]
+	mi := &file_controlv1_control_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3096,7 +3222,7 @@ func (x *ListSegmentsResponse) String() string {
 func (*ListSegmentsResponse) ProtoMessage() {}
 
 func (x *ListSegmentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[44]
+	mi := &file_controlv1_control_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3109,7 +3235,7 @@ func (x *ListSegmentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSegmentsResponse.ProtoReflect.Descriptor instead.
 func (*ListSegmentsResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{44}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ListSegmentsResponse) GetSegments() []*Segment {
@@ -3128,7 +3254,7 @@ type RemoveSegmentRequest struct {
 
 func (x *RemoveSegmentRequest) Reset() {
 	*x = RemoveSegmentRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[45]
+	mi := &file_controlv1_control_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3140,7 +3266,7 @@ func (x *RemoveSegmentRequest) String() string {
 func (*RemoveSegmentRequest) ProtoMessage() {}
 
 func (x *RemoveSegmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[45]
+	mi := &file_controlv1_control_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3153,7 +3279,7 @@ func (x *RemoveSegmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSegmentRequest.ProtoReflect.Descriptor instead.
 func (*RemoveSegmentRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{45}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *RemoveSegmentRequest) GetName() string {
@@ -3171,7 +3297,7 @@ type RemoveSegmentResponse struct {
 
 func (x *RemoveSegmentResponse) Reset() {
 	*x = RemoveSegmentResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[46]
+	mi := &file_controlv1_control_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3183,7 +3309,7 @@ func (x *RemoveSegmentResponse) String() string {
 func (*RemoveSegmentResponse) ProtoMessage() {}
 
 func (x *RemoveSegmentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[46]
+	mi := &file_controlv1_control_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3196,7 +3322,7 @@ func (x *RemoveSegmentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSegmentResponse.ProtoReflect.Descriptor instead.
 func (*RemoveSegmentResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{46}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{47}
 }
 
 type GrantRule struct {
@@ -3206,13 +3332,18 @@ type GrantRule struct {
 	To            string                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`     // selector
 	Expires       *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expires,proto3" json:"expires,omitempty"`
 	Created       *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=created,proto3" json:"created,omitempty"`
+	Allow         []string               `protobuf:"bytes,6,rep,name=allow,proto3" json:"allow,omitempty"`      // terms; none: everything
+	Both          bool                   `protobuf:"varint,7,opt,name=both,proto3" json:"both,omitempty"`       // who is reached may begin, too
+	Observe       bool                   `protobuf:"varint,8,opt,name=observe,proto3" json:"observe,omitempty"` // passes nothing, is counted
+	Name          string                 `protobuf:"bytes,10,opt,name=name,proto3" json:"name,omitempty"`       // empty: none
+	Segment       string                 `protobuf:"bytes,11,opt,name=segment,proto3" json:"segment,omitempty"` // where it holds
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GrantRule) Reset() {
 	*x = GrantRule{}
-	mi := &file_controlv1_control_proto_msgTypes[47]
+	mi := &file_controlv1_control_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3224,7 +3355,7 @@ func (x *GrantRule) String() string {
 func (*GrantRule) ProtoMessage() {}
 
 func (x *GrantRule) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[47]
+	mi := &file_controlv1_control_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3237,7 +3368,7 @@ func (x *GrantRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrantRule.ProtoReflect.Descriptor instead.
 func (*GrantRule) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{47}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *GrantRule) GetId() uint32 {
@@ -3275,18 +3406,58 @@ func (x *GrantRule) GetCreated() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *GrantRule) GetAllow() []string {
+	if x != nil {
+		return x.Allow
+	}
+	return nil
+}
+
+func (x *GrantRule) GetBoth() bool {
+	if x != nil {
+		return x.Both
+	}
+	return false
+}
+
+func (x *GrantRule) GetObserve() bool {
+	if x != nil {
+		return x.Observe
+	}
+	return false
+}
+
+func (x *GrantRule) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *GrantRule) GetSegment() string {
+	if x != nil {
+		return x.Segment
+	}
+	return ""
+}
+
 type AddGrantRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	From          string                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"` // node:NAME or label:KEY=VALUE
-	To            string                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`     // segment:NAME
+	From          string                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"` // node:NAME, label:KEY=VALUE or group:NAME
+	To            string                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`     // the same, or segment:NAME
 	Expires       *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expires,proto3" json:"expires,omitempty"`
+	Allow         []string               `protobuf:"bytes,4,rep,name=allow,proto3" json:"allow,omitempty"` // any, ip, tcp:22, udp:5000-5010, icmp, proto:47, ethertype:0x88b5, multicast:239.1.0.0/16, broadcast; none: everything
+	Both          bool                   `protobuf:"varint,5,opt,name=both,proto3" json:"both,omitempty"`
+	Observe       bool                   `protobuf:"varint,6,opt,name=observe,proto3" json:"observe,omitempty"`
+	Name          string                 `protobuf:"bytes,8,opt,name=name,proto3" json:"name,omitempty"`       // empty: none
+	Segment       string                 `protobuf:"bytes,9,opt,name=segment,proto3" json:"segment,omitempty"` // where a grant to nodes holds; empty: the only segment
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AddGrantRequest) Reset() {
 	*x = AddGrantRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[48]
+	mi := &file_controlv1_control_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3298,7 +3469,7 @@ func (x *AddGrantRequest) String() string {
 func (*AddGrantRequest) ProtoMessage() {}
 
 func (x *AddGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[48]
+	mi := &file_controlv1_control_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3311,7 +3482,7 @@ func (x *AddGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddGrantRequest.ProtoReflect.Descriptor instead.
 func (*AddGrantRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{48}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *AddGrantRequest) GetFrom() string {
@@ -3335,6 +3506,41 @@ func (x *AddGrantRequest) GetExpires() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *AddGrantRequest) GetAllow() []string {
+	if x != nil {
+		return x.Allow
+	}
+	return nil
+}
+
+func (x *AddGrantRequest) GetBoth() bool {
+	if x != nil {
+		return x.Both
+	}
+	return false
+}
+
+func (x *AddGrantRequest) GetObserve() bool {
+	if x != nil {
+		return x.Observe
+	}
+	return false
+}
+
+func (x *AddGrantRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AddGrantRequest) GetSegment() string {
+	if x != nil {
+		return x.Segment
+	}
+	return ""
+}
+
 type AddGrantResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Grant         *GrantRule             `protobuf:"bytes,1,opt,name=grant,proto3" json:"grant,omitempty"`
@@ -3344,7 +3550,7 @@ type AddGrantResponse struct {
 
 func (x *AddGrantResponse) Reset() {
 	*x = AddGrantResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[49]
+	mi := &file_controlv1_control_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3356,7 +3562,7 @@ func (x *AddGrantResponse) String() string {
 func (*AddGrantResponse) ProtoMessage() {}
 
 func (x *AddGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[49]
+	mi := &file_controlv1_control_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3369,7 +3575,7 @@ func (x *AddGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddGrantResponse.ProtoReflect.Descriptor instead.
 func (*AddGrantResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{49}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *AddGrantResponse) GetGrant() *GrantRule {
@@ -3387,7 +3593,7 @@ type ListGrantsRequest struct {
 
 func (x *ListGrantsRequest) Reset() {
 	*x = ListGrantsRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[50]
+	mi := &file_controlv1_control_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3399,7 +3605,7 @@ func (x *ListGrantsRequest) String() string {
 func (*ListGrantsRequest) ProtoMessage() {}
 
 func (x *ListGrantsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[50]
+	mi := &file_controlv1_control_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3412,7 +3618,7 @@ func (x *ListGrantsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGrantsRequest.ProtoReflect.Descriptor instead.
 func (*ListGrantsRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{50}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{51}
 }
 
 type ListGrantsResponse struct {
@@ -3424,7 +3630,7 @@ type ListGrantsResponse struct {
 
 func (x *ListGrantsResponse) Reset() {
 	*x = ListGrantsResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[51]
+	mi := &file_controlv1_control_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3436,7 +3642,7 @@ func (x *ListGrantsResponse) String() string {
 func (*ListGrantsResponse) ProtoMessage() {}
 
 func (x *ListGrantsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[51]
+	mi := &file_controlv1_control_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3449,7 +3655,7 @@ func (x *ListGrantsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGrantsResponse.ProtoReflect.Descriptor instead.
 func (*ListGrantsResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{51}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ListGrantsResponse) GetGrants() []*GrantRule {
@@ -3457,6 +3663,314 @@ func (x *ListGrantsResponse) GetGrants() []*GrantRule {
 		return x.Grants
 	}
 	return nil
+}
+
+type Group struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Members       []string               `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"` // node:NAME or label:KEY=VALUE
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Group) Reset() {
+	*x = Group{}
+	mi := &file_controlv1_control_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Group) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Group) ProtoMessage() {}
+
+func (x *Group) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Group.ProtoReflect.Descriptor instead.
+func (*Group) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *Group) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Group) GetMembers() []string {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+type SetGroupRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Members       []string               `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"` // all of them
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetGroupRequest) Reset() {
+	*x = SetGroupRequest{}
+	mi := &file_controlv1_control_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetGroupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetGroupRequest) ProtoMessage() {}
+
+func (x *SetGroupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetGroupRequest.ProtoReflect.Descriptor instead.
+func (*SetGroupRequest) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *SetGroupRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SetGroupRequest) GetMembers() []string {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+type SetGroupResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Group         *Group                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetGroupResponse) Reset() {
+	*x = SetGroupResponse{}
+	mi := &file_controlv1_control_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetGroupResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetGroupResponse) ProtoMessage() {}
+
+func (x *SetGroupResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetGroupResponse.ProtoReflect.Descriptor instead.
+func (*SetGroupResponse) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *SetGroupResponse) GetGroup() *Group {
+	if x != nil {
+		return x.Group
+	}
+	return nil
+}
+
+type ListGroupsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListGroupsRequest) Reset() {
+	*x = ListGroupsRequest{}
+	mi := &file_controlv1_control_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListGroupsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListGroupsRequest) ProtoMessage() {}
+
+func (x *ListGroupsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListGroupsRequest.ProtoReflect.Descriptor instead.
+func (*ListGroupsRequest) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{56}
+}
+
+type ListGroupsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Groups        []*Group               `protobuf:"bytes,1,rep,name=groups,proto3" json:"groups,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListGroupsResponse) Reset() {
+	*x = ListGroupsResponse{}
+	mi := &file_controlv1_control_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListGroupsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListGroupsResponse) ProtoMessage() {}
+
+func (x *ListGroupsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListGroupsResponse.ProtoReflect.Descriptor instead.
+func (*ListGroupsResponse) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *ListGroupsResponse) GetGroups() []*Group {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+type RemoveGroupRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveGroupRequest) Reset() {
+	*x = RemoveGroupRequest{}
+	mi := &file_controlv1_control_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveGroupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveGroupRequest) ProtoMessage() {}
+
+func (x *RemoveGroupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveGroupRequest.ProtoReflect.Descriptor instead.
+func (*RemoveGroupRequest) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *RemoveGroupRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type RemoveGroupResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveGroupResponse) Reset() {
+	*x = RemoveGroupResponse{}
+	mi := &file_controlv1_control_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveGroupResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveGroupResponse) ProtoMessage() {}
+
+func (x *RemoveGroupResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveGroupResponse.ProtoReflect.Descriptor instead.
+func (*RemoveGroupResponse) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{59}
 }
 
 type RemoveGrantRequest struct {
@@ -3468,7 +3982,7 @@ type RemoveGrantRequest struct {
 
 func (x *RemoveGrantRequest) Reset() {
 	*x = RemoveGrantRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[52]
+	mi := &file_controlv1_control_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3480,7 +3994,7 @@ func (x *RemoveGrantRequest) String() string {
 func (*RemoveGrantRequest) ProtoMessage() {}
 
 func (x *RemoveGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[52]
+	mi := &file_controlv1_control_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3493,7 +4007,7 @@ func (x *RemoveGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveGrantRequest.ProtoReflect.Descriptor instead.
 func (*RemoveGrantRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{52}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *RemoveGrantRequest) GetId() uint32 {
@@ -3511,7 +4025,7 @@ type RemoveGrantResponse struct {
 
 func (x *RemoveGrantResponse) Reset() {
 	*x = RemoveGrantResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[53]
+	mi := &file_controlv1_control_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3523,7 +4037,7 @@ func (x *RemoveGrantResponse) String() string {
 func (*RemoveGrantResponse) ProtoMessage() {}
 
 func (x *RemoveGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[53]
+	mi := &file_controlv1_control_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3536,7 +4050,7 @@ func (x *RemoveGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveGrantResponse.ProtoReflect.Descriptor instead.
 func (*RemoveGrantResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{53}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{61}
 }
 
 type AddRelayRequest struct {
@@ -3551,7 +4065,7 @@ type AddRelayRequest struct {
 
 func (x *AddRelayRequest) Reset() {
 	*x = AddRelayRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[54]
+	mi := &file_controlv1_control_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3563,7 +4077,7 @@ func (x *AddRelayRequest) String() string {
 func (*AddRelayRequest) ProtoMessage() {}
 
 func (x *AddRelayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[54]
+	mi := &file_controlv1_control_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3576,7 +4090,7 @@ func (x *AddRelayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddRelayRequest.ProtoReflect.Descriptor instead.
 func (*AddRelayRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{54}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *AddRelayRequest) GetName() string {
@@ -3616,7 +4130,7 @@ type AddRelayResponse struct {
 
 func (x *AddRelayResponse) Reset() {
 	*x = AddRelayResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[55]
+	mi := &file_controlv1_control_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3628,7 +4142,7 @@ func (x *AddRelayResponse) String() string {
 func (*AddRelayResponse) ProtoMessage() {}
 
 func (x *AddRelayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[55]
+	mi := &file_controlv1_control_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3641,7 +4155,7 @@ func (x *AddRelayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddRelayResponse.ProtoReflect.Descriptor instead.
 func (*AddRelayResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{55}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *AddRelayResponse) GetCredential() string {
@@ -3663,7 +4177,7 @@ type RelayDescription struct {
 
 func (x *RelayDescription) Reset() {
 	*x = RelayDescription{}
-	mi := &file_controlv1_control_proto_msgTypes[56]
+	mi := &file_controlv1_control_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3675,7 +4189,7 @@ func (x *RelayDescription) String() string {
 func (*RelayDescription) ProtoMessage() {}
 
 func (x *RelayDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[56]
+	mi := &file_controlv1_control_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3688,7 +4202,7 @@ func (x *RelayDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelayDescription.ProtoReflect.Descriptor instead.
 func (*RelayDescription) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{56}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *RelayDescription) GetName() string {
@@ -3727,7 +4241,7 @@ type ListRelaysRequest struct {
 
 func (x *ListRelaysRequest) Reset() {
 	*x = ListRelaysRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[57]
+	mi := &file_controlv1_control_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3739,7 +4253,7 @@ func (x *ListRelaysRequest) String() string {
 func (*ListRelaysRequest) ProtoMessage() {}
 
 func (x *ListRelaysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[57]
+	mi := &file_controlv1_control_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3752,7 +4266,7 @@ func (x *ListRelaysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRelaysRequest.ProtoReflect.Descriptor instead.
 func (*ListRelaysRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{57}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{65}
 }
 
 type ListRelaysResponse struct {
@@ -3764,7 +4278,7 @@ type ListRelaysResponse struct {
 
 func (x *ListRelaysResponse) Reset() {
 	*x = ListRelaysResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[58]
+	mi := &file_controlv1_control_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3776,7 +4290,7 @@ func (x *ListRelaysResponse) String() string {
 func (*ListRelaysResponse) ProtoMessage() {}
 
 func (x *ListRelaysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[58]
+	mi := &file_controlv1_control_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3789,7 +4303,7 @@ func (x *ListRelaysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRelaysResponse.ProtoReflect.Descriptor instead.
 func (*ListRelaysResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{58}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ListRelaysResponse) GetRelays() []*RelayDescription {
@@ -3808,7 +4322,7 @@ type RemoveRelayRequest struct {
 
 func (x *RemoveRelayRequest) Reset() {
 	*x = RemoveRelayRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[59]
+	mi := &file_controlv1_control_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3820,7 +4334,7 @@ func (x *RemoveRelayRequest) String() string {
 func (*RemoveRelayRequest) ProtoMessage() {}
 
 func (x *RemoveRelayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[59]
+	mi := &file_controlv1_control_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3833,7 +4347,7 @@ func (x *RemoveRelayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRelayRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRelayRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{59}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *RemoveRelayRequest) GetName() string {
@@ -3851,7 +4365,7 @@ type RemoveRelayResponse struct {
 
 func (x *RemoveRelayResponse) Reset() {
 	*x = RemoveRelayResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[60]
+	mi := &file_controlv1_control_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3863,7 +4377,7 @@ func (x *RemoveRelayResponse) String() string {
 func (*RemoveRelayResponse) ProtoMessage() {}
 
 func (x *RemoveRelayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[60]
+	mi := &file_controlv1_control_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3876,7 +4390,7 @@ func (x *RemoveRelayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRelayResponse.ProtoReflect.Descriptor instead.
 func (*RemoveRelayResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{60}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{68}
 }
 
 type ListAuditRequest struct {
@@ -3889,7 +4403,7 @@ type ListAuditRequest struct {
 
 func (x *ListAuditRequest) Reset() {
 	*x = ListAuditRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[61]
+	mi := &file_controlv1_control_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3901,7 +4415,7 @@ func (x *ListAuditRequest) String() string {
 func (*ListAuditRequest) ProtoMessage() {}
 
 func (x *ListAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[61]
+	mi := &file_controlv1_control_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3914,7 +4428,7 @@ func (x *ListAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditRequest.ProtoReflect.Descriptor instead.
 func (*ListAuditRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{61}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ListAuditRequest) GetAfter() uint64 {
@@ -3943,7 +4457,7 @@ type ListAuditResponse struct {
 
 func (x *ListAuditResponse) Reset() {
 	*x = ListAuditResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[62]
+	mi := &file_controlv1_control_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3955,7 +4469,7 @@ func (x *ListAuditResponse) String() string {
 func (*ListAuditResponse) ProtoMessage() {}
 
 func (x *ListAuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[62]
+	mi := &file_controlv1_control_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3968,7 +4482,7 @@ func (x *ListAuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditResponse.ProtoReflect.Descriptor instead.
 func (*ListAuditResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{62}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ListAuditResponse) GetEntries() []*AuditEntry {
@@ -4019,7 +4533,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_controlv1_control_proto_msgTypes[63]
+	mi := &file_controlv1_control_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4031,7 +4545,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[63]
+	mi := &file_controlv1_control_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4044,7 +4558,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{63}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *AuditEntry) GetSequence() uint64 {
@@ -4131,7 +4645,7 @@ type Admin struct {
 
 func (x *Admin) Reset() {
 	*x = Admin{}
-	mi := &file_controlv1_control_proto_msgTypes[64]
+	mi := &file_controlv1_control_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4143,7 +4657,7 @@ func (x *Admin) String() string {
 func (*Admin) ProtoMessage() {}
 
 func (x *Admin) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[64]
+	mi := &file_controlv1_control_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4156,7 +4670,7 @@ func (x *Admin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Admin.ProtoReflect.Descriptor instead.
 func (*Admin) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{64}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *Admin) GetId() uint32 {
@@ -4212,7 +4726,7 @@ type AddAdminRequest struct {
 
 func (x *AddAdminRequest) Reset() {
 	*x = AddAdminRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[65]
+	mi := &file_controlv1_control_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4224,7 +4738,7 @@ func (x *AddAdminRequest) String() string {
 func (*AddAdminRequest) ProtoMessage() {}
 
 func (x *AddAdminRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[65]
+	mi := &file_controlv1_control_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4237,7 +4751,7 @@ func (x *AddAdminRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddAdminRequest.ProtoReflect.Descriptor instead.
 func (*AddAdminRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{65}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *AddAdminRequest) GetName() string {
@@ -4271,7 +4785,7 @@ type AddAdminResponse struct {
 
 func (x *AddAdminResponse) Reset() {
 	*x = AddAdminResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[66]
+	mi := &file_controlv1_control_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4283,7 +4797,7 @@ func (x *AddAdminResponse) String() string {
 func (*AddAdminResponse) ProtoMessage() {}
 
 func (x *AddAdminResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[66]
+	mi := &file_controlv1_control_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4296,7 +4810,7 @@ func (x *AddAdminResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddAdminResponse.ProtoReflect.Descriptor instead.
 func (*AddAdminResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{66}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *AddAdminResponse) GetCertificate() []byte {
@@ -4321,7 +4835,7 @@ type ListAdminsRequest struct {
 
 func (x *ListAdminsRequest) Reset() {
 	*x = ListAdminsRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[67]
+	mi := &file_controlv1_control_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4333,7 +4847,7 @@ func (x *ListAdminsRequest) String() string {
 func (*ListAdminsRequest) ProtoMessage() {}
 
 func (x *ListAdminsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[67]
+	mi := &file_controlv1_control_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4346,7 +4860,7 @@ func (x *ListAdminsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAdminsRequest.ProtoReflect.Descriptor instead.
 func (*ListAdminsRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{67}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{75}
 }
 
 type ListAdminsResponse struct {
@@ -4358,7 +4872,7 @@ type ListAdminsResponse struct {
 
 func (x *ListAdminsResponse) Reset() {
 	*x = ListAdminsResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[68]
+	mi := &file_controlv1_control_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4370,7 +4884,7 @@ func (x *ListAdminsResponse) String() string {
 func (*ListAdminsResponse) ProtoMessage() {}
 
 func (x *ListAdminsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[68]
+	mi := &file_controlv1_control_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4383,7 +4897,7 @@ func (x *ListAdminsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAdminsResponse.ProtoReflect.Descriptor instead.
 func (*ListAdminsResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{68}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *ListAdminsResponse) GetAdmins() []*Admin {
@@ -4402,7 +4916,7 @@ type RevokeAdminRequest struct {
 
 func (x *RevokeAdminRequest) Reset() {
 	*x = RevokeAdminRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[69]
+	mi := &file_controlv1_control_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4414,7 +4928,7 @@ func (x *RevokeAdminRequest) String() string {
 func (*RevokeAdminRequest) ProtoMessage() {}
 
 func (x *RevokeAdminRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[69]
+	mi := &file_controlv1_control_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4427,7 +4941,7 @@ func (x *RevokeAdminRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeAdminRequest.ProtoReflect.Descriptor instead.
 func (*RevokeAdminRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{69}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *RevokeAdminRequest) GetId() uint32 {
@@ -4445,7 +4959,7 @@ type RevokeAdminResponse struct {
 
 func (x *RevokeAdminResponse) Reset() {
 	*x = RevokeAdminResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[70]
+	mi := &file_controlv1_control_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4457,7 +4971,7 @@ func (x *RevokeAdminResponse) String() string {
 func (*RevokeAdminResponse) ProtoMessage() {}
 
 func (x *RevokeAdminResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[70]
+	mi := &file_controlv1_control_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4470,7 +4984,7 @@ func (x *RevokeAdminResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeAdminResponse.ProtoReflect.Descriptor instead.
 func (*RevokeAdminResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{70}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{78}
 }
 
 type RaiseEpochRequest struct {
@@ -4481,7 +4995,7 @@ type RaiseEpochRequest struct {
 
 func (x *RaiseEpochRequest) Reset() {
 	*x = RaiseEpochRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[71]
+	mi := &file_controlv1_control_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4493,7 +5007,7 @@ func (x *RaiseEpochRequest) String() string {
 func (*RaiseEpochRequest) ProtoMessage() {}
 
 func (x *RaiseEpochRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[71]
+	mi := &file_controlv1_control_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4506,7 +5020,7 @@ func (x *RaiseEpochRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseEpochRequest.ProtoReflect.Descriptor instead.
 func (*RaiseEpochRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{71}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{79}
 }
 
 type RaiseEpochResponse struct {
@@ -4518,7 +5032,7 @@ type RaiseEpochResponse struct {
 
 func (x *RaiseEpochResponse) Reset() {
 	*x = RaiseEpochResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[72]
+	mi := &file_controlv1_control_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4530,7 +5044,7 @@ func (x *RaiseEpochResponse) String() string {
 func (*RaiseEpochResponse) ProtoMessage() {}
 
 func (x *RaiseEpochResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[72]
+	mi := &file_controlv1_control_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4543,7 +5057,7 @@ func (x *RaiseEpochResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseEpochResponse.ProtoReflect.Descriptor instead.
 func (*RaiseEpochResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{72}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *RaiseEpochResponse) GetEpoch() uint64 {
@@ -4636,7 +5150,7 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"audit_head\x18\t \x01(\v2\x1f.etherloom.control.v1.AuditHeadR\tauditHead\";\n" +
 	"\tAuditHead\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x12\n" +
-	"\x04hash\x18\x02 \x01(\fR\x04hash\"\x9d\x03\n" +
+	"\x04hash\x18\x02 \x01(\fR\x04hash\"\xd2\x03\n" +
 	"\bResource\x12<\n" +
 	"\bsettings\x18\x01 \x01(\v2\x1e.etherloom.control.v1.SettingsH\x00R\bsettings\x129\n" +
 	"\asegment\x18\x02 \x01(\v2\x1d.etherloom.control.v1.SegmentH\x00R\asegment\x120\n" +
@@ -4646,7 +5160,8 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\x05relay\x18\x06 \x01(\v2\x1b.etherloom.control.v1.RelayH\x00R\x05relay\x12B\n" +
 	"\n" +
 	"revocation\x18\a \x01(\v2 .etherloom.control.v1.RevocationH\x00R\n" +
-	"revocationB\x06\n" +
+	"revocation\x123\n" +
+	"\x05reach\x18\b \x01(\v2\x1b.etherloom.control.v1.ReachH\x00R\x05reachB\x06\n" +
 	"\x04kind\"\x9a\x02\n" +
 	"\bSettings\x12!\n" +
 	"\fnetwork_name\x18\x01 \x01(\tR\vnetworkName\x12\x12\n" +
@@ -4683,7 +5198,17 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x10\n" +
 	"\x03vni\x18\x02 \x01(\rR\x03vni\x12\x18\n" +
 	"\asources\x18\x03 \x03(\rR\asources\x124\n" +
-	"\aexpires\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"\xd2\x01\n" +
+	"\aexpires\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"\xf1\x01\n" +
+	"\x05Reach\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\rR\x02id\x12\x10\n" +
+	"\x03vni\x18\x02 \x01(\rR\x03vni\x12\x18\n" +
+	"\asources\x18\x03 \x03(\rR\asources\x124\n" +
+	"\aexpires\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x18\n" +
+	"\asegment\x18\x05 \x01(\bR\asegment\x12\x18\n" +
+	"\atargets\x18\x06 \x03(\rR\atargets\x12\x14\n" +
+	"\x05allow\x18\a \x03(\tR\x05allow\x12\x12\n" +
+	"\x04both\x18\b \x01(\bR\x04both\x12\x18\n" +
+	"\aobserve\x18\t \x01(\bR\aobserve\"\xd2\x01\n" +
 	"\x05Relay\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05hosts\x18\x02 \x03(\tR\x05hosts\x12\x12\n" +
@@ -4781,22 +5306,47 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\bsegments\x18\x01 \x03(\v2\x1d.etherloom.control.v1.SegmentR\bsegments\"*\n" +
 	"\x14RemoveSegmentRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x17\n" +
-	"\x15RemoveSegmentResponse\"\xab\x01\n" +
+	"\x15RemoveSegmentResponse\"\x9d\x02\n" +
 	"\tGrantRule\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
 	"\x02to\x18\x03 \x01(\tR\x02to\x124\n" +
 	"\aexpires\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x124\n" +
-	"\acreated\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\"k\n" +
+	"\acreated\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12\x14\n" +
+	"\x05allow\x18\x06 \x03(\tR\x05allow\x12\x12\n" +
+	"\x04both\x18\a \x01(\bR\x04both\x12\x18\n" +
+	"\aobserve\x18\b \x01(\bR\aobserve\x12\x12\n" +
+	"\x04name\x18\n" +
+	" \x01(\tR\x04name\x12\x18\n" +
+	"\asegment\x18\v \x01(\tR\asegment\"\xdd\x01\n" +
 	"\x0fAddGrantRequest\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\tR\x02to\x124\n" +
-	"\aexpires\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"I\n" +
+	"\aexpires\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x14\n" +
+	"\x05allow\x18\x04 \x03(\tR\x05allow\x12\x12\n" +
+	"\x04both\x18\x05 \x01(\bR\x04both\x12\x18\n" +
+	"\aobserve\x18\x06 \x01(\bR\aobserve\x12\x12\n" +
+	"\x04name\x18\b \x01(\tR\x04name\x12\x18\n" +
+	"\asegment\x18\t \x01(\tR\asegment\"I\n" +
 	"\x10AddGrantResponse\x125\n" +
 	"\x05grant\x18\x01 \x01(\v2\x1f.etherloom.control.v1.GrantRuleR\x05grant\"\x13\n" +
 	"\x11ListGrantsRequest\"M\n" +
 	"\x12ListGrantsResponse\x127\n" +
-	"\x06grants\x18\x01 \x03(\v2\x1f.etherloom.control.v1.GrantRuleR\x06grants\"$\n" +
+	"\x06grants\x18\x01 \x03(\v2\x1f.etherloom.control.v1.GrantRuleR\x06grants\"5\n" +
+	"\x05Group\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\amembers\x18\x02 \x03(\tR\amembers\"?\n" +
+	"\x0fSetGroupRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\amembers\x18\x02 \x03(\tR\amembers\"E\n" +
+	"\x10SetGroupResponse\x121\n" +
+	"\x05group\x18\x01 \x01(\v2\x1b.etherloom.control.v1.GroupR\x05group\"\x13\n" +
+	"\x11ListGroupsRequest\"I\n" +
+	"\x12ListGroupsResponse\x123\n" +
+	"\x06groups\x18\x01 \x03(\v2\x1b.etherloom.control.v1.GroupR\x06groups\"(\n" +
+	"\x12RemoveGroupRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x15\n" +
+	"\x13RemoveGroupResponse\"$\n" +
 	"\x12RemoveGrantRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\"\x15\n" +
 	"\x13RemoveGrantResponse\"n\n" +
@@ -4886,7 +5436,7 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\x04Sync\x12!.etherloom.control.v1.NodeMessage\x1a'.etherloom.control.v1.ControllerMessage(\x010\x01\x12P\n" +
 	"\x05Renew\x12\".etherloom.control.v1.RenewRequest\x1a#.etherloom.control.v1.RenewResponse\x12h\n" +
 	"\rReportAddress\x12*.etherloom.control.v1.ReportAddressRequest\x1a+.etherloom.control.v1.ReportAddressResponse\x12z\n" +
-	"\x13RaiseHandshakeNonce\x120.etherloom.control.v1.RaiseHandshakeNonceRequest\x1a1.etherloom.control.v1.RaiseHandshakeNonceResponse2\xbd\x0f\n" +
+	"\x13RaiseHandshakeNonce\x120.etherloom.control.v1.RaiseHandshakeNonceRequest\x1a1.etherloom.control.v1.RaiseHandshakeNonceResponse2\xdd\x11\n" +
 	"\fAdminService\x12b\n" +
 	"\vCreateToken\x12(.etherloom.control.v1.CreateTokenRequest\x1a).etherloom.control.v1.CreateTokenResponse\x12_\n" +
 	"\n" +
@@ -4903,6 +5453,10 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\n" +
 	"ListGrants\x12'.etherloom.control.v1.ListGrantsRequest\x1a(.etherloom.control.v1.ListGrantsResponse\x12b\n" +
 	"\vRemoveGrant\x12(.etherloom.control.v1.RemoveGrantRequest\x1a).etherloom.control.v1.RemoveGrantResponse\x12Y\n" +
+	"\bSetGroup\x12%.etherloom.control.v1.SetGroupRequest\x1a&.etherloom.control.v1.SetGroupResponse\x12_\n" +
+	"\n" +
+	"ListGroups\x12'.etherloom.control.v1.ListGroupsRequest\x1a(.etherloom.control.v1.ListGroupsResponse\x12b\n" +
+	"\vRemoveGroup\x12(.etherloom.control.v1.RemoveGroupRequest\x1a).etherloom.control.v1.RemoveGroupResponse\x12Y\n" +
 	"\bAddRelay\x12%.etherloom.control.v1.AddRelayRequest\x1a&.etherloom.control.v1.AddRelayResponse\x12_\n" +
 	"\n" +
 	"ListRelays\x12'.etherloom.control.v1.ListRelaysRequest\x1a(.etherloom.control.v1.ListRelaysResponse\x12b\n" +
@@ -4928,7 +5482,7 @@ func file_controlv1_control_proto_rawDescGZIP() []byte {
 }
 
 var file_controlv1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_controlv1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 74)
+var file_controlv1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 82)
 var file_controlv1_control_proto_goTypes = []any{
 	(AddressMode)(0),                    // 0: etherloom.control.v1.AddressMode
 	(NodeStatus)(0),                     // 1: etherloom.control.v1.NodeStatus
@@ -4957,57 +5511,65 @@ var file_controlv1_control_proto_goTypes = []any{
 	(*Peer)(nil),                        // 24: etherloom.control.v1.Peer
 	(*Station)(nil),                     // 25: etherloom.control.v1.Station
 	(*Grant)(nil),                       // 26: etherloom.control.v1.Grant
-	(*Relay)(nil),                       // 27: etherloom.control.v1.Relay
-	(*Revocation)(nil),                  // 28: etherloom.control.v1.Revocation
-	(*CreateTokenRequest)(nil),          // 29: etherloom.control.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),         // 30: etherloom.control.v1.CreateTokenResponse
-	(*Token)(nil),                       // 31: etherloom.control.v1.Token
-	(*ListTokensRequest)(nil),           // 32: etherloom.control.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),          // 33: etherloom.control.v1.ListTokensResponse
-	(*RevokeTokenRequest)(nil),          // 34: etherloom.control.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),         // 35: etherloom.control.v1.RevokeTokenResponse
-	(*Node)(nil),                        // 36: etherloom.control.v1.Node
-	(*ListNodesRequest)(nil),            // 37: etherloom.control.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),           // 38: etherloom.control.v1.ListNodesResponse
-	(*SetNodeStatusRequest)(nil),        // 39: etherloom.control.v1.SetNodeStatusRequest
-	(*SetNodeStatusResponse)(nil),       // 40: etherloom.control.v1.SetNodeStatusResponse
-	(*SetNodeAddressRequest)(nil),       // 41: etherloom.control.v1.SetNodeAddressRequest
-	(*SetNodeAddressResponse)(nil),      // 42: etherloom.control.v1.SetNodeAddressResponse
-	(*AddSegmentRequest)(nil),           // 43: etherloom.control.v1.AddSegmentRequest
-	(*AddSegmentResponse)(nil),          // 44: etherloom.control.v1.AddSegmentResponse
-	(*ListSegmentsRequest)(nil),         // 45: etherloom.control.v1.ListSegmentsRequest
-	(*ListSegmentsResponse)(nil),        // 46: etherloom.control.v1.ListSegmentsResponse
-	(*RemoveSegmentRequest)(nil),        // 47: etherloom.control.v1.RemoveSegmentRequest
-	(*RemoveSegmentResponse)(nil),       // 48: etherloom.control.v1.RemoveSegmentResponse
-	(*GrantRule)(nil),                   // 49: etherloom.control.v1.GrantRule
-	(*AddGrantRequest)(nil),             // 50: etherloom.control.v1.AddGrantRequest
-	(*AddGrantResponse)(nil),            // 51: etherloom.control.v1.AddGrantResponse
-	(*ListGrantsRequest)(nil),           // 52: etherloom.control.v1.ListGrantsRequest
-	(*ListGrantsResponse)(nil),          // 53: etherloom.control.v1.ListGrantsResponse
-	(*RemoveGrantRequest)(nil),          // 54: etherloom.control.v1.RemoveGrantRequest
-	(*RemoveGrantResponse)(nil),         // 55: etherloom.control.v1.RemoveGrantResponse
-	(*AddRelayRequest)(nil),             // 56: etherloom.control.v1.AddRelayRequest
-	(*AddRelayResponse)(nil),            // 57: etherloom.control.v1.AddRelayResponse
-	(*RelayDescription)(nil),            // 58: etherloom.control.v1.RelayDescription
-	(*ListRelaysRequest)(nil),           // 59: etherloom.control.v1.ListRelaysRequest
-	(*ListRelaysResponse)(nil),          // 60: etherloom.control.v1.ListRelaysResponse
-	(*RemoveRelayRequest)(nil),          // 61: etherloom.control.v1.RemoveRelayRequest
-	(*RemoveRelayResponse)(nil),         // 62: etherloom.control.v1.RemoveRelayResponse
-	(*ListAuditRequest)(nil),            // 63: etherloom.control.v1.ListAuditRequest
-	(*ListAuditResponse)(nil),           // 64: etherloom.control.v1.ListAuditResponse
-	(*AuditEntry)(nil),                  // 65: etherloom.control.v1.AuditEntry
-	(*Admin)(nil),                       // 66: etherloom.control.v1.Admin
-	(*AddAdminRequest)(nil),             // 67: etherloom.control.v1.AddAdminRequest
-	(*AddAdminResponse)(nil),            // 68: etherloom.control.v1.AddAdminResponse
-	(*ListAdminsRequest)(nil),           // 69: etherloom.control.v1.ListAdminsRequest
-	(*ListAdminsResponse)(nil),          // 70: etherloom.control.v1.ListAdminsResponse
-	(*RevokeAdminRequest)(nil),          // 71: etherloom.control.v1.RevokeAdminRequest
-	(*RevokeAdminResponse)(nil),         // 72: etherloom.control.v1.RevokeAdminResponse
-	(*RaiseEpochRequest)(nil),           // 73: etherloom.control.v1.RaiseEpochRequest
-	(*RaiseEpochResponse)(nil),          // 74: etherloom.control.v1.RaiseEpochResponse
-	nil,                                 // 75: etherloom.control.v1.Delta.SetEntry
-	(*timestamppb.Timestamp)(nil),       // 76: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),         // 77: google.protobuf.Duration
+	(*Reach)(nil),                       // 27: etherloom.control.v1.Reach
+	(*Relay)(nil),                       // 28: etherloom.control.v1.Relay
+	(*Revocation)(nil),                  // 29: etherloom.control.v1.Revocation
+	(*CreateTokenRequest)(nil),          // 30: etherloom.control.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),         // 31: etherloom.control.v1.CreateTokenResponse
+	(*Token)(nil),                       // 32: etherloom.control.v1.Token
+	(*ListTokensRequest)(nil),           // 33: etherloom.control.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),          // 34: etherloom.control.v1.ListTokensResponse
+	(*RevokeTokenRequest)(nil),          // 35: etherloom.control.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),         // 36: etherloom.control.v1.RevokeTokenResponse
+	(*Node)(nil),                        // 37: etherloom.control.v1.Node
+	(*ListNodesRequest)(nil),            // 38: etherloom.control.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),           // 39: etherloom.control.v1.ListNodesResponse
+	(*SetNodeStatusRequest)(nil),        // 40: etherloom.control.v1.SetNodeStatusRequest
+	(*SetNodeStatusResponse)(nil),       // 41: etherloom.control.v1.SetNodeStatusResponse
+	(*SetNodeAddressRequest)(nil),       // 42: etherloom.control.v1.SetNodeAddressRequest
+	(*SetNodeAddressResponse)(nil),      // 43: etherloom.control.v1.SetNodeAddressResponse
+	(*AddSegmentRequest)(nil),           // 44: etherloom.control.v1.AddSegmentRequest
+	(*AddSegmentResponse)(nil),          // 45: etherloom.control.v1.AddSegmentResponse
+	(*ListSegmentsRequest)(nil),         // 46: etherloom.control.v1.ListSegmentsRequest
+	(*ListSegmentsResponse)(nil),        // 47: etherloom.control.v1.ListSegmentsResponse
+	(*RemoveSegmentRequest)(nil),        // 48: etherloom.control.v1.RemoveSegmentRequest
+	(*RemoveSegmentResponse)(nil),       // 49: etherloom.control.v1.RemoveSegmentResponse
+	(*GrantRule)(nil),                   // 50: etherloom.control.v1.GrantRule
+	(*AddGrantRequest)(nil),             // 51: etherloom.control.v1.AddGrantRequest
+	(*AddGrantResponse)(nil),            // 52: etherloom.control.v1.AddGrantResponse
+	(*ListGrantsRequest)(nil),           // 53: etherloom.control.v1.ListGrantsRequest
+	(*ListGrantsResponse)(nil),          // 54: etherloom.control.v1.ListGrantsResponse
+	(*Group)(nil),                       // 55: etherloom.control.v1.Group
+	(*SetGroupRequest)(nil),             // 56: etherloom.control.v1.SetGroupRequest
+	(*SetGroupResponse)(nil),            // 57: etherloom.control.v1.SetGroupResponse
+	(*ListGroupsRequest)(nil),           // 58: etherloom.control.v1.ListGroupsRequest
+	(*ListGroupsResponse)(nil),          // 59: etherloom.control.v1.ListGroupsResponse
+	(*RemoveGroupRequest)(nil),          // 60: etherloom.control.v1.RemoveGroupRequest
+	(*RemoveGroupResponse)(nil),         // 61: etherloom.control.v1.RemoveGroupResponse
+	(*RemoveGrantRequest)(nil),          // 62: etherloom.control.v1.RemoveGrantRequest
+	(*RemoveGrantResponse)(nil),         // 63: etherloom.control.v1.RemoveGrantResponse
+	(*AddRelayRequest)(nil),             // 64: etherloom.control.v1.AddRelayRequest
+	(*AddRelayResponse)(nil),            // 65: etherloom.control.v1.AddRelayResponse
+	(*RelayDescription)(nil),            // 66: etherloom.control.v1.RelayDescription
+	(*ListRelaysRequest)(nil),           // 67: etherloom.control.v1.ListRelaysRequest
+	(*ListRelaysResponse)(nil),          // 68: etherloom.control.v1.ListRelaysResponse
+	(*RemoveRelayRequest)(nil),          // 69: etherloom.control.v1.RemoveRelayRequest
+	(*RemoveRelayResponse)(nil),         // 70: etherloom.control.v1.RemoveRelayResponse
+	(*ListAuditRequest)(nil),            // 71: etherloom.control.v1.ListAuditRequest
+	(*ListAuditResponse)(nil),           // 72: etherloom.control.v1.ListAuditResponse
+	(*AuditEntry)(nil),                  // 73: etherloom.control.v1.AuditEntry
+	(*Admin)(nil),                       // 74: etherloom.control.v1.Admin
+	(*AddAdminRequest)(nil),             // 75: etherloom.control.v1.AddAdminRequest
+	(*AddAdminResponse)(nil),            // 76: etherloom.control.v1.AddAdminResponse
+	(*ListAdminsRequest)(nil),           // 77: etherloom.control.v1.ListAdminsRequest
+	(*ListAdminsResponse)(nil),          // 78: etherloom.control.v1.ListAdminsResponse
+	(*RevokeAdminRequest)(nil),          // 79: etherloom.control.v1.RevokeAdminRequest
+	(*RevokeAdminResponse)(nil),         // 80: etherloom.control.v1.RevokeAdminResponse
+	(*RaiseEpochRequest)(nil),           // 81: etherloom.control.v1.RaiseEpochRequest
+	(*RaiseEpochResponse)(nil),          // 82: etherloom.control.v1.RaiseEpochResponse
+	nil,                                 // 83: etherloom.control.v1.Delta.SetEntry
+	(*timestamppb.Timestamp)(nil),       // 84: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),         // 85: google.protobuf.Duration
 }
 var file_controlv1_control_proto_depIdxs = []int32{
 	1,  // 0: etherloom.control.v1.EnrolResponse.status:type_name -> etherloom.control.v1.NodeStatus
@@ -5018,114 +5580,124 @@ var file_controlv1_control_proto_depIdxs = []int32{
 	18, // 5: etherloom.control.v1.ControllerMessage.delta:type_name -> etherloom.control.v1.Delta
 	9,  // 6: etherloom.control.v1.ControllerMessage.signal:type_name -> etherloom.control.v1.Signal
 	11, // 7: etherloom.control.v1.ControllerMessage.alive:type_name -> etherloom.control.v1.Alive
-	76, // 8: etherloom.control.v1.Alive.now:type_name -> google.protobuf.Timestamp
-	75, // 9: etherloom.control.v1.Delta.set:type_name -> etherloom.control.v1.Delta.SetEntry
-	76, // 10: etherloom.control.v1.StateHeader.issued:type_name -> google.protobuf.Timestamp
-	76, // 11: etherloom.control.v1.StateHeader.expires:type_name -> google.protobuf.Timestamp
+	84, // 8: etherloom.control.v1.Alive.now:type_name -> google.protobuf.Timestamp
+	83, // 9: etherloom.control.v1.Delta.set:type_name -> etherloom.control.v1.Delta.SetEntry
+	84, // 10: etherloom.control.v1.StateHeader.issued:type_name -> google.protobuf.Timestamp
+	84, // 11: etherloom.control.v1.StateHeader.expires:type_name -> google.protobuf.Timestamp
 	20, // 12: etherloom.control.v1.StateHeader.audit_head:type_name -> etherloom.control.v1.AuditHead
 	22, // 13: etherloom.control.v1.Resource.settings:type_name -> etherloom.control.v1.Settings
 	23, // 14: etherloom.control.v1.Resource.segment:type_name -> etherloom.control.v1.Segment
 	24, // 15: etherloom.control.v1.Resource.self:type_name -> etherloom.control.v1.Peer
 	24, // 16: etherloom.control.v1.Resource.peer:type_name -> etherloom.control.v1.Peer
 	26, // 17: etherloom.control.v1.Resource.grant:type_name -> etherloom.control.v1.Grant
-	27, // 18: etherloom.control.v1.Resource.relay:type_name -> etherloom.control.v1.Relay
-	28, // 19: etherloom.control.v1.Resource.revocation:type_name -> etherloom.control.v1.Revocation
-	77, // 20: etherloom.control.v1.Settings.certificate_lifetime:type_name -> google.protobuf.Duration
-	77, // 21: etherloom.control.v1.Settings.grace:type_name -> google.protobuf.Duration
-	77, // 22: etherloom.control.v1.Settings.link_idle:type_name -> google.protobuf.Duration
-	25, // 23: etherloom.control.v1.Peer.stations:type_name -> etherloom.control.v1.Station
-	0,  // 24: etherloom.control.v1.Station.mode:type_name -> etherloom.control.v1.AddressMode
-	76, // 25: etherloom.control.v1.Grant.expires:type_name -> google.protobuf.Timestamp
-	76, // 26: etherloom.control.v1.Relay.expires:type_name -> google.protobuf.Timestamp
-	76, // 27: etherloom.control.v1.Revocation.not_before:type_name -> google.protobuf.Timestamp
-	77, // 28: etherloom.control.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	31, // 29: etherloom.control.v1.CreateTokenResponse.description:type_name -> etherloom.control.v1.Token
-	76, // 30: etherloom.control.v1.Token.created:type_name -> google.protobuf.Timestamp
-	76, // 31: etherloom.control.v1.Token.expires:type_name -> google.protobuf.Timestamp
-	31, // 32: etherloom.control.v1.ListTokensResponse.tokens:type_name -> etherloom.control.v1.Token
-	1,  // 33: etherloom.control.v1.Node.status:type_name -> etherloom.control.v1.NodeStatus
-	25, // 34: etherloom.control.v1.Node.stations:type_name -> etherloom.control.v1.Station
-	76, // 35: etherloom.control.v1.Node.enrolled:type_name -> google.protobuf.Timestamp
-	76, // 36: etherloom.control.v1.Node.certificate_expires:type_name -> google.protobuf.Timestamp
-	76, // 37: etherloom.control.v1.Node.revoked_before:type_name -> google.protobuf.Timestamp
-	36, // 38: etherloom.control.v1.ListNodesResponse.nodes:type_name -> etherloom.control.v1.Node
-	1,  // 39: etherloom.control.v1.SetNodeStatusRequest.status:type_name -> etherloom.control.v1.NodeStatus
-	36, // 40: etherloom.control.v1.SetNodeStatusResponse.node:type_name -> etherloom.control.v1.Node
-	0,  // 41: etherloom.control.v1.SetNodeAddressRequest.mode:type_name -> etherloom.control.v1.AddressMode
-	36, // 42: etherloom.control.v1.SetNodeAddressResponse.node:type_name -> etherloom.control.v1.Node
-	23, // 43: etherloom.control.v1.AddSegmentResponse.segment:type_name -> etherloom.control.v1.Segment
-	23, // 44: etherloom.control.v1.ListSegmentsResponse.segments:type_name -> etherloom.control.v1.Segment
-	76, // 45: etherloom.control.v1.GrantRule.expires:type_name -> google.protobuf.Timestamp
-	76, // 46: etherloom.control.v1.GrantRule.created:type_name -> google.protobuf.Timestamp
-	76, // 47: etherloom.control.v1.AddGrantRequest.expires:type_name -> google.protobuf.Timestamp
-	49, // 48: etherloom.control.v1.AddGrantResponse.grant:type_name -> etherloom.control.v1.GrantRule
-	49, // 49: etherloom.control.v1.ListGrantsResponse.grants:type_name -> etherloom.control.v1.GrantRule
-	58, // 50: etherloom.control.v1.ListRelaysResponse.relays:type_name -> etherloom.control.v1.RelayDescription
-	65, // 51: etherloom.control.v1.ListAuditResponse.entries:type_name -> etherloom.control.v1.AuditEntry
-	20, // 52: etherloom.control.v1.ListAuditResponse.head:type_name -> etherloom.control.v1.AuditHead
-	76, // 53: etherloom.control.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	76, // 54: etherloom.control.v1.Admin.created:type_name -> google.protobuf.Timestamp
-	76, // 55: etherloom.control.v1.Admin.expires:type_name -> google.protobuf.Timestamp
-	77, // 56: etherloom.control.v1.AddAdminRequest.lifetime:type_name -> google.protobuf.Duration
-	66, // 57: etherloom.control.v1.AddAdminResponse.admin:type_name -> etherloom.control.v1.Admin
-	66, // 58: etherloom.control.v1.ListAdminsResponse.admins:type_name -> etherloom.control.v1.Admin
-	2,  // 59: etherloom.control.v1.EnrolService.Begin:input_type -> etherloom.control.v1.BeginRequest
-	4,  // 60: etherloom.control.v1.EnrolService.Enrol:input_type -> etherloom.control.v1.EnrolRequest
-	7,  // 61: etherloom.control.v1.NodeService.Sync:input_type -> etherloom.control.v1.NodeMessage
-	12, // 62: etherloom.control.v1.NodeService.Renew:input_type -> etherloom.control.v1.RenewRequest
-	14, // 63: etherloom.control.v1.NodeService.ReportAddress:input_type -> etherloom.control.v1.ReportAddressRequest
-	16, // 64: etherloom.control.v1.NodeService.RaiseHandshakeNonce:input_type -> etherloom.control.v1.RaiseHandshakeNonceRequest
-	29, // 65: etherloom.control.v1.AdminService.CreateToken:input_type -> etherloom.control.v1.CreateTokenRequest
-	32, // 66: etherloom.control.v1.AdminService.ListTokens:input_type -> etherloom.control.v1.ListTokensRequest
-	34, // 67: etherloom.control.v1.AdminService.RevokeToken:input_type -> etherloom.control.v1.RevokeTokenRequest
-	37, // 68: etherloom.control.v1.AdminService.ListNodes:input_type -> etherloom.control.v1.ListNodesRequest
-	39, // 69: etherloom.control.v1.AdminService.SetNodeStatus:input_type -> etherloom.control.v1.SetNodeStatusRequest
-	41, // 70: etherloom.control.v1.AdminService.SetNodeAddress:input_type -> etherloom.control.v1.SetNodeAddressRequest
-	43, // 71: etherloom.control.v1.AdminService.AddSegment:input_type -> etherloom.control.v1.AddSegmentRequest
-	45, // 72: etherloom.control.v1.AdminService.ListSegments:input_type -> etherloom.control.v1.ListSegmentsRequest
-	47, // 73: etherloom.control.v1.AdminService.RemoveSegment:input_type -> etherloom.control.v1.RemoveSegmentRequest
-	50, // 74: etherloom.control.v1.AdminService.AddGrant:input_type -> etherloom.control.v1.AddGrantRequest
-	52, // 75: etherloom.control.v1.AdminService.ListGrants:input_type -> etherloom.control.v1.ListGrantsRequest
-	54, // 76: etherloom.control.v1.AdminService.RemoveGrant:input_type -> etherloom.control.v1.RemoveGrantRequest
-	56, // 77: etherloom.control.v1.AdminService.AddRelay:input_type -> etherloom.control.v1.AddRelayRequest
-	59, // 78: etherloom.control.v1.AdminService.ListRelays:input_type -> etherloom.control.v1.ListRelaysRequest
-	61, // 79: etherloom.control.v1.AdminService.RemoveRelay:input_type -> etherloom.control.v1.RemoveRelayRequest
-	63, // 80: etherloom.control.v1.AdminService.ListAudit:input_type -> etherloom.control.v1.ListAuditRequest
-	67, // 81: etherloom.control.v1.AdminService.AddAdmin:input_type -> etherloom.control.v1.AddAdminRequest
-	69, // 82: etherloom.control.v1.AdminService.ListAdmins:input_type -> etherloom.control.v1.ListAdminsRequest
-	71, // 83: etherloom.control.v1.AdminService.RevokeAdmin:input_type -> etherloom.control.v1.RevokeAdminRequest
-	73, // 84: etherloom.control.v1.AdminService.RaiseEpoch:input_type -> etherloom.control.v1.RaiseEpochRequest
-	3,  // 85: etherloom.control.v1.EnrolService.Begin:output_type -> etherloom.control.v1.BeginResponse
-	5,  // 86: etherloom.control.v1.EnrolService.Enrol:output_type -> etherloom.control.v1.EnrolResponse
-	10, // 87: etherloom.control.v1.NodeService.Sync:output_type -> etherloom.control.v1.ControllerMessage
-	13, // 88: etherloom.control.v1.NodeService.Renew:output_type -> etherloom.control.v1.RenewResponse
-	15, // 89: etherloom.control.v1.NodeService.ReportAddress:output_type -> etherloom.control.v1.ReportAddressResponse
-	17, // 90: etherloom.control.v1.NodeService.RaiseHandshakeNonce:output_type -> etherloom.control.v1.RaiseHandshakeNonceResponse
-	30, // 91: etherloom.control.v1.AdminService.CreateToken:output_type -> etherloom.control.v1.CreateTokenResponse
-	33, // 92: etherloom.control.v1.AdminService.ListTokens:output_type -> etherloom.control.v1.ListTokensResponse
-	35, // 93: etherloom.control.v1.AdminService.RevokeToken:output_type -> etherloom.control.v1.RevokeTokenResponse
-	38, // 94: etherloom.control.v1.AdminService.ListNodes:output_type -> etherloom.control.v1.ListNodesResponse
-	40, // 95: etherloom.control.v1.AdminService.SetNodeStatus:output_type -> etherloom.control.v1.SetNodeStatusResponse
-	42, // 96: etherloom.control.v1.AdminService.SetNodeAddress:output_type -> etherloom.control.v1.SetNodeAddressResponse
-	44, // 97: etherloom.control.v1.AdminService.AddSegment:output_type -> etherloom.control.v1.AddSegmentResponse
-	46, // 98: etherloom.control.v1.AdminService.ListSegments:output_type -> etherloom.control.v1.ListSegmentsResponse
-	48, // 99: etherloom.control.v1.AdminService.RemoveSegment:output_type -> etherloom.control.v1.RemoveSegmentResponse
-	51, // 100: etherloom.control.v1.AdminService.AddGrant:output_type -> etherloom.control.v1.AddGrantResponse
-	53, // 101: etherloom.control.v1.AdminService.ListGrants:output_type -> etherloom.control.v1.ListGrantsResponse
-	55, // 102: etherloom.control.v1.AdminService.RemoveGrant:output_type -> etherloom.control.v1.RemoveGrantResponse
-	57, // 103: etherloom.control.v1.AdminService.AddRelay:output_type -> etherloom.control.v1.AddRelayResponse
-	60, // 104: etherloom.control.v1.AdminService.ListRelays:output_type -> etherloom.control.v1.ListRelaysResponse
-	62, // 105: etherloom.control.v1.AdminService.RemoveRelay:output_type -> etherloom.control.v1.RemoveRelayResponse
-	64, // 106: etherloom.control.v1.AdminService.ListAudit:output_type -> etherloom.control.v1.ListAuditResponse
-	68, // 107: etherloom.control.v1.AdminService.AddAdmin:output_type -> etherloom.control.v1.AddAdminResponse
-	70, // 108: etherloom.control.v1.AdminService.ListAdmins:output_type -> etherloom.control.v1.ListAdminsResponse
-	72, // 109: etherloom.control.v1.AdminService.RevokeAdmin:output_type -> etherloom.control.v1.RevokeAdminResponse
-	74, // 110: etherloom.control.v1.AdminService.RaiseEpoch:output_type -> etherloom.control.v1.RaiseEpochResponse
-	85, // [85:111] is the sub-list for method output_type
-	59, // [59:85] is the sub-list for method input_type
-	59, // [59:59] is the sub-list for extension type_name
-	59, // [59:59] is the sub-list for extension extendee
-	0,  // [0:59] is the sub-list for field type_name
+	28, // 18: etherloom.control.v1.Resource.relay:type_name -> etherloom.control.v1.Relay
+	29, // 19: etherloom.control.v1.Resource.revocation:type_name -> etherloom.control.v1.Revocation
+	27, // 20: etherloom.control.v1.Resource.reach:type_name -> etherloom.control.v1.Reach
+	85, // 21: etherloom.control.v1.Settings.certificate_lifetime:type_name -> google.protobuf.Duration
+	85, // 22: etherloom.control.v1.Settings.grace:type_name -> google.protobuf.Duration
+	85, // 23: etherloom.control.v1.Settings.link_idle:type_name -> google.protobuf.Duration
+	25, // 24: etherloom.control.v1.Peer.stations:type_name -> etherloom.control.v1.Station
+	0,  // 25: etherloom.control.v1.Station.mode:type_name -> etherloom.control.v1.AddressMode
+	84, // 26: etherloom.control.v1.Grant.expires:type_name -> google.protobuf.Timestamp
+	84, // 27: etherloom.control.v1.Reach.expires:type_name -> google.protobuf.Timestamp
+	84, // 28: etherloom.control.v1.Relay.expires:type_name -> google.protobuf.Timestamp
+	84, // 29: etherloom.control.v1.Revocation.not_before:type_name -> google.protobuf.Timestamp
+	85, // 30: etherloom.control.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	32, // 31: etherloom.control.v1.CreateTokenResponse.description:type_name -> etherloom.control.v1.Token
+	84, // 32: etherloom.control.v1.Token.created:type_name -> google.protobuf.Timestamp
+	84, // 33: etherloom.control.v1.Token.expires:type_name -> google.protobuf.Timestamp
+	32, // 34: etherloom.control.v1.ListTokensResponse.tokens:type_name -> etherloom.control.v1.Token
+	1,  // 35: etherloom.control.v1.Node.status:type_name -> etherloom.control.v1.NodeStatus
+	25, // 36: etherloom.control.v1.Node.stations:type_name -> etherloom.control.v1.Station
+	84, // 37: etherloom.control.v1.Node.enrolled:type_name -> google.protobuf.Timestamp
+	84, // 38: etherloom.control.v1.Node.certificate_expires:type_name -> google.protobuf.Timestamp
+	84, // 39: etherloom.control.v1.Node.revoked_before:type_name -> google.protobuf.Timestamp
+	37, // 40: etherloom.control.v1.ListNodesResponse.nodes:type_name -> etherloom.control.v1.Node
+	1,  // 41: etherloom.control.v1.SetNodeStatusRequest.status:type_name -> etherloom.control.v1.NodeStatus
+	37, // 42: etherloom.control.v1.SetNodeStatusResponse.node:type_name -> etherloom.control.v1.Node
+	0,  // 43: etherloom.control.v1.SetNodeAddressRequest.mode:type_name -> etherloom.control.v1.AddressMode
+	37, // 44: etherloom.control.v1.SetNodeAddressResponse.node:type_name -> etherloom.control.v1.Node
+	23, // 45: etherloom.control.v1.AddSegmentResponse.segment:type_name -> etherloom.control.v1.Segment
+	23, // 46: etherloom.control.v1.ListSegmentsResponse.segments:type_name -> etherloom.control.v1.Segment
+	84, // 47: etherloom.control.v1.GrantRule.expires:type_name -> google.protobuf.Timestamp
+	84, // 48: etherloom.control.v1.GrantRule.created:type_name -> google.protobuf.Timestamp
+	84, // 49: etherloom.control.v1.AddGrantRequest.expires:type_name -> google.protobuf.Timestamp
+	50, // 50: etherloom.control.v1.AddGrantResponse.grant:type_name -> etherloom.control.v1.GrantRule
+	50, // 51: etherloom.control.v1.ListGrantsResponse.grants:type_name -> etherloom.control.v1.GrantRule
+	55, // 52: etherloom.control.v1.SetGroupResponse.group:type_name -> etherloom.control.v1.Group
+	55, // 53: etherloom.control.v1.ListGroupsResponse.groups:type_name -> etherloom.control.v1.Group
+	66, // 54: etherloom.control.v1.ListRelaysResponse.relays:type_name -> etherloom.control.v1.RelayDescription
+	73, // 55: etherloom.control.v1.ListAuditResponse.entries:type_name -> etherloom.control.v1.AuditEntry
+	20, // 56: etherloom.control.v1.ListAuditResponse.head:type_name -> etherloom.control.v1.AuditHead
+	84, // 57: etherloom.control.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	84, // 58: etherloom.control.v1.Admin.created:type_name -> google.protobuf.Timestamp
+	84, // 59: etherloom.control.v1.Admin.expires:type_name -> google.protobuf.Timestamp
+	85, // 60: etherloom.control.v1.AddAdminRequest.lifetime:type_name -> google.protobuf.Duration
+	74, // 61: etherloom.control.v1.AddAdminResponse.admin:type_name -> etherloom.control.v1.Admin
+	74, // 62: etherloom.control.v1.ListAdminsResponse.admins:type_name -> etherloom.control.v1.Admin
+	2,  // 63: etherloom.control.v1.EnrolService.Begin:input_type -> etherloom.control.v1.BeginRequest
+	4,  // 64: etherloom.control.v1.EnrolService.Enrol:input_type -> etherloom.control.v1.EnrolRequest
+	7,  // 65: etherloom.control.v1.NodeService.Sync:input_type -> etherloom.control.v1.NodeMessage
+	12, // 66: etherloom.control.v1.NodeService.Renew:input_type -> etherloom.control.v1.RenewRequest
+	14, // 67: etherloom.control.v1.NodeService.ReportAddress:input_type -> etherloom.control.v1.ReportAddressRequest
+	16, // 68: etherloom.control.v1.NodeService.RaiseHandshakeNonce:input_type -> etherloom.control.v1.RaiseHandshakeNonceRequest
+	30, // 69: etherloom.control.v1.AdminService.CreateToken:input_type -> etherloom.control.v1.CreateTokenRequest
+	33, // 70: etherloom.control.v1.AdminService.ListTokens:input_type -> etherloom.control.v1.ListTokensRequest
+	35, // 71: etherloom.control.v1.AdminService.RevokeToken:input_type -> etherloom.control.v1.RevokeTokenRequest
+	38, // 72: etherloom.control.v1.AdminService.ListNodes:input_type -> etherloom.control.v1.ListNodesRequest
+	40, // 73: etherloom.control.v1.AdminService.SetNodeStatus:input_type -> etherloom.control.v1.SetNodeStatusRequest
+	42, // 74: etherloom.control.v1.AdminService.SetNodeAddress:input_type -> etherloom.control.v1.SetNodeAddressRequest
+	44, // 75: etherloom.control.v1.AdminService.AddSegment:input_type -> etherloom.control.v1.AddSegmentRequest
+	46, // 76: etherloom.control.v1.AdminService.ListSegments:input_type -> etherloom.control.v1.ListSegmentsRequest
+	48, // 77: etherloom.control.v1.AdminService.RemoveSegment:input_type -> etherloom.control.v1.RemoveSegmentRequest
+	51, // 78: etherloom.control.v1.AdminService.AddGrant:input_type -> etherloom.control.v1.AddGrantRequest
+	53, // 79: etherloom.control.v1.AdminService.ListGrants:input_type -> etherloom.control.v1.ListGrantsRequest
+	62, // 80: etherloom.control.v1.AdminService.RemoveGrant:input_type -> etherloom.control.v1.RemoveGrantRequest
+	56, // 81: etherloom.control.v1.AdminService.SetGroup:input_type -> etherloom.control.v1.SetGroupRequest
+	58, // 82: etherloom.control.v1.AdminService.ListGroups:input_type -> etherloom.control.v1.ListGroupsRequest
+	60, // 83: etherloom.control.v1.AdminService.RemoveGroup:input_type -> etherloom.control.v1.RemoveGroupRequest
+	64, // 84: etherloom.control.v1.AdminService.AddRelay:input_type -> etherloom.control.v1.AddRelayRequest
+	67, // 85: etherloom.control.v1.AdminService.ListRelays:input_type -> etherloom.control.v1.ListRelaysRequest
+	69, // 86: etherloom.control.v1.AdminService.RemoveRelay:input_type -> etherloom.control.v1.RemoveRelayRequest
+	71, // 87: etherloom.control.v1.AdminService.ListAudit:input_type -> etherloom.control.v1.ListAuditRequest
+	75, // 88: etherloom.control.v1.AdminService.AddAdmin:input_type -> etherloom.control.v1.AddAdminRequest
+	77, // 89: etherloom.control.v1.AdminService.ListAdmins:input_type -> etherloom.control.v1.ListAdminsRequest
+	79, // 90: etherloom.control.v1.AdminService.RevokeAdmin:input_type -> etherloom.control.v1.RevokeAdminRequest
+	81, // 91: etherloom.control.v1.AdminService.RaiseEpoch:input_type -> etherloom.control.v1.RaiseEpochRequest
+	3,  // 92: etherloom.control.v1.EnrolService.Begin:output_type -> etherloom.control.v1.BeginResponse
+	5,  // 93: etherloom.control.v1.EnrolService.Enrol:output_type -> etherloom.control.v1.EnrolResponse
+	10, // 94: etherloom.control.v1.NodeService.Sync:output_type -> etherloom.control.v1.ControllerMessage
+	13, // 95: etherloom.control.v1.NodeService.Renew:output_type -> etherloom.control.v1.RenewResponse
+	15, // 96: etherloom.control.v1.NodeService.ReportAddress:output_type -> etherloom.control.v1.ReportAddressResponse
+	17, // 97: etherloom.control.v1.NodeService.RaiseHandshakeNonce:output_type -> etherloom.control.v1.RaiseHandshakeNonceResponse
+	31, // 98: etherloom.control.v1.AdminService.CreateToken:output_type -> etherloom.control.v1.CreateTokenResponse
+	34, // 99: etherloom.control.v1.AdminService.ListTokens:output_type -> etherloom.control.v1.ListTokensResponse
+	36, // 100: etherloom.control.v1.AdminService.RevokeToken:output_type -> etherloom.control.v1.RevokeTokenResponse
+	39, // 101: etherloom.control.v1.AdminService.ListNodes:output_type -> etherloom.control.v1.ListNodesResponse
+	41, // 102: etherloom.control.v1.AdminService.SetNodeStatus:output_type -> etherloom.control.v1.SetNodeStatusResponse
+	43, // 103: etherloom.control.v1.AdminService.SetNodeAddress:output_type -> etherloom.control.v1.SetNodeAddressResponse
+	45, // 104: etherloom.control.v1.AdminService.AddSegment:output_type -> etherloom.control.v1.AddSegmentResponse
+	47, // 105: etherloom.control.v1.AdminService.ListSegments:output_type -> etherloom.control.v1.ListSegmentsResponse
+	49, // 106: etherloom.control.v1.AdminService.RemoveSegment:output_type -> etherloom.control.v1.RemoveSegmentResponse
+	52, // 107: etherloom.control.v1.AdminService.AddGrant:output_type -> etherloom.control.v1.AddGrantResponse
+	54, // 108: etherloom.control.v1.AdminService.ListGrants:output_type -> etherloom.control.v1.ListGrantsResponse
+	63, // 109: etherloom.control.v1.AdminService.RemoveGrant:output_type -> etherloom.control.v1.RemoveGrantResponse
+	57, // 110: etherloom.control.v1.AdminService.SetGroup:output_type -> etherloom.control.v1.SetGroupResponse
+	59, // 111: etherloom.control.v1.AdminService.ListGroups:output_type -> etherloom.control.v1.ListGroupsResponse
+	61, // 112: etherloom.control.v1.AdminService.RemoveGroup:output_type -> etherloom.control.v1.RemoveGroupResponse
+	65, // 113: etherloom.control.v1.AdminService.AddRelay:output_type -> etherloom.control.v1.AddRelayResponse
+	68, // 114: etherloom.control.v1.AdminService.ListRelays:output_type -> etherloom.control.v1.ListRelaysResponse
+	70, // 115: etherloom.control.v1.AdminService.RemoveRelay:output_type -> etherloom.control.v1.RemoveRelayResponse
+	72, // 116: etherloom.control.v1.AdminService.ListAudit:output_type -> etherloom.control.v1.ListAuditResponse
+	76, // 117: etherloom.control.v1.AdminService.AddAdmin:output_type -> etherloom.control.v1.AddAdminResponse
+	78, // 118: etherloom.control.v1.AdminService.ListAdmins:output_type -> etherloom.control.v1.ListAdminsResponse
+	80, // 119: etherloom.control.v1.AdminService.RevokeAdmin:output_type -> etherloom.control.v1.RevokeAdminResponse
+	82, // 120: etherloom.control.v1.AdminService.RaiseEpoch:output_type -> etherloom.control.v1.RaiseEpochResponse
+	92, // [92:121] is the sub-list for method output_type
+	63, // [63:92] is the sub-list for method input_type
+	63, // [63:63] is the sub-list for extension type_name
+	63, // [63:63] is the sub-list for extension extendee
+	0,  // [0:63] is the sub-list for field type_name
 }
 
 func init() { file_controlv1_control_proto_init() }
@@ -5150,6 +5722,7 @@ func file_controlv1_control_proto_init() {
 		(*Resource_Grant)(nil),
 		(*Resource_Relay)(nil),
 		(*Resource_Revocation)(nil),
+		(*Resource_Reach)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -5157,7 +5730,7 @@ func file_controlv1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_controlv1_control_proto_rawDesc), len(file_controlv1_control_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   74,
+			NumMessages:   82,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

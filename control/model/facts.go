@@ -191,21 +191,50 @@ type Segment struct {
 // Key is "segment/VNI".
 func (s *Segment) Key() string { return fmt.Sprintf("segment/%d", s.VNI) }
 
-// Grant lets its sources use a segment. From and To are as the administrator wrote them; Node, Label and VNI are what
-// they meant when the grant was made, so that a machine which later takes a freed name gets nothing by it.
+// Selector says who is meant: one of its fields is set. A node's name is resolved when the selector is made, so that a machine
+// which later takes a freed name gets nothing by it; who bears a label or is in a group may change.
+type Selector struct {
+	Node  identity.ID `json:"node,omitempty"`
+	Label string      `json:"label,omitempty"` // KEY=VALUE
+	Group string      `json:"group,omitempty"`
+}
+
+// Grant lets its sources reach a segment, or some of those on it. From and To are as the administrator wrote them; the
+// Selectors and VNI are what they meant when the grant was made.
 type Grant struct {
-	ID      GrantID     `json:"id"`
-	From    string      `json:"from"`
-	To      string      `json:"to"`
-	Node    identity.ID `json:"node,omitempty"` // or
+	ID   GrantID `json:"id"`
+	Name string  `json:"name,omitempty"` // unique among grants
+	From string  `json:"from"`
+	To   string  `json:"to"`
+	// Node, Label or Group is the source.
+	Node    identity.ID `json:"node,omitempty"`
 	Label   string      `json:"label,omitempty"`
+	Group   string      `json:"group,omitempty"`
+	Target  *Selector   `json:"target,omitempty"` // nil: the segment
 	VNI     VNI         `json:"vni"`
+	Allow   []string    `json:"allow,omitempty"`   // terms, as package policy reads them; none: everything
+	Both    bool        `json:"both,omitempty"`    // who is reached may begin, too
+	Observe bool        `json:"observe,omitempty"` // passes nothing, is counted
 	Created time.Time   `json:"created"`
 	Expires time.Time   `json:"expires,omitzero"` // zero: never
 }
 
 // Key is "grant/ID".
 func (g *Grant) Key() string { return fmt.Sprintf("grant/%d", g.ID) }
+
+// Source is who holds the grant.
+func (g *Grant) Source() Selector { return Selector{g.Node, g.Label, g.Group} }
+
+// Group is a name for some nodes.
+type Group struct {
+	Name    string        `json:"name"`
+	Members []string      `json:"members,omitempty"` // selectors, as the administrator wrote them
+	Nodes   []identity.ID `json:"nodes,omitempty"`   // what they mean
+	Labels  []string      `json:"labels,omitempty"`
+}
+
+// Key is "group/NAME".
+func (g *Group) Key() string { return "group/" + g.Name }
 
 // Relay passes sealed datagrams between nodes that cannot reach each other.
 type Relay struct {

@@ -28,7 +28,6 @@ import (
 	"maps"
 	"reflect"
 	"slices"
-	"time"
 
 	"github.com/etherloom/etherloom/control/audit"
 	"github.com/etherloom/etherloom/identity"
@@ -50,6 +49,7 @@ type Model struct {
 	Nodes       map[identity.ID]*Node
 	Segments    map[VNI]*Segment
 	Grants      map[GrantID]*Grant
+	Groups      map[string]*Group
 	Relays      map[string]*Relay
 
 	// Version is the revision of the store at which the last fact changed; 0 before the network was made. All
@@ -64,6 +64,8 @@ type Model struct {
 	profiles map[identity.ID]*Profile
 	views    map[VNI]*View
 	memberOf map[identity.ID][]*View
+	reaches  map[GrantID]*Reach
+	reachOf  map[identity.ID][]*Reach
 	vacant   []vacancy
 }
 
@@ -94,12 +96,19 @@ type View struct {
 	Revoked []identity.ID
 }
 
-// Access is a grant with the members that it selects.
+// Access is a grant to a segment with the members that it selects.
 type Access struct {
-	ID      GrantID
-	VNI     VNI
+	Grant   *Grant
 	Sources []identity.ID // sorted
-	Expires time.Time     // zero: never
+}
+
+// Reach is a grant to nodes with the two ends that it selects: active nodes with a station on the segment, by id.
+type Reach struct {
+	Grant    *Grant
+	Segment  *Segment
+	From, To []*Profile
+	// RevokedFrom and RevokedTo are those whom the other end may still hold to be good.
+	RevokedFrom, RevokedTo []identity.ID
 }
 
 // vacancy is a member of a segment that has no station on it yet.
@@ -117,9 +126,10 @@ func Derive(f Facts, version uint64, previous *Model) *Model {
 		Facts: f, Version: version,
 		Controllers: map[identity.ID]*Controller{}, Admins: map[identity.ID]*Admin{}, Tokens: map[string]*Token{},
 		Nodes: map[identity.ID]*Node{}, Segments: map[VNI]*Segment{}, Grants: map[GrantID]*Grant{},
-		Relays: map[string]*Relay{},
-		names:  map[string]*Node{}, keys: map[string]string{}, segments: map[string]*Segment{},
+		Groups: map[string]*Group{}, Relays: map[string]*Relay{},
+		names: map[string]*Node{}, keys: map[string]string{}, segments: map[string]*Segment{},
 		profiles: map[identity.ID]*Profile{}, views: map[VNI]*View{}, memberOf: map[identity.ID][]*View{},
+		reaches: map[GrantID]*Reach{}, reachOf: map[identity.ID][]*Reach{},
 	}
 	for _, x := range f {
 		m.sort(x)
@@ -156,6 +166,8 @@ func (m *Model) sort(x Fact) {
 		m.Segments[x.VNI] = x
 	case *Grant:
 		m.Grants[x.ID] = x
+	case *Group:
+		m.Groups[x.Name] = x
 	case *Relay:
 		m.Relays[x.Name] = x
 	}
@@ -246,6 +258,9 @@ func (m *Model) Profile(id identity.ID) *Profile { return m.profiles[id] }
 
 // MemberOf returns the views of the segments that a node is a member of, by VNI.
 func (m *Model) MemberOf(id identity.ID) []*View { return m.memberOf[id] }
+
+// ReachOf returns the grants to nodes that concern a node, at either end, by id.
+func (m *Model) ReachOf(id identity.ID) []*Reach { return m.reachOf[id] }
 
 // Vacant reports whether a member has no station yet.
 func (m *Model) Vacant() bool { return len(m.vacant) > 0 }

@@ -97,7 +97,7 @@ func TestMembership(t *testing.T) {
 	}
 	sources := map[GrantID][]identity.ID{}
 	for _, g := range append(slices.Clone(lan.Grants), other.Grants...) {
-		sources[g.ID] = g.Sources
+		sources[g.Grant.ID] = g.Sources
 	}
 	want := map[GrantID][]identity.ID{1: {1, 2}, 2: {3}, 3: {1}, 4: {3}, 5: {}, 6: {}, 7: {}}
 	for id := range want {
@@ -223,30 +223,81 @@ func TestFreeSlot(t *testing.T) {
 }
 
 func TestSelectors(t *testing.T) {
-	m := Derive(facts(segment(1, "10.64.0.0/20"), node(1)), 1, nil)
+	m := Derive(facts(segment(1, "10.64.0.0/20"), node(1), &Group{Name: "g"}), 1, nil)
 	for _, c := range []struct{ from, want string }{
 		{"node:n1", ""},
 		{"label:site=a", ""},
 		{"node:n2", "`node list`"},
 		{"node:", "no node"},
 		{"label:site", "KEY=VALUE"},
-		{"group:x", "node:NAME or label:KEY=VALUE"},
-		{"service:x", "node:NAME or label:KEY=VALUE"},
-		{"segment:seg1", "node:NAME or label:KEY=VALUE"},
-		{"", "node:NAME or label:KEY=VALUE"},
-		{"n1", "node:NAME or label:KEY=VALUE"},
+		{"group:g", ""},
+		{"group:x", "`group list`"},
+		{"service:x", "node:NAME, label:KEY=VALUE or group:NAME"},
+		{"segment:seg1", "node:NAME, label:KEY=VALUE or group:NAME"},
+		{"", "node:NAME, label:KEY=VALUE or group:NAME"},
+		{"n1", "node:NAME, label:KEY=VALUE or group:NAME"},
 	} {
-		id, label, err := m.Source(c.from)
-		if c.want == "" && (err != nil || (id == 0) == (label == "")) || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
-			t.Errorf("Source(%q) = %d, %q, %v", c.from, id, label, err)
+		s, err := m.Select(c.from)
+		if c.want == "" && (err != nil || !one(s)) || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("Select(%q) = %+v, %v", c.from, s, err)
 		}
 	}
-	if vni, err := m.Target("segment:seg1"); err != nil || vni != 1 {
-		t.Errorf("Target: %d, %v", vni, err)
+}
+
+// one reports whether exactly one field of a selector is set.
+func one(s Selector) bool {
+	n := 0
+	for _, set := range []bool{s.Node != 0, s.Label != "", s.Group != ""} {
+		if set {
+			n++
+		}
 	}
-	for _, to := range []string{"segment:x", "node:n1", "", "service:x"} {
-		if _, err := m.Target(to); err == nil {
-			t.Errorf("Target(%q) was taken", to)
+	return n == 1
+}
+
+func TestTargets(t *testing.T) {
+	single := Derive(facts(segment(1, "10.64.0.0/20"), node(1)), 1, nil)
+	double := Derive(facts(segment(1, "10.64.0.0/20"), segment(2, "10.65.0.0/20"), node(1)), 1, nil)
+	for _, c := range []struct {
+		m        *Model
+		to, on   string
+		vni      VNI
+		segment  bool
+		expected string
+	}{
+		{single, "segment:seg1", "", 1, true, ""},
+		{single, "segment:seg1", "seg1", 1, true, ""},
+		{single, "node:n1", "", 1, false, ""},
+		{double, "node:n1", "seg2", 2, false, ""},
+		{double, "node:n1", "", 0, false, "seg1, seg2"},
+		{double, "node:n1", "seg3", 0, false, "`segment list`"},
+		{double, "segment:seg1", "seg2", 0, false, "cannot hold on"},
+		{single, "segment:x", "", 0, false, "`segment list`"},
+		{single, "", "", 0, false, "segment:NAME"},
+		{single, "service:x", "", 0, false, "segment:NAME"},
+	} {
+		vni, s, err := c.m.Target(c.to, c.on)
+		if c.expected != "" {
+			if err == nil || !strings.Contains(err.Error(), c.expected) {
+				t.Errorf("Target(%q, %q): %v, want ...%s...", c.to, c.on, err, c.expected)
+			}
+			continue
+		}
+		if err != nil || vni != c.vni || (s == nil) != c.segment {
+			t.Errorf("Target(%q, %q) = %d, %v, %v", c.to, c.on, vni, s, err)
+		}
+	}
+}
+
+func TestGroups(t *testing.T) {
+	m := Derive(facts(segment(1, "10.64.0.0/20"), node(1), node(2, "a=b"), &Group{Name: "g"}), 1, nil)
+	g, err := m.NewGroup("dba", []string{"node:n1", "label:a=b", "node:n1"})
+	if err != nil || len(g.Nodes) != 1 || len(g.Labels) != 1 || len(g.Members) != 2 {
+		t.Errorf("NewGroup = %+v, %v", g, err)
+	}
+	for name, members := range map[string][]string{"d b": nil, "a": {"node:x"}, "b": {"group:g"}, "c": {"segment:seg1"}} {
+		if _, err := m.NewGroup(name, members); err == nil {
+			t.Errorf("group %q of %v was taken", name, members)
 		}
 	}
 }
@@ -258,10 +309,10 @@ func FuzzSelectors(f *testing.F) {
 	f.Add("10.64.0.0/20")
 	m := Derive(facts(segment(1, "10.64.0.0/20"), node(1)), 1, nil)
 	f.Fuzz(func(t *testing.T, text string) {
-		if id, label, err := m.Source(text); err == nil && (id == 0) == (label == "") {
-			t.Fatalf("Source(%q) = %d, %q", text, id, label)
+		if s, err := m.Select(text); err == nil && !one(s) {
+			t.Fatalf("Select(%q) = %+v", text, s)
 		}
-		if vni, err := m.Target(text); err == nil && vni != 1 {
+		if vni, _, err := m.Target(text, ""); err == nil && vni != 1 {
 			t.Fatalf("Target(%q) = %d", text, vni)
 		}
 		if p, err := m.CheckIPv4(text); err == nil && (p.Overlaps(m.Segments[1].IPv4) || p != p.Masked()) {
@@ -279,7 +330,7 @@ func TestRecords(t *testing.T) {
 		&Settings{Name: "n", Zone: "z", CertificateLifetime: Duration(time.Hour), ULA: pfx("fd00::/48"), Pool: DefaultPool(), Epoch: 3},
 		&Counters{Node: 1, Grant: 5}, &Head{Sequence: 4, Hash: make([]byte, 32)},
 		&Controller{ID: 1, Sign: make([]byte, 32), URLs: []string{"https://a"}}, &Admin{ID: 1, Sign: make([]byte, 32)},
-		&Token{ID: "ab", Hash: make([]byte, 32)}, node(7, "a=b"), segment(1, "10.64.0.0/20"), &Grant{ID: 2, VNI: 1}, &Relay{Name: "r"},
+		&Token{ID: "ab", Hash: make([]byte, 32)}, node(7, "a=b"), segment(1, "10.64.0.0/20"), &Grant{ID: 2, VNI: 1, Target: &Selector{Group: "g"}, Allow: []string{"tcp:22"}}, &Group{Name: "g", Labels: []string{"a=b"}}, &Relay{Name: "r"},
 	}
 	for _, f := range all {
 		b, err := Encode(f)

@@ -81,12 +81,20 @@ func (s *Segment) Proto() *controlv1.Segment {
 	}
 }
 
-// Proto is the grant as an administrator sees it.
-func (g *Grant) Proto() *controlv1.GrantRule {
-	return &controlv1.GrantRule{
-		Id: uint32(g.ID), From: g.From, To: g.To, Created: stamp(g.Created), Expires: stamp(g.Expires),
+// GrantProto is a grant as an administrator sees it.
+func (m *Model) GrantProto(g *Grant) *controlv1.GrantRule {
+	out := &controlv1.GrantRule{
+		Id: uint32(g.ID), Name: g.Name, From: g.From, To: g.To, Allow: g.Allow, Both: g.Both, Observe: g.Observe,
+		Created: stamp(g.Created), Expires: stamp(g.Expires),
 	}
+	if s := m.Segments[g.VNI]; s != nil {
+		out.Segment = s.Name
+	}
+	return out
 }
+
+// Proto is the group as an administrator sees it.
+func (g *Group) Proto() *controlv1.Group { return &controlv1.Group{Name: g.Name, Members: g.Members} }
 
 // Proto is the token as an administrator sees it.
 func (t *Token) Proto() *controlv1.Token {

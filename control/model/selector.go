@@ -2,41 +2,92 @@ package model
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/etherloom/etherloom/identity"
 )
 
-// Source resolves the selector of a grant's source: node:NAME or label:KEY=VALUE. One of id and label is set.
-func (m *Model) Source(selector string) (id identity.ID, label string, err error) {
-	kind, rest, _ := strings.Cut(selector, ":")
+// Select resolves a selector: node:NAME, label:KEY=VALUE or group:NAME.
+func (m *Model) Select(text string) (Selector, error) {
+	kind, rest, _ := strings.Cut(text, ":")
 	switch kind {
 	case "node":
 		n := m.NodeNamed(rest)
 		if n == nil {
-			return 0, "", fmt.Errorf("no node is called %q: `node list` shows those there are, and label:KEY=VALUE "+
+			return Selector{}, fmt.Errorf("no node is called %q: `node list` shows those there are, and label:KEY=VALUE "+
 				"selects machines that have yet to join", rest)
 		}
-		return n.ID, "", nil
+		return Selector{Node: n.ID}, nil
 	case "label":
 		l, err := identity.ParseLabel(rest)
 		if err != nil {
-			return 0, "", err
+			return Selector{}, err
 		}
-		return 0, l.String(), nil
+		return Selector{Label: l.String()}, nil
+	case "group":
+		if m.Groups[rest] == nil {
+			return Selector{}, fmt.Errorf("no group is called %q: `group list` shows those there are, `group set` makes one", rest)
+		}
+		return Selector{Group: rest}, nil
 	}
-	return 0, "", fmt.Errorf("a grant's source is node:NAME or label:KEY=VALUE, found %q", selector)
+	return Selector{}, fmt.Errorf("who is meant is said by node:NAME, label:KEY=VALUE or group:NAME, found %q", text)
 }
 
-// Target resolves the selector of a grant's target: segment:NAME.
-func (m *Model) Target(selector string) (VNI, error) {
-	kind, rest, _ := strings.Cut(selector, ":")
-	if kind != "segment" {
-		return 0, fmt.Errorf("a grant's target is segment:NAME, found %q", selector)
+// Target resolves what a grant reaches: segment:NAME, or those whom Select finds on the segment that on names; if it names
+// none, on the only one there is.
+func (m *Model) Target(text, on string) (VNI, *Selector, error) {
+	if name, is := strings.CutPrefix(text, "segment:"); is {
+		if on != "" && on != name {
+			return 0, nil, fmt.Errorf("the grant is to segment %q, so it cannot hold on segment %q", name, on)
+		}
+		vni, err := m.segmentCalled(name)
+		return vni, nil, err
 	}
-	s := m.SegmentNamed(rest)
+	s, err := m.Select(text)
+	if err != nil {
+		return 0, nil, fmt.Errorf("%w; a target may also be segment:NAME", err)
+	}
+	if on == "" && len(m.Segments) != 1 {
+		return 0, nil, fmt.Errorf("there are %d segments (%s): say on which of them with --segment NAME", len(m.Segments),
+			strings.Join(slices.Sorted(maps.Keys(m.segments)), ", "))
+	}
+	if on == "" {
+		for vni := range m.Segments {
+			return vni, &s, nil
+		}
+	}
+	vni, err := m.segmentCalled(on)
+	return vni, &s, err
+}
+
+func (m *Model) segmentCalled(name string) (VNI, error) {
+	s := m.SegmentNamed(name)
 	if s == nil {
-		return 0, fmt.Errorf("no segment is called %q: `segment list` shows those there are, `segment add` makes one", rest)
+		return 0, fmt.Errorf("no segment is called %q: `segment list` shows those there are, `segment add` makes one", name)
 	}
 	return s.VNI, nil
+}
+
+// NewGroup resolves the members of a group: node:NAME and label:KEY=VALUE. Groups have no groups in them.
+func (m *Model) NewGroup(name string, members []string) (*Group, error) {
+	if err := identity.CheckHostName(name); err != nil {
+		return nil, fmt.Errorf("group: %w", err)
+	}
+	g := &Group{Name: name, Members: slices.Compact(slices.Sorted(slices.Values(members)))}
+	for _, text := range g.Members {
+		s, err := m.Select(text)
+		switch {
+		case err != nil:
+			return nil, err
+		case s.Group != "":
+			return nil, fmt.Errorf("a group's members are node:NAME and label:KEY=VALUE, found %q: name its members instead", text)
+		case s.Node != 0:
+			g.Nodes = append(g.Nodes, s.Node)
+		default:
+			g.Labels = append(g.Labels, s.Label)
+		}
+	}
+	return g, nil
 }

@@ -3,6 +3,7 @@ package model
 import (
 	"cmp"
 	"maps"
+	"reflect"
 	"slices"
 
 	"github.com/etherloom/etherloom/identity"
@@ -10,12 +11,12 @@ import (
 
 // deriveViews works out who is a member of which segment, and by which grants.
 func (m *Model) deriveViews(previous *Model) {
-	byLabel := m.nodesByLabel()
+	who := m.census()
 	grants := map[VNI][]*Access{}
 	for _, id := range slices.Sorted(maps.Keys(m.Grants)) {
-		g := m.Grants[id]
-		a := &Access{ID: id, VNI: g.VNI, Sources: m.selected(g, byLabel), Expires: g.Expires}
-		grants[g.VNI] = append(grants[g.VNI], a)
+		if g := m.Grants[id]; g.Target == nil {
+			grants[g.VNI] = append(grants[g.VNI], &Access{Grant: g, Sources: who.active(g.Source())})
+		}
 	}
 	revoked := m.revoked()
 	for _, vni := range slices.Sorted(maps.Keys(m.Segments)) {
@@ -29,51 +30,92 @@ func (m *Model) deriveViews(previous *Model) {
 			m.memberOf[p.ID] = append(m.memberOf[p.ID], v)
 		}
 	}
+	m.deriveReaches(who, previous)
 }
 
 // seat fills in a view's members: whoever a grant selects and who has a station. A grant's sources are narrowed to
-// them; who has no station yet is vacant.
+// them; who has no station yet is vacant. A grant that only observes makes nobody a member.
 func (m *Model) seat(v *View) {
-	vni := v.Segment.VNI
 	seen := map[identity.ID]bool{}
 	for _, a := range v.Grants {
+		if a.Grant.Observe {
+			continue
+		}
 		a.Sources = slices.DeleteFunc(a.Sources, func(id identity.ID) bool {
-			p := m.profiles[id]
-			seated := p.station(vni) != nil
-			if !seen[id] && seated {
-				v.Members = append(v.Members, p)
-			} else if !seen[id] {
-				m.vacant = append(m.vacant, vacancy{id, vni})
+			seated := m.seated(id, v.Segment.VNI)
+			if seated && !seen[id] {
+				v.Members = append(v.Members, m.profiles[id])
 			}
 			seen[id] = true
 			return !seated
 		})
 	}
-	slices.SortFunc(v.Members, func(a, b *Profile) int { return cmp.Compare(a.ID, b.ID) })
+	for _, a := range v.Grants {
+		a.Sources = slices.DeleteFunc(a.Sources, func(id identity.ID) bool { return !seen[id] || m.profiles[id].station(v.Segment.VNI) == nil })
+	}
+	slices.SortFunc(v.Members, byID)
 }
 
-func (m *Model) nodesByLabel() map[string][]identity.ID {
-	byLabel := map[string][]identity.ID{}
-	for id, n := range m.Nodes {
-		for _, l := range n.Labels {
-			byLabel[l] = append(byLabel[l], id)
+func byID(a, b *Profile) int { return cmp.Compare(a.ID, b.ID) }
+
+// seated reports whether a node has a station on a segment; one that has none yet is vacant.
+func (m *Model) seated(id identity.ID, vni VNI) bool {
+	if m.profiles[id].station(vni) != nil {
+		return true
+	}
+	if v := (vacancy{id, vni}); !slices.Contains(m.vacant, v) {
+		m.vacant = append(m.vacant, v)
+	}
+	return false
+}
+
+// deriveReaches works out whom each grant to nodes is about.
+func (m *Model) deriveReaches(who census, previous *Model) {
+	for _, id := range slices.Sorted(maps.Keys(m.Grants)) {
+		g := m.Grants[id]
+		if g.Target == nil || m.Segments[g.VNI] == nil {
+			continue
+		}
+		r := &Reach{Grant: g, Segment: m.Segments[g.VNI]}
+		from, to := who.active(g.Source()), who.active(*g.Target)
+		if len(from) > 0 && len(to) > 0 {
+			r.From, r.To = m.ends(from, g), m.ends(to, g)
+		}
+		r.RevokedFrom, r.RevokedTo = who.revoked(g.Source(), g.VNI), who.revoked(*g.Target, g.VNI)
+		if old := previous.reaches[id]; old != nil && r.equal(old) {
+			r = old
+		}
+		m.reaches[id] = r
+		for _, p := range r.both() {
+			m.reachOf[p.ID] = append(m.reachOf[p.ID], r)
 		}
 	}
-	return byLabel
 }
 
-// selected returns the active nodes that a grant's source selects, by id.
-func (m *Model) selected(g *Grant, byLabel map[string][]identity.ID) []identity.ID {
-	ids := []identity.ID{g.Node}
-	if g.Node == 0 {
-		ids = slices.Clone(byLabel[g.Label])
+// ends are those of the nodes that have a station. A grant that only observes gives nobody one.
+func (m *Model) ends(ids []identity.ID, g *Grant) []*Profile {
+	var out []*Profile
+	for _, id := range ids {
+		if g.Observe && m.profiles[id].station(g.VNI) == nil {
+			continue
+		}
+		if m.seated(id, g.VNI) {
+			out = append(out, m.profiles[id])
+		}
 	}
-	ids = slices.DeleteFunc(ids, func(id identity.ID) bool {
-		n := m.Nodes[id]
-		return n == nil || n.Status != StatusActive
-	})
-	slices.Sort(ids)
-	return slices.Compact(ids)
+	return out
+}
+
+// both are the nodes at either end, each once.
+func (r *Reach) both() []*Profile {
+	all := slices.Concat(r.From, r.To)
+	slices.SortFunc(all, byID)
+	return slices.Compact(all)
+}
+
+func (r *Reach) equal(o *Reach) bool {
+	return sameGrant(r.Grant, o.Grant) && *r.Segment == *o.Segment && slices.Equal(r.From, o.From) && slices.Equal(r.To, o.To) &&
+		slices.Equal(r.RevokedFrom, o.RevokedFrom) && slices.Equal(r.RevokedTo, o.RevokedTo)
 }
 
 // revoked returns, for each segment, the locked and removed nodes that its members may still hold to be good: those
@@ -82,7 +124,7 @@ func (m *Model) revoked() map[VNI][]identity.ID {
 	out := map[VNI][]identity.ID{}
 	for _, id := range slices.Sorted(maps.Keys(m.Nodes)) {
 		n := m.Nodes[id]
-		if n.Forgotten || n.Status != StatusLocked && n.Status != StatusRemoved {
+		if !n.cutOff() {
 			continue
 		}
 		for _, s := range n.Stations {
@@ -92,9 +134,15 @@ func (m *Model) revoked() map[VNI][]identity.ID {
 	return out
 }
 
+// cutOff reports whether the node is locked or removed, and others may not have heard of it.
+func (n *Node) cutOff() bool {
+	return !n.Forgotten && (n.Status == StatusLocked || n.Status == StatusRemoved)
+}
+
+// sameGrant reports whether two records say the same.
+func sameGrant(a, b *Grant) bool { return a == b || reflect.DeepEqual(a, b) }
+
 func (v *View) equal(o *View) bool {
 	return *v.Segment == *o.Segment && slices.Equal(v.Members, o.Members) && slices.Equal(v.Revoked, o.Revoked) &&
-		slices.EqualFunc(v.Grants, o.Grants, func(a, b *Access) bool {
-			return a.ID == b.ID && a.VNI == b.VNI && a.Expires.Equal(b.Expires) && slices.Equal(a.Sources, b.Sources)
-		})
+		slices.EqualFunc(v.Grants, o.Grants, func(a, b *Access) bool { return sameGrant(a.Grant, b.Grant) && slices.Equal(a.Sources, b.Sources) })
 }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -71,12 +72,12 @@ func TestGrants(t *testing.T) {
 	}
 	for _, c := range []struct{ from, to, text string }{
 		{"node:x", "segment:lan", `no node is called "x"`},
-		{"group:x", "segment:lan", "node:NAME or label:KEY=VALUE"},
-		{"attachment:x/y", "segment:lan", "node:NAME or label:KEY=VALUE"},
+		{"group:x", "segment:lan", `no group is called "x"`},
+		{"attachment:x/y", "segment:lan", "node:NAME, label:KEY=VALUE or group:NAME"},
 		{"label:x", "segment:lan", "KEY=VALUE"},
 		{"node:a", "segment:x", `no segment is called "x"`},
 		{"node:a", "service:x", "segment:NAME"},
-		{"node:a", "node:a", "segment:NAME"},
+		{"node:a", "node:y", `no node is called "y"`},
 	} {
 		wantError(t, add(c.from, c.to, nil), connect.CodeInvalidArgument, c.text)
 	}
@@ -90,6 +91,49 @@ func TestGrants(t *testing.T) {
 	}
 	_, err = d.admin.RemoveGrant(t.Context(), &controlv1.RemoveGrantRequest{Id: 9})
 	wantError(t, err, connect.CodeNotFound, "`etherloom grant list`")
+}
+
+// A grant to nodes says where it holds and what it allows; a group that it names stays.
+func TestGrantsToNodes(t *testing.T) {
+	d := newDesk(t)
+	d.join("a", d.token())
+	d.join("b", d.token())
+	_, err := d.admin.SetGroup(t.Context(), &controlv1.SetGroupRequest{Name: "dba", Members: []string{"node:a", "label:team=dba"}})
+	must(t, err)
+	_, err = d.admin.SetGroup(t.Context(), &controlv1.SetGroupRequest{Name: "x", Members: []string{"group:dba"}})
+	wantError(t, err, connect.CodeInvalidArgument, "name its members instead")
+	r, err := d.admin.AddGrant(t.Context(), &controlv1.AddGrantRequest{
+		Name: "db", From: "group:dba", To: "node:b", Allow: []string{"tcp:5432,5433", "icmp", "icmp"}, Both: true,
+	})
+	must(t, err)
+	if g := r.GetGrant(); g.GetName() != "db" || g.GetSegment() != "lan" || !slices.Equal(g.GetAllow(), []string{"tcp:5432", "tcp:5433", "icmp"}) || !g.GetBoth() {
+		t.Errorf("grant is %v", g)
+	}
+	for _, c := range []struct {
+		r    *controlv1.AddGrantRequest
+		code connect.Code
+		text string
+	}{
+		{&controlv1.AddGrantRequest{From: "group:dba", To: "node:b", Allow: []string{"tcp:5432", "tcp:5433", "icmp"}, Both: true}, connect.CodeAlreadyExists, "says this already"},
+		{&controlv1.AddGrantRequest{Name: "db", From: "node:a", To: "node:b"}, connect.CodeAlreadyExists, `is called "db"`},
+		{&controlv1.AddGrantRequest{From: "node:a", To: "node:b", Allow: []string{"http"}}, connect.CodeInvalidArgument, "a term is"},
+		{&controlv1.AddGrantRequest{From: "node:a", To: "node:b", Segment: "x"}, connect.CodeInvalidArgument, "`segment list`"},
+		{&controlv1.AddGrantRequest{Name: "a b", From: "node:a", To: "node:b"}, connect.CodeInvalidArgument, "name of a grant"},
+		{&controlv1.AddGrantRequest{From: "node:a", To: "segment:lan", Both: true}, connect.CodeInvalidArgument, "leave the direction out"},
+	} {
+		_, err := d.admin.AddGrant(t.Context(), c.r)
+		wantError(t, err, c.code, c.text)
+	}
+	_, err = d.admin.RemoveGroup(t.Context(), &controlv1.RemoveGroupRequest{Name: "dba"})
+	wantError(t, err, connect.CodeFailedPrecondition, "`etherloom grant remove ID`")
+	_, err = d.admin.RemoveGrant(t.Context(), &controlv1.RemoveGrantRequest{Id: r.GetGrant().GetId()})
+	must(t, err)
+	_, err = d.admin.RemoveGroup(t.Context(), &controlv1.RemoveGroupRequest{Name: "dba"})
+	must(t, err)
+	list, err := d.admin.ListGroups(t.Context(), &controlv1.ListGroupsRequest{})
+	if err != nil || len(list.GetGroups()) != 0 {
+		t.Errorf("groups are %v, %v", list, err)
+	}
 }
 
 func TestAddresses(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/etherloom/etherloom/control/model"
 	"github.com/etherloom/etherloom/control/store"
+	"github.com/etherloom/etherloom/identity"
 )
 
 // tend is the steward: it makes facts of what the passing of time makes true. With several controllers each has one;
@@ -105,10 +106,16 @@ func (c *Controller) nextChore(m *model.Model) time.Time {
 	return next
 }
 
-// grantEnd is when a grant is to be deleted: when it expires, or at once if it is that of a node which was removed.
+// grantEnd is when a grant is to be deleted: when it expires, or at once if a node that it names was removed.
 func grantEnd(m *model.Model, g *model.Grant) time.Time {
-	if n := m.Nodes[g.Node]; n != nil && n.Status == model.StatusRemoved {
-		return time.Time{}
+	ends := []identity.ID{g.Node}
+	if g.Target != nil {
+		ends = append(ends, g.Target.Node)
+	}
+	for _, id := range ends {
+		if n := m.Nodes[id]; n != nil && n.Status == model.StatusRemoved {
+			return time.Time{}
+		}
 	}
 	if g.Expires.IsZero() {
 		return never()

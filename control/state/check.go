@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -21,6 +22,7 @@ var (
 	errMAC     = errors.New("MAC is not a unicast one of 6 bytes")
 	errMTU     = errors.New("MTU is not within 576 to 9216")
 	errPort    = errors.New("port is not within 1 to 65535, or the range ends before it begins")
+	errBoth    = errors.New("a grant is to a segment or to nodes, not to both")
 	errTime    = errors.New("duration is negative or out of range")
 	errNoHost  = errors.New("relay without a name or a host")
 )
@@ -38,6 +40,8 @@ func check(r *controlv1.Resource) error {
 		return checkPeer(k.Peer)
 	case *controlv1.Resource_Grant:
 		return checkGrant(k.Grant)
+	case *controlv1.Resource_Reach:
+		return checkReach(k.Reach)
 	case *controlv1.Resource_Relay:
 		return checkRelay(k.Relay)
 	case *controlv1.Resource_Revocation:
@@ -131,6 +135,18 @@ func checkGrant(g *controlv1.Grant) error {
 		}
 	}
 	return checkVNI(g.GetVni())
+}
+
+func checkReach(r *controlv1.Reach) error {
+	for _, id := range slices.Concat([]uint32{r.GetId()}, r.GetSources(), r.GetTargets()) {
+		if err := checkID(id); err != nil {
+			return err
+		}
+	}
+	if r.GetSegment() && len(r.GetTargets()) > 0 {
+		return errBoth
+	}
+	return checkVNI(r.GetVni())
 }
 
 func checkRelay(r *controlv1.Relay) error {

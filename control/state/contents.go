@@ -17,6 +17,7 @@ type Contents struct {
 	Segments    map[uint32]*controlv1.Segment // by VNI
 	Peers       map[identity.ID]*controlv1.Peer
 	Grants      map[uint32]*controlv1.Grant
+	Reaches     map[uint32]*controlv1.Reach
 	Relays      map[string]*controlv1.Relay
 	Revocations map[identity.ID]*controlv1.Revocation
 }
@@ -25,7 +26,7 @@ type Contents struct {
 func (s State) Contents() (*Contents, error) {
 	c := &Contents{
 		Segments: map[uint32]*controlv1.Segment{}, Peers: map[identity.ID]*controlv1.Peer{},
-		Grants: map[uint32]*controlv1.Grant{}, Relays: map[string]*controlv1.Relay{},
+		Grants: map[uint32]*controlv1.Grant{}, Reaches: map[uint32]*controlv1.Reach{}, Relays: map[string]*controlv1.Relay{},
 		Revocations: map[identity.ID]*controlv1.Revocation{},
 	}
 	for key, value := range s {
@@ -50,6 +51,8 @@ func (c *Contents) put(r *controlv1.Resource) {
 		c.Peers[identity.ID(k.Peer.GetId())] = k.Peer
 	case *controlv1.Resource_Grant:
 		c.Grants[k.Grant.GetId()] = k.Grant
+	case *controlv1.Resource_Reach:
+		c.Reaches[k.Reach.GetId()] = k.Reach
 	case *controlv1.Resource_Relay:
 		c.Relays[k.Relay.GetName()] = k.Relay
 	case *controlv1.Resource_Revocation:

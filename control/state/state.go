@@ -66,6 +66,8 @@ func Key(r *controlv1.Resource) (string, error) {
 		return fmt.Sprintf("peer/%d", k.Peer.GetId()), nil
 	case *controlv1.Resource_Grant:
 		return fmt.Sprintf("grant/%d", k.Grant.GetId()), nil
+	case *controlv1.Resource_Reach:
+		return fmt.Sprintf("reach/%d", k.Reach.GetId()), nil
 	case *controlv1.Resource_Relay:
 		return "relay/" + k.Relay.GetName(), nil
 	case *controlv1.Resource_Revocation:

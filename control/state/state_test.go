@@ -36,6 +36,7 @@ func resources() []*controlv1.Resource {
 		{Kind: &controlv1.Resource_Grant{Grant: &controlv1.Grant{Id: 1, Vni: 1, Sources: []uint32{1, 2}}}},
 		{Kind: &controlv1.Resource_Relay{Relay: &controlv1.Relay{Name: "r", Hosts: []string{"192.0.2.1"}, Port: 3478, ProbePort: 3479}}},
 		{Kind: &controlv1.Resource_Revocation{Revocation: &controlv1.Revocation{Id: 3}}},
+		{Kind: &controlv1.Resource_Reach{Reach: &controlv1.Reach{Id: 2, Vni: 1, Sources: []uint32{1}, Targets: []uint32{2}, Allow: []string{"tcp:22"}}}},
 	}
 }
 

@@ -87,6 +87,13 @@ const (
 	// AdminServiceRemoveGrantProcedure is the fully-qualified name of the AdminService's RemoveGrant
 	// RPC.
 	AdminServiceRemoveGrantProcedure = "/etherloom.control.v1.AdminService/RemoveGrant"
+	// AdminServiceSetGroupProcedure is the fully-qualified name of the AdminService's SetGroup RPC.
+	AdminServiceSetGroupProcedure = "/etherloom.control.v1.AdminService/SetGroup"
+	// AdminServiceListGroupsProcedure is the fully-qualified name of the AdminService's ListGroups RPC.
+	AdminServiceListGroupsProcedure = "/etherloom.control.v1.AdminService/ListGroups"
+	// AdminServiceRemoveGroupProcedure is the fully-qualified name of the AdminService's RemoveGroup
+	// RPC.
+	AdminServiceRemoveGroupProcedure = "/etherloom.control.v1.AdminService/RemoveGroup"
 	// AdminServiceAddRelayProcedure is the fully-qualified name of the AdminService's AddRelay RPC.
 	AdminServiceAddRelayProcedure = "/etherloom.control.v1.AdminService/AddRelay"
 	// AdminServiceListRelaysProcedure is the fully-qualified name of the AdminService's ListRelays RPC.
@@ -399,6 +406,10 @@ type AdminServiceClient interface {
 	AddGrant(context.Context, *controlv1.AddGrantRequest) (*controlv1.AddGrantResponse, error)
 	ListGrants(context.Context, *controlv1.ListGrantsRequest) (*controlv1.ListGrantsResponse, error)
 	RemoveGrant(context.Context, *controlv1.RemoveGrantRequest) (*controlv1.RemoveGrantResponse, error)
+	// SetGroup makes a group, or says anew who is in it.
+	SetGroup(context.Context, *controlv1.SetGroupRequest) (*controlv1.SetGroupResponse, error)
+	ListGroups(context.Context, *controlv1.ListGroupsRequest) (*controlv1.ListGroupsResponse, error)
+	RemoveGroup(context.Context, *controlv1.RemoveGroupRequest) (*controlv1.RemoveGroupResponse, error)
 	AddRelay(context.Context, *controlv1.AddRelayRequest) (*controlv1.AddRelayResponse, error)
 	ListRelays(context.Context, *controlv1.ListRelaysRequest) (*controlv1.ListRelaysResponse, error)
 	RemoveRelay(context.Context, *controlv1.RemoveRelayRequest) (*controlv1.RemoveRelayResponse, error)
@@ -495,6 +506,24 @@ func NewAdminServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(adminServiceMethods.ByName("RemoveGrant")),
 			connect.WithClientOptions(opts...),
 		),
+		setGroup: connect.NewClient[controlv1.SetGroupRequest, controlv1.SetGroupResponse](
+			httpClient,
+			baseURL+AdminServiceSetGroupProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("SetGroup")),
+			connect.WithClientOptions(opts...),
+		),
+		listGroups: connect.NewClient[controlv1.ListGroupsRequest, controlv1.ListGroupsResponse](
+			httpClient,
+			baseURL+AdminServiceListGroupsProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("ListGroups")),
+			connect.WithClientOptions(opts...),
+		),
+		removeGroup: connect.NewClient[controlv1.RemoveGroupRequest, controlv1.RemoveGroupResponse](
+			httpClient,
+			baseURL+AdminServiceRemoveGroupProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("RemoveGroup")),
+			connect.WithClientOptions(opts...),
+		),
 		addRelay: connect.NewClient[controlv1.AddRelayRequest, controlv1.AddRelayResponse](
 			httpClient,
 			baseURL+AdminServiceAddRelayProcedure,
@@ -560,6 +589,9 @@ type adminServiceClient struct {
 	addGrant       *connect.Client[controlv1.AddGrantRequest, controlv1.AddGrantResponse]
 	listGrants     *connect.Client[controlv1.ListGrantsRequest, controlv1.ListGrantsResponse]
 	removeGrant    *connect.Client[controlv1.RemoveGrantRequest, controlv1.RemoveGrantResponse]
+	setGroup       *connect.Client[controlv1.SetGroupRequest, controlv1.SetGroupResponse]
+	listGroups     *connect.Client[controlv1.ListGroupsRequest, controlv1.ListGroupsResponse]
+	removeGroup    *connect.Client[controlv1.RemoveGroupRequest, controlv1.RemoveGroupResponse]
 	addRelay       *connect.Client[controlv1.AddRelayRequest, controlv1.AddRelayResponse]
 	listRelays     *connect.Client[controlv1.ListRelaysRequest, controlv1.ListRelaysResponse]
 	removeRelay    *connect.Client[controlv1.RemoveRelayRequest, controlv1.RemoveRelayResponse]
@@ -678,6 +710,33 @@ func (c *adminServiceClient) RemoveGrant(ctx context.Context, req *controlv1.Rem
 	return nil, err
 }
 
+// SetGroup calls etherloom.control.v1.AdminService.SetGroup.
+func (c *adminServiceClient) SetGroup(ctx context.Context, req *controlv1.SetGroupRequest) (*controlv1.SetGroupResponse, error) {
+	response, err := c.setGroup.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// ListGroups calls etherloom.control.v1.AdminService.ListGroups.
+func (c *adminServiceClient) ListGroups(ctx context.Context, req *controlv1.ListGroupsRequest) (*controlv1.ListGroupsResponse, error) {
+	response, err := c.listGroups.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// RemoveGroup calls etherloom.control.v1.AdminService.RemoveGroup.
+func (c *adminServiceClient) RemoveGroup(ctx context.Context, req *controlv1.RemoveGroupRequest) (*controlv1.RemoveGroupResponse, error) {
+	response, err := c.removeGroup.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // AddRelay calls etherloom.control.v1.AdminService.AddRelay.
 func (c *adminServiceClient) AddRelay(ctx context.Context, req *controlv1.AddRelayRequest) (*controlv1.AddRelayResponse, error) {
 	response, err := c.addRelay.CallUnary(ctx, connect.NewRequest(req))
@@ -764,6 +823,10 @@ type AdminServiceHandler interface {
 	AddGrant(context.Context, *controlv1.AddGrantRequest) (*controlv1.AddGrantResponse, error)
 	ListGrants(context.Context, *controlv1.ListGrantsRequest) (*controlv1.ListGrantsResponse, error)
 	RemoveGrant(context.Context, *controlv1.RemoveGrantRequest) (*controlv1.RemoveGrantResponse, error)
+	// SetGroup makes a group, or says anew who is in it.
+	SetGroup(context.Context, *controlv1.SetGroupRequest) (*controlv1.SetGroupResponse, error)
+	ListGroups(context.Context, *controlv1.ListGroupsRequest) (*controlv1.ListGroupsResponse, error)
+	RemoveGroup(context.Context, *controlv1.RemoveGroupRequest) (*controlv1.RemoveGroupResponse, error)
 	AddRelay(context.Context, *controlv1.AddRelayRequest) (*controlv1.AddRelayResponse, error)
 	ListRelays(context.Context, *controlv1.ListRelaysRequest) (*controlv1.ListRelaysResponse, error)
 	RemoveRelay(context.Context, *controlv1.RemoveRelayRequest) (*controlv1.RemoveRelayResponse, error)
@@ -856,6 +919,24 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(adminServiceMethods.ByName("RemoveGrant")),
 		connect.WithHandlerOptions(opts...),
 	)
+	adminServiceSetGroupHandler := connect.NewUnaryHandlerSimple(
+		AdminServiceSetGroupProcedure,
+		svc.SetGroup,
+		connect.WithSchema(adminServiceMethods.ByName("SetGroup")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceListGroupsHandler := connect.NewUnaryHandlerSimple(
+		AdminServiceListGroupsProcedure,
+		svc.ListGroups,
+		connect.WithSchema(adminServiceMethods.ByName("ListGroups")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceRemoveGroupHandler := connect.NewUnaryHandlerSimple(
+		AdminServiceRemoveGroupProcedure,
+		svc.RemoveGroup,
+		connect.WithSchema(adminServiceMethods.ByName("RemoveGroup")),
+		connect.WithHandlerOptions(opts...),
+	)
 	adminServiceAddRelayHandler := connect.NewUnaryHandlerSimple(
 		AdminServiceAddRelayProcedure,
 		svc.AddRelay,
@@ -930,6 +1011,12 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 			adminServiceListGrantsHandler.ServeHTTP(w, r)
 		case AdminServiceRemoveGrantProcedure:
 			adminServiceRemoveGrantHandler.ServeHTTP(w, r)
+		case AdminServiceSetGroupProcedure:
+			adminServiceSetGroupHandler.ServeHTTP(w, r)
+		case AdminServiceListGroupsProcedure:
+			adminServiceListGroupsHandler.ServeHTTP(w, r)
+		case AdminServiceRemoveGroupProcedure:
+			adminServiceRemoveGroupHandler.ServeHTTP(w, r)
 		case AdminServiceAddRelayProcedure:
 			adminServiceAddRelayHandler.ServeHTTP(w, r)
 		case AdminServiceListRelaysProcedure:
@@ -1001,6 +1088,18 @@ func (UnimplementedAdminServiceHandler) ListGrants(context.Context, *controlv1.L
 
 func (UnimplementedAdminServiceHandler) RemoveGrant(context.Context, *controlv1.RemoveGrantRequest) (*controlv1.RemoveGrantResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("etherloom.control.v1.AdminService.RemoveGrant is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) SetGroup(context.Context, *controlv1.SetGroupRequest) (*controlv1.SetGroupResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("etherloom.control.v1.AdminService.SetGroup is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) ListGroups(context.Context, *controlv1.ListGroupsRequest) (*controlv1.ListGroupsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("etherloom.control.v1.AdminService.ListGroups is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) RemoveGroup(context.Context, *controlv1.RemoveGroupRequest) (*controlv1.RemoveGroupResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("etherloom.control.v1.AdminService.RemoveGroup is not implemented"))
 }
 
 func (UnimplementedAdminServiceHandler) AddRelay(context.Context, *controlv1.AddRelayRequest) (*controlv1.AddRelayResponse, error) {

@@ -14,78 +14,30 @@ import (
 	rpc "github.com/etherloom/etherloom/control/controlv1/controlv1connect"
 )
 
-func segmentCommand(a *admin) *cobra.Command {
-	return group("segment", "Broadcast domains", segmentAdd(a), segmentList(a), segmentRemove(a))
-}
-
-func segmentAdd(a *admin) *cobra.Command {
-	req := new(v1.AddSegmentRequest)
-	cmd := &cobra.Command{
-		Use: "add NAME", Short: "Make a segment", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			req.Name = args[0]
-			r, err := call(cmd.Context(), a, rpc.AdminServiceClient.AddSegment, req)
-			if err != nil {
-				return err
-			}
-			return a.show(cmd, r, func() error { return segmentTable(cmd, []*v1.Segment{r.GetSegment()}) })
-		},
-	}
-	cmd.Flags().StringVar(&req.Ipv4Prefix, "prefix", "", "IPv4 prefix; default: one that is free")
-	cmd.Flags().StringVar(&req.Ipv6Prefix, "prefix6", "", "IPv6 prefix, a /64; default: from the network's ULA")
-	cmd.Flags().Uint32Var(&req.Mtu, "mtu", 1500, "MTU")
-	return cmd
-}
-
-func segmentTable(cmd *cobra.Command, list []*v1.Segment) error {
-	var rows [][]string
-	for _, s := range list {
-		rows = append(rows, []string{s.GetName(), fmt.Sprint(s.GetVni()), s.GetIpv4Prefix(), s.GetIpv6Prefix(), fmt.Sprint(s.GetMtu())})
-	}
-	return table(cmd, "NAME VNI PREFIX PREFIX6 MTU", rows)
-}
-
-func segmentList(a *admin) *cobra.Command {
-	return &cobra.Command{
-		Use: "list", Short: "List the segments", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			r, err := call(cmd.Context(), a, rpc.AdminServiceClient.ListSegments, &v1.ListSegmentsRequest{})
-			if err != nil {
-				return err
-			}
-			return a.show(cmd, r, func() error { return segmentTable(cmd, r.GetSegments()) })
-		},
-	}
-}
-
-func segmentRemove(a *admin) *cobra.Command {
-	return &cobra.Command{
-		Use: "remove NAME", Short: "Remove a segment that no grant names", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			r, err := call(cmd.Context(), a, rpc.AdminServiceClient.RemoveSegment, &v1.RemoveSegmentRequest{Name: args[0]})
-			if err != nil {
-				return err
-			}
-			return a.show(cmd, r, func() error {
-				_, err := fmt.Fprintf(cmd.OutOrStdout(), "segment %s is gone\n", args[0])
-				return err
-			})
-		},
-	}
-}
-
 func grantCommand(a *admin) *cobra.Command {
 	return group("grant", "Who may use which segment; without a grant nothing passes", grantAdd(a), grantList(a), grantRemove(a))
 }
 
 func grantAdd(a *admin) *cobra.Command {
 	req := new(v1.AddGrantRequest)
-	var expires string
+	var expires, direction, mode string
 	cmd := &cobra.Command{
-		Use: "add --from node:NAME|label:KEY=VALUE --to segment:NAME", Short: "Let machines use a segment", Args: cobra.NoArgs,
+		Use: "add --from SELECTOR --to segment:NAME|SELECTOR", Short: "Let machines use a segment, or reach others on it", Args: cobra.NoArgs,
+		Long: "Let machines use a segment, or reach others on it.\n\n" +
+			"A SELECTOR is node:NAME, label:KEY=VALUE or group:NAME. Who has a grant to a segment is a member of it: members see each other.\n" +
+			"Who has a grant to a node reaches that node and sees nothing else; the node sees nobody but those who may reach it.\n\n" +
+			"--allow limits what may begin; answers pass. A term is any, ip, tcp, udp, icmp, tcp:PORTS, udp:PORTS (22 or 80,8000-8100),\n" +
+			"proto:NUMBER, ethertype:0xNNNN, multicast:ADDRESS[/LENGTH] or broadcast. Without --allow everything may pass; to a node,\n" +
+			"everything that is addressed to it alone.",
+		Example: "  etherloom grant add --from label:site=a --to segment:lan\n" +
+			"  etherloom grant add --from group:dba --to node:db1 --allow tcp:5432 --allow icmp --expires 8h",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if req.GetFrom() == "" || req.GetTo() == "" {
-				return errors.New("say who with --from node:NAME or --from label:KEY=VALUE, and what with --to segment:NAME")
+				return errors.New("say who with --from node:NAME, label:KEY=VALUE or group:NAME, and what with --to segment:NAME or one of those")
+			}
+			var err error
+			if req.Both, req.Observe, err = modesOf(direction, mode); err != nil {
+				return err
 			}
 			if expires != "" {
 				at, err := parseExpiry(expires, time.Now())
@@ -104,10 +56,26 @@ func grantAdd(a *admin) *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().StringVar(&req.From, "from", "", "node:NAME or label:KEY=VALUE")
-	cmd.Flags().StringVar(&req.To, "to", "", "segment:NAME")
+	cmd.Flags().StringVar(&req.From, "from", "", "node:NAME, label:KEY=VALUE or group:NAME")
+	cmd.Flags().StringVar(&req.To, "to", "", "segment:NAME, node:NAME, label:KEY=VALUE or group:NAME")
+	cmd.Flags().StringVar(&req.Segment, "segment", "", "segment on which a grant to nodes holds; default: the only one there is")
+	cmd.Flags().StringArrayVar(&req.Allow, "allow", nil, "what may begin, such as tcp:22; may be repeated; default: everything")
+	cmd.Flags().StringVar(&direction, "direction", "out", "who may begin: out (the source) or both")
+	cmd.Flags().StringVar(&mode, "mode", "enforce", "enforce, or observe: pass nothing and count what would pass")
+	cmd.Flags().StringVar(&req.Name, "name", "", "a name for the grant")
 	cmd.Flags().StringVar(&expires, "expires", "", "when it ends: a time such as 2030-01-31T18:00:00Z, or how long from now, such as 8h")
 	return cmd
+}
+
+// modesOf reads --direction and --mode.
+func modesOf(direction, mode string) (both, observe bool, err error) {
+	switch {
+	case direction != "out" && direction != "both":
+		return false, false, fmt.Errorf("--direction is out or both, found %q", direction)
+	case mode != "enforce" && mode != "observe":
+		return false, false, fmt.Errorf("--mode is enforce or observe, found %q", mode)
+	}
+	return direction == "both", mode == "observe", nil
 }
 
 // parseExpiry reads a time, or a duration from now.
@@ -143,12 +111,31 @@ func grantList(a *admin) *cobra.Command {
 					if g.GetExpires() != nil {
 						end = until(g.GetExpires().AsTime())
 					}
-					rows = append(rows, []string{fmt.Sprint(g.GetId()), g.GetFrom(), g.GetTo(), end})
+					rows = append(rows, []string{fmt.Sprint(g.GetId()), dash(g.GetName()), g.GetFrom(), arrow(g), dash(g.GetSegment()), allowed(g), end})
 				}
-				return table(cmd, "ID FROM TO EXPIRES", rows)
+				return table(cmd, "ID NAME FROM TO SEGMENT ALLOW EXPIRES", rows)
 			})
 		},
 	}
+}
+
+// arrow is a grant's target, with what is special about the way there.
+func arrow(g *v1.GrantRule) string {
+	text := g.GetTo()
+	if g.GetBoth() {
+		text += " (both ways)"
+	}
+	if g.GetObserve() {
+		text += " (observe)"
+	}
+	return text
+}
+
+func allowed(g *v1.GrantRule) string {
+	if len(g.GetAllow()) == 0 {
+		return "any"
+	}
+	return strings.Join(g.GetAllow(), ",")
 }
 
 func grantRemove(a *admin) *cobra.Command {
