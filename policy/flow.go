@@ -19,6 +19,7 @@ type Flows struct {
 	openers   atomic.Pointer[map[Identity]*flowSet]
 	mu        sync.Mutex // serialises writers of openers
 	datagrams datagrams
+	records   records
 }
 
 // NewFlows returns an empty one.
@@ -73,6 +74,7 @@ type flow struct {
 	seen       time.Time
 	answered   bool
 	ending     bool
+	tally      tally
 }
 
 // idle is how long the flow may be silent.
@@ -91,7 +93,8 @@ func (f *flow) idle(p ether.Protocol) time.Duration {
 func (f *flow) dead(p ether.Protocol, now time.Time) bool { return now.Sub(f.seen) > f.idle(p) }
 
 // begin remembers a flow that a grant lets opener begin, or that it goes on by another grant than before.
-func (f *Flows) begin(opener Identity, k *flowKey, g GrantID, generation uint64, c *Class, now time.Time) {
+func (f *Flows) begin(v *View, opener Identity, k *flowKey, g *compiled, p *Passage) {
+	c, now := &p.class, p.Now
 	s := &f.setOf(opener)[k.shard()]
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -101,29 +104,34 @@ func (f *Flows) begin(opener Identity, k *flowKey, g GrantID, generation uint64,
 			s.m = map[flowKey]*flow{}
 		}
 		if len(s.m) >= maxShardFlows && e == nil {
-			s.evictLocked(now)
+			k, e := s.oldestLocked(now)
+			f.endLocked(s, opener, k, e, Evicted)
 		}
-		e = &flow{}
+		if e != nil {
+			f.endLocked(s, opener, *k, e, Idle)
+		}
+		e = &flow{tally: tally{began: now, told: now}}
 		s.m[*k] = e
+		g.use.flows.Add(1)
 	}
-	e.grant, e.generation, e.dst, e.seen = g, generation, c.Dst, now
+	e.grant, e.generation, e.dst, e.seen = g.id, v.generation, c.Dst, now
 	e.ending = e.ending || c.Ends
+	e.tally.add(onward, p)
 }
 
-// evictLocked forgets the flow that has been silent longest, of a few.
-func (s *flowShard) evictLocked(now time.Time) {
-	var oldest flowKey
+// oldestLocked is the flow that has been silent longest, of a few.
+func (s *flowShard) oldestLocked(now time.Time) (oldest flowKey, flow *flow) {
 	var silent time.Duration = -1
 	n := 0
 	for k, e := range s.m {
 		if d := now.Sub(e.seen); d > silent {
-			oldest, silent = k, d
+			oldest, flow, silent = k, e, d
 		}
 		if n++; n == evictAmong {
 			break
 		}
 	}
-	delete(s.m, oldest)
+	return oldest, flow
 }
 
 func (f *Flows) setOf(opener Identity) *flowSet {
@@ -176,6 +184,7 @@ func (f *Flows) stands(v *View, opener Identity, k *flowKey, w way, p *Passage) 
 		e.generation = v.generation
 		if w != about {
 			e.seen, e.answered, e.ending = p.Now, e.answered || w == answer, e.ending || p.class.Ends
+			e.tally.add(w, p)
 		}
 	}
 	return e.grant
@@ -198,15 +207,18 @@ func typeOf(t *Tuple) ether.Type {
 	return ether.TypeIPv6
 }
 
-// Age forgets what has been silent too long.
-func (f *Flows) Age(now time.Time) {
-	for _, set := range *f.openers.Load() {
+// Age forgets what has been silent too long, and what v does not let pass any more.
+func (f *Flows) Age(v *View, now time.Time) {
+	for opener, set := range *f.openers.Load() {
 		for i := range set {
 			s := &set[i]
 			s.mu.Lock()
 			for k, e := range s.m {
-				if e.dead(k.tuple.Protocol, now) {
-					delete(s.m, k)
+				switch {
+				case e.dead(k.tuple.Protocol, now):
+					f.endLocked(s, opener, k, e, Idle)
+				case !v.stillAllows(opener, &k, e, now):
+					f.endLocked(s, opener, k, e, Cut)
 				}
 			}
 			s.mu.Unlock()
@@ -219,13 +231,27 @@ func (f *Flows) Age(now time.Time) {
 func (f *Flows) Retain(ids []Identity) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	old := *f.openers.Load()
 	next := map[Identity]*flowSet{}
 	for _, id := range ids {
-		if s := (*f.openers.Load())[id]; s != nil {
+		if s := old[id]; s != nil {
 			next[id] = s
 		}
 	}
 	f.openers.Store(&next)
+	for opener, set := range old {
+		if next[opener] != nil {
+			continue
+		}
+		for i := range set {
+			s := &set[i]
+			s.mu.Lock()
+			for k, e := range s.m {
+				f.endLocked(s, opener, k, e, Cut)
+			}
+			s.mu.Unlock()
+		}
+	}
 	f.datagrams.retain(ids)
 }
 

@@ -32,6 +32,7 @@ type compiled struct {
 	sources map[Identity]struct{}
 	targets map[Identity]struct{}
 	allow   []Term
+	use     *use
 }
 
 func compileGrant(g *Grant, rank int) *compiled {

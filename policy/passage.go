@@ -14,6 +14,9 @@ type Passage struct {
 	Now    time.Time
 	Dry    bool // somebody only wants to know: nothing is remembered
 
+	// Observed is set to the grant in mode observe that would let the frame begin; 0 if there is none.
+	Observed GrantID
+
 	class   Class
 	classed bool
 }
@@ -43,49 +46,71 @@ func (p *Passage) Class() *Class {
 
 // Egress says whether a frame may be sent to receiver, and under which grant.
 func (v *View) Egress(p *Passage, receiver Identity) (GrantID, Verdict) {
-	if v.void(p.Now) {
-		return 0, PolicyExpired
+	if len(v.watching) > 0 {
+		p.Observed = v.watch(p, receiver)
 	}
-	if g := v.enforced.open[p.Source]; v.free(g, p.Source, receiver, p.Now) {
-		return g.id, Pass
+	g, verdict := v.egress(p, receiver)
+	if verdict != Pass {
+		return 0, verdict
+	}
+	g.count(p)
+	return g.id, Pass
+}
+
+func (v *View) egress(p *Passage, receiver Identity) (*compiled, Verdict) {
+	if v.void(p.Now) {
+		return nil, PolicyExpired
+	}
+	if g := v.enforced.open[p.Source]; v.free(g, p, receiver) {
+		return g, Pass
 	}
 	c := p.Class()
 	if c.Kind == Resolution {
 		return v.resolve(p, receiver)
 	}
 	if id := v.flowOf(p, receiver, 0); id != 0 {
-		return id, Pass
+		return v.grants[id], Pass
 	}
 	g := v.enforced.find(c, p.Source, receiver, v.stations[receiver], p.Now)
 	if g == nil {
-		return 0, v.whyNot(p.Source, receiver, p.Now)
+		return nil, v.whyNot(p.Source, receiver, p.Now)
 	}
 	v.remember(p, receiver, g)
-	return g.id, Pass
+	return g, Pass
 }
 
 // Ingress says whether a frame that names a grant may be delivered to receiver. It judges by what is known here alone: this
 // grant, this source, this frame, now.
 func (v *View) Ingress(p *Passage, receiver Identity, id GrantID) Verdict {
-	if v.void(p.Now) {
-		return PolicyExpired
+	if len(v.watching) > 0 {
+		p.Observed = v.watch(p, receiver)
 	}
 	g := v.grants[id]
+	verdict := v.ingress(g, p, receiver)
+	if verdict == Pass {
+		g.count(p)
+	}
+	return verdict
+}
+
+func (v *View) ingress(g *compiled, p *Passage, receiver Identity) Verdict {
 	switch {
+	case v.void(p.Now):
+		return PolicyExpired
 	case g == nil:
 		return UnknownGrant
 	case g.observe || !g.concerns(p.Source, receiver):
 		return WrongGrant
 	case g.expired(p.Now):
 		return GrantExpired
-	case v.free(g, p.Source, receiver, p.Now):
+	case v.free(g, p, receiver):
 		return Pass
 	}
 	c := p.Class()
 	if c.Kind == Resolution {
 		return v.resolved(g, p, receiver)
 	}
-	if v.flowOf(p, receiver, id) != 0 {
+	if v.flowOf(p, receiver, g.id) != 0 {
 		return Pass
 	}
 	if !v.allows(g, p.Source, receiver, c, p.Now) {
@@ -97,12 +122,12 @@ func (v *View) Ingress(p *Passage, receiver Identity, id GrantID) Verdict {
 
 // free reports whether a grant lets everything pass from source to receiver, and nothing need be remembered, because the
 // receiver may begin whatever it likes, too.
-func (v *View) free(g *compiled, source, receiver Identity, now time.Time) bool {
-	if g == nil || !g.open || g.expired(now) {
+func (v *View) free(g *compiled, p *Passage, receiver Identity) bool {
+	if g == nil || !g.open || g.expired(p.Now) || p.Flows.records.all.Load() {
 		return false
 	}
-	_, holds := g.sources[source]
-	return holds && v.enforced.open[receiver].alive(now)
+	_, holds := g.sources[p.Source]
+	return holds && v.enforced.open[receiver].alive(p.Now)
 }
 
 // allows reports whether a grant lets source begin with this frame towards receiver.
@@ -115,14 +140,14 @@ func (v *View) allows(g *compiled, source, receiver Identity, c *Class, now time
 
 // resolve lets members ask for each other's addresses. To everybody else nothing is sent: who may know an address is told by
 // its own node.
-func (v *View) resolve(p *Passage, receiver Identity) (GrantID, Verdict) {
+func (v *View) resolve(p *Passage, receiver Identity) (*compiled, Verdict) {
 	if v.Resolves(p.Source, receiver, p.Now) == OnWire {
-		return v.enforced.members[p.Source].id, Pass
+		return v.enforced.members[p.Source], Pass
 	}
 	if why := v.whyNot(p.Source, receiver, p.Now); why != NotAllowed {
-		return 0, why
+		return nil, why
 	}
-	return 0, StaysHere
+	return nil, StaysHere
 }
 
 func (v *View) resolved(g *compiled, p *Passage, receiver Identity) Verdict {
@@ -181,7 +206,7 @@ func (v *View) isFor(receiver Identity, c *Class) bool {
 // remember notes a flow that a grant lets begin.
 func (v *View) remember(p *Passage, receiver Identity, g *compiled) {
 	if c := p.Class(); c.Kind == Packet && !p.Dry {
-		p.Flows.begin(p.Source, &flowKey{receiver, c.Tuple}, g.id, v.generation, c, p.Now)
+		p.Flows.begin(v, p.Source, &flowKey{receiver, c.Tuple}, g, p)
 	}
 }
 

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -15,6 +16,7 @@ type Rules struct {
 	Stations   map[Identity]*Station
 	Grants     []Grant
 	Expires    time.Time // past it nothing passes; zero: never
+	Uses       *Uses     // what is counted into; nil: nothing is
 }
 
 // View answers, for one segment, what may pass. It is immutable.
@@ -26,7 +28,8 @@ type View struct {
 	grants     map[GrantID]*compiled
 	ranked     []*compiled
 	enforced   index
-	observed   index
+	watching   []*compiled            // those that only observe
+	present    map[Identity]*compiled // members, and who would be one if such a grant were enforced
 }
 
 // index is a set of grants by what is asked of them.
@@ -51,17 +54,26 @@ func Compile(r Rules) *View {
 	}
 	grants := slices.Clone(r.Grants)
 	slices.SortFunc(grants, func(a, b Grant) int { return cmp.Or(-compareEnds(a.Expires, b.Expires), cmp.Compare(a.ID, b.ID)) })
-	var enforced, observed []*compiled
+	uses := r.Uses
+	if uses == nil {
+		uses = NewUses()
+	}
+	var enforced []*compiled
 	for i := range grants {
 		c := compileGrant(&grants[i], i)
+		c.use = uses.find(c.id)
 		v.grants[c.id], v.ranked = c, append(v.ranked, c)
 		if c.observe {
-			observed = append(observed, c)
+			v.watching = append(v.watching, c)
 		} else {
 			enforced = append(enforced, c)
 		}
 	}
-	v.enforced, v.observed = newIndex(enforced, r.Self), newIndex(observed, r.Self)
+	v.enforced = newIndex(enforced, r.Self)
+	v.present = maps.Clone(v.enforced.members)
+	for id, g := range newIndex(v.watching, r.Self).members {
+		v.present[id] = g
+	}
 	return v
 }
 

@@ -55,7 +55,7 @@ func (s *Segment) SetPolicy(v *policy.View, now time.Time) {
 // Age forgets addresses and flows of which nothing has been seen for too long.
 func (s *Segment) Age(now time.Time) {
 	s.fdb.Age(now)
-	s.flows.Age(now)
+	s.flows.Age(s.Policy(), now)
 }
 
 // Policy returns what SetPolicy set last.
