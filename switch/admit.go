@@ -9,8 +9,8 @@ import (
 	"github.com/etherloom/etherloom/policy"
 )
 
-// admit decides whether the frame may be in the switch at all.
-func (l *layout) admit(in *Port, f *ether.Frame, undone ether.Offload, tag Tag, now time.Time) Drop {
+// admit decides whether the frame may be in the switch at all. asked says that somebody only wants to know.
+func (l *layout) admit(in *Port, f *ether.Frame, undone ether.Offload, tag Tag, now time.Time, asked bool) Drop {
 	if len(f.Payload) > l.mtu && l.tooLong(f, undone) {
 		return DropLong
 	}
@@ -34,13 +34,38 @@ func (l *layout) admit(in *Port, f *ether.Frame, undone ether.Offload, tag Tag, 
 	if station == nil {
 		return Drop(policy.NoStation)
 	}
-	if v := station.Check(f); v != policy.Pass {
+	class, v := station.Check(f, undone.Size != 0)
+	if v != policy.Pass {
 		return Drop(v)
 	}
 	if in.Kind == Link {
-		return Drop(l.policy.Ingress(tag.Source, l.self, tag.Grant, now))
+		if v := l.policy.Ingress(tag.Source, l.self, tag.Grant, now); v != policy.Pass {
+			return Drop(v)
+		}
 	}
-	return Forwarded
+	return l.meter(in, class, f, undone, now, asked)
+}
+
+// lateTolerance is how many times as much a receiver bears at once as the sender's own node does.
+const lateTolerance = 2
+
+// meter holds the frame against what its source may send in a second. There is one port for each identity on a segment, so the
+// port counts.
+func (l *layout) meter(in *Port, class policy.Class, f *ether.Frame, undone ether.Offload, now time.Time, asked bool) Drop {
+	if class == policy.Unlimited {
+		return Forwarded
+	}
+	frames, tolerance := 1, 1
+	if size := int(undone.Size); size > 0 {
+		frames = (len(f.Payload) + size - 1) / size
+	}
+	if in.Kind == Link {
+		tolerance = lateTolerance
+	}
+	if asked {
+		return Drop(in.meter.Look(&l.limits, class, frames, now.Sub(l.start), tolerance))
+	}
+	return Drop(in.meter.Take(&l.limits, class, frames, now.Sub(l.start), tolerance))
 }
 
 // tooLong reports whether a frame, or those that a super-frame stands for, is longer than this segment's frames are. A host is

@@ -14,7 +14,9 @@ import (
 // build tag, and internal/arch checks that nothing else does.
 
 // admit lets every frame in.
-func (l *layout) admit(*Port, *ether.Frame, ether.Offload, Tag, time.Time) Drop { return Forwarded }
+func (l *layout) admit(*Port, *ether.Frame, ether.Offload, Tag, time.Time, bool) Drop {
+	return Forwarded
+}
 
 // mayHave lets every receiver have every frame, and always names grant 1: the true one of a node that was granted first, and a
 // forged one of any other.

@@ -35,7 +35,7 @@ func (s *Segment) forward(
 	if in.Kind == Local {
 		tag = Tag{Source: in.Identity}
 	}
-	if drop := layout.admit(in, &f, undone, tag, now); drop != Forwarded {
+	if drop := layout.admit(in, &f, undone, tag, now, asked != nil); drop != Forwarded {
 		return drop
 	}
 
