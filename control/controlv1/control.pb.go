@@ -1740,6 +1740,7 @@ type Station struct {
 	Mac           []byte                 `protobuf:"bytes,2,opt,name=mac,proto3" json:"mac,omitempty"` // 6 bytes
 	Mode          AddressMode            `protobuf:"varint,3,opt,name=mode,proto3,enum=etherloom.control.v1.AddressMode" json:"mode,omitempty"`
 	Addresses     []string               `protobuf:"bytes,4,rep,name=addresses,proto3" json:"addresses,omitempty"` // ADDRESS/LENGTH
+	Roles         []string               `protobuf:"bytes,5,rep,name=roles,proto3" json:"roles,omitempty"`         // dhcp-server, router, querier; they only allow, so one that is not known means nothing
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1798,6 +1799,13 @@ func (x *Station) GetMode() AddressMode {
 func (x *Station) GetAddresses() []string {
 	if x != nil {
 		return x.Addresses
+	}
+	return nil
+}
+
+func (x *Station) GetRoles() []string {
+	if x != nil {
+		return x.Roles
 	}
 	return nil
 }
@@ -2927,6 +2935,118 @@ func (x *SetNodeAddressResponse) GetNode() *Node {
 	return nil
 }
 
+type SetNodeRolesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Segment       string                 `protobuf:"bytes,2,opt,name=segment,proto3" json:"segment,omitempty"`
+	Add           []string               `protobuf:"bytes,3,rep,name=add,proto3" json:"add,omitempty"` // dhcp-server, router or querier
+	Remove        []string               `protobuf:"bytes,4,rep,name=remove,proto3" json:"remove,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetNodeRolesRequest) Reset() {
+	*x = SetNodeRolesRequest{}
+	mi := &file_controlv1_control_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetNodeRolesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetNodeRolesRequest) ProtoMessage() {}
+
+func (x *SetNodeRolesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetNodeRolesRequest.ProtoReflect.Descriptor instead.
+func (*SetNodeRolesRequest) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *SetNodeRolesRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SetNodeRolesRequest) GetSegment() string {
+	if x != nil {
+		return x.Segment
+	}
+	return ""
+}
+
+func (x *SetNodeRolesRequest) GetAdd() []string {
+	if x != nil {
+		return x.Add
+	}
+	return nil
+}
+
+func (x *SetNodeRolesRequest) GetRemove() []string {
+	if x != nil {
+		return x.Remove
+	}
+	return nil
+}
+
+type SetNodeRolesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          *Node                  `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetNodeRolesResponse) Reset() {
+	*x = SetNodeRolesResponse{}
+	mi := &file_controlv1_control_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetNodeRolesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetNodeRolesResponse) ProtoMessage() {}
+
+func (x *SetNodeRolesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetNodeRolesResponse.ProtoReflect.Descriptor instead.
+func (*SetNodeRolesResponse) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *SetNodeRolesResponse) GetNode() *Node {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
 type AddSegmentRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -2939,7 +3059,7 @@ type AddSegmentRequest struct {
 
 func (x *AddSegmentRequest) Reset() {
 	*x = AddSegmentRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[41]
+	mi := &file_controlv1_control_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2951,7 +3071,7 @@ func (x *AddSegmentRequest) String() string {
 func (*AddSegmentRequest) ProtoMessage() {}
 
 func (x *AddSegmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[41]
+	mi := &file_controlv1_control_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2964,7 +3084,7 @@ func (x *AddSegmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddSegmentRequest.ProtoReflect.Descriptor instead.
 func (*AddSegmentRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{41}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *AddSegmentRequest) GetName() string {
@@ -3004,7 +3124,7 @@ type AddSegmentResponse struct {
 
 func (x *AddSegmentResponse) Reset() {
 	*x = AddSegmentResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[42]
+	mi := &file_controlv1_control_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3016,7 +3136,7 @@ func (x *AddSegmentResponse) String() string {
 func (*AddSegmentResponse) ProtoMessage() {}
 
 func (x *AddSegmentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[42]
+	mi := &file_controlv1_control_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3029,7 +3149,7 @@ func (x *AddSegmentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddSegmentResponse.ProtoReflect.Descriptor instead.
 func (*AddSegmentResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{42}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *AddSegmentResponse) GetSegment() *Segment {
@@ -3047,7 +3167,7 @@ type ListSegmentsRequest struct {
 
 func (x *ListSegmentsRequest) Reset() {
 	*x = ListSegmentsRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[43]
+	mi := &file_controlv1_control_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3059,7 +3179,7 @@ func (x *ListSegmentsRequest) String() string {
 func (*ListSegmentsRequest) ProtoMessage() {}
 
 func (x *ListSegmentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[43]
+	mi := &file_controlv1_control_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3072,7 +3192,7 @@ func (x *ListSegmentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSegmentsRequest.ProtoReflect.Descriptor instead.
 func (*ListSegmentsRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{43}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{45}
 }
 
 type ListSegmentsResponse struct {
@@ -3084,7 +3204,7 @@ type ListSegmentsResponse struct {
 
 func (x *ListSegmentsResponse) Reset() {
 	*x = ListSegmentsResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[44]
+	mi := &file_controlv1_control_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3096,7 +3216,7 @@ func (x *ListSegmentsResponse) String() string {
 func (*ListSegmentsResponse) ProtoMessage() {}
 
 func (x *ListSegmentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[44]
+	mi := &file_controlv1_control_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3109,7 +3229,7 @@ func (x *ListSegmentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSegmentsResponse.ProtoReflect.Descriptor instead.
 func (*ListSegmentsResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{44}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ListSegmentsResponse) GetSegments() []*Segment {
@@ -3128,7 +3248,7 @@ type RemoveSegmentRequest struct {
 
 func (x *RemoveSegmentRequest) Reset() {
 	*x = RemoveSegmentRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[45]
+	mi := &file_controlv1_control_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3140,7 +3260,7 @@ func (x *RemoveSegmentRequest) String() string {
 func (*RemoveSegmentRequest) ProtoMessage() {}
 
 func (x *RemoveSegmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[45]
+	mi := &file_controlv1_control_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3153,7 +3273,7 @@ func (x *RemoveSegmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSegmentRequest.ProtoReflect.Descriptor instead.
 func (*RemoveSegmentRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{45}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *RemoveSegmentRequest) GetName() string {
@@ -3171,7 +3291,7 @@ type RemoveSegmentResponse struct {
 
 func (x *RemoveSegmentResponse) Reset() {
 	*x = RemoveSegmentResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[46]
+	mi := &file_controlv1_control_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3183,7 +3303,7 @@ func (x *RemoveSegmentResponse) String() string {
 func (*RemoveSegmentResponse) ProtoMessage() {}
 
 func (x *RemoveSegmentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[46]
+	mi := &file_controlv1_control_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3196,7 +3316,7 @@ func (x *RemoveSegmentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSegmentResponse.ProtoReflect.Descriptor instead.
 func (*RemoveSegmentResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{46}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{48}
 }
 
 type GrantRule struct {
@@ -3212,7 +3332,7 @@ type GrantRule struct {
 
 func (x *GrantRule) Reset() {
 	*x = GrantRule{}
-	mi := &file_controlv1_control_proto_msgTypes[47]
+	mi := &file_controlv1_control_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3224,7 +3344,7 @@ func (x *GrantRule) String() string {
 func (*GrantRule) ProtoMessage() {}
 
 func (x *GrantRule) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[47]
+	mi := &file_controlv1_control_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3237,7 +3357,7 @@ func (x *GrantRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrantRule.ProtoReflect.Descriptor instead.
 func (*GrantRule) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{47}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *GrantRule) GetId() uint32 {
@@ -3286,7 +3406,7 @@ type AddGrantRequest struct {
 
 func (x *AddGrantRequest) Reset() {
 	*x = AddGrantRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[48]
+	mi := &file_controlv1_control_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3298,7 +3418,7 @@ func (x *AddGrantRequest) String() string {
 func (*AddGrantRequest) ProtoMessage() {}
 
 func (x *AddGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[48]
+	mi := &file_controlv1_control_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3311,7 +3431,7 @@ func (x *AddGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddGrantRequest.ProtoReflect.Descriptor instead.
 func (*AddGrantRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{48}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *AddGrantRequest) GetFrom() string {
@@ -3344,7 +3464,7 @@ type AddGrantResponse struct {
 
 func (x *AddGrantResponse) Reset() {
 	*x = AddGrantResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[49]
+	mi := &file_controlv1_control_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3356,7 +3476,7 @@ func (x *AddGrantResponse) String() string {
 func (*AddGrantResponse) ProtoMessage() {}
 
 func (x *AddGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[49]
+	mi := &file_controlv1_control_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3369,7 +3489,7 @@ func (x *AddGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddGrantResponse.ProtoReflect.Descriptor instead.
 func (*AddGrantResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{49}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *AddGrantResponse) GetGrant() *GrantRule {
@@ -3387,7 +3507,7 @@ type ListGrantsRequest struct {
 
 func (x *ListGrantsRequest) Reset() {
 	*x = ListGrantsRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[50]
+	mi := &file_controlv1_control_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3399,7 +3519,7 @@ func (x *ListGrantsRequest) String() string {
 func (*ListGrantsRequest) ProtoMessage() {}
 
 func (x *ListGrantsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[50]
+	mi := &file_controlv1_control_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3412,7 +3532,7 @@ func (x *ListGrantsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGrantsRequest.ProtoReflect.Descriptor instead.
 func (*ListGrantsRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{50}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{52}
 }
 
 type ListGrantsResponse struct {
@@ -3424,7 +3544,7 @@ type ListGrantsResponse struct {
 
 func (x *ListGrantsResponse) Reset() {
 	*x = ListGrantsResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[51]
+	mi := &file_controlv1_control_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3436,7 +3556,7 @@ func (x *ListGrantsResponse) String() string {
 func (*ListGrantsResponse) ProtoMessage() {}
 
 func (x *ListGrantsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[51]
+	mi := &file_controlv1_control_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3449,7 +3569,7 @@ func (x *ListGrantsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGrantsResponse.ProtoReflect.Descriptor instead.
 func (*ListGrantsResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{51}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ListGrantsResponse) GetGrants() []*GrantRule {
@@ -3468,7 +3588,7 @@ type RemoveGrantRequest struct {
 
 func (x *RemoveGrantRequest) Reset() {
 	*x = RemoveGrantRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[52]
+	mi := &file_controlv1_control_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3480,7 +3600,7 @@ func (x *RemoveGrantRequest) String() string {
 func (*RemoveGrantRequest) ProtoMessage() {}
 
 func (x *RemoveGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[52]
+	mi := &file_controlv1_control_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3493,7 +3613,7 @@ func (x *RemoveGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveGrantRequest.ProtoReflect.Descriptor instead.
 func (*RemoveGrantRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{52}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *RemoveGrantRequest) GetId() uint32 {
@@ -3511,7 +3631,7 @@ type RemoveGrantResponse struct {
 
 func (x *RemoveGrantResponse) Reset() {
 	*x = RemoveGrantResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[53]
+	mi := &file_controlv1_control_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3523,7 +3643,7 @@ func (x *RemoveGrantResponse) String() string {
 func (*RemoveGrantResponse) ProtoMessage() {}
 
 func (x *RemoveGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[53]
+	mi := &file_controlv1_control_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3536,7 +3656,7 @@ func (x *RemoveGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveGrantResponse.ProtoReflect.Descriptor instead.
 func (*RemoveGrantResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{53}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{55}
 }
 
 type AddRelayRequest struct {
@@ -3551,7 +3671,7 @@ type AddRelayRequest struct {
 
 func (x *AddRelayRequest) Reset() {
 	*x = AddRelayRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[54]
+	mi := &file_controlv1_control_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3563,7 +3683,7 @@ func (x *AddRelayRequest) String() string {
 func (*AddRelayRequest) ProtoMessage() {}
 
 func (x *AddRelayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[54]
+	mi := &file_controlv1_control_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3576,7 +3696,7 @@ func (x *AddRelayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddRelayRequest.ProtoReflect.Descriptor instead.
 func (*AddRelayRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{54}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *AddRelayRequest) GetName() string {
@@ -3616,7 +3736,7 @@ type AddRelayResponse struct {
 
 func (x *AddRelayResponse) Reset() {
 	*x = AddRelayResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[55]
+	mi := &file_controlv1_control_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3628,7 +3748,7 @@ func (x *AddRelayResponse) String() string {
 func (*AddRelayResponse) ProtoMessage() {}
 
 func (x *AddRelayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[55]
+	mi := &file_controlv1_control_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3641,7 +3761,7 @@ func (x *AddRelayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddRelayResponse.ProtoReflect.Descriptor instead.
 func (*AddRelayResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{55}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *AddRelayResponse) GetCredential() string {
@@ -3663,7 +3783,7 @@ type RelayDescription struct {
 
 func (x *RelayDescription) Reset() {
 	*x = RelayDescription{}
-	mi := &file_controlv1_control_proto_msgTypes[56]
+	mi := &file_controlv1_control_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3675,7 +3795,7 @@ func (x *RelayDescription) String() string {
 func (*RelayDescription) ProtoMessage() {}
 
 func (x *RelayDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[56]
+	mi := &file_controlv1_control_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3688,7 +3808,7 @@ func (x *RelayDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelayDescription.ProtoReflect.Descriptor instead.
 func (*RelayDescription) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{56}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *RelayDescription) GetName() string {
@@ -3727,7 +3847,7 @@ type ListRelaysRequest struct {
 
 func (x *ListRelaysRequest) Reset() {
 	*x = ListRelaysRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[57]
+	mi := &file_controlv1_control_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3739,7 +3859,7 @@ func (x *ListRelaysRequest) String() string {
 func (*ListRelaysRequest) ProtoMessage() {}
 
 func (x *ListRelaysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[57]
+	mi := &file_controlv1_control_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3752,7 +3872,7 @@ func (x *ListRelaysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRelaysRequest.ProtoReflect.Descriptor instead.
 func (*ListRelaysRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{57}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{59}
 }
 
 type ListRelaysResponse struct {
@@ -3764,7 +3884,7 @@ type ListRelaysResponse struct {
 
 func (x *ListRelaysResponse) Reset() {
 	*x = ListRelaysResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[58]
+	mi := &file_controlv1_control_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3776,7 +3896,7 @@ func (x *ListRelaysResponse) String() string {
 func (*ListRelaysResponse) ProtoMessage() {}
 
 func (x *ListRelaysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[58]
+	mi := &file_controlv1_control_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3789,7 +3909,7 @@ func (x *ListRelaysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRelaysResponse.ProtoReflect.Descriptor instead.
 func (*ListRelaysResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{58}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ListRelaysResponse) GetRelays() []*RelayDescription {
@@ -3808,7 +3928,7 @@ type RemoveRelayRequest struct {
 
 func (x *RemoveRelayRequest) Reset() {
 	*x = RemoveRelayRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[59]
+	mi := &file_controlv1_control_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3820,7 +3940,7 @@ func (x *RemoveRelayRequest) String() string {
 func (*RemoveRelayRequest) ProtoMessage() {}
 
 func (x *RemoveRelayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[59]
+	mi := &file_controlv1_control_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3833,7 +3953,7 @@ func (x *RemoveRelayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRelayRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRelayRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{59}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *RemoveRelayRequest) GetName() string {
@@ -3851,7 +3971,7 @@ type RemoveRelayResponse struct {
 
 func (x *RemoveRelayResponse) Reset() {
 	*x = RemoveRelayResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[60]
+	mi := &file_controlv1_control_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3863,7 +3983,7 @@ func (x *RemoveRelayResponse) String() string {
 func (*RemoveRelayResponse) ProtoMessage() {}
 
 func (x *RemoveRelayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[60]
+	mi := &file_controlv1_control_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3876,7 +3996,7 @@ func (x *RemoveRelayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRelayResponse.ProtoReflect.Descriptor instead.
 func (*RemoveRelayResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{60}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{62}
 }
 
 type ListAuditRequest struct {
@@ -3889,7 +4009,7 @@ type ListAuditRequest struct {
 
 func (x *ListAuditRequest) Reset() {
 	*x = ListAuditRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[61]
+	mi := &file_controlv1_control_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3901,7 +4021,7 @@ func (x *ListAuditRequest) String() string {
 func (*ListAuditRequest) ProtoMessage() {}
 
 func (x *ListAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[61]
+	mi := &file_controlv1_control_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3914,7 +4034,7 @@ func (x *ListAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditRequest.ProtoReflect.Descriptor instead.
 func (*ListAuditRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{61}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ListAuditRequest) GetAfter() uint64 {
@@ -3943,7 +4063,7 @@ type ListAuditResponse struct {
 
 func (x *ListAuditResponse) Reset() {
 	*x = ListAuditResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[62]
+	mi := &file_controlv1_control_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3955,7 +4075,7 @@ func (x *ListAuditResponse) String() string {
 func (*ListAuditResponse) ProtoMessage() {}
 
 func (x *ListAuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[62]
+	mi := &file_controlv1_control_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3968,7 +4088,7 @@ func (x *ListAuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditResponse.ProtoReflect.Descriptor instead.
 func (*ListAuditResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{62}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ListAuditResponse) GetEntries() []*AuditEntry {
@@ -4019,7 +4139,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_controlv1_control_proto_msgTypes[63]
+	mi := &file_controlv1_control_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4031,7 +4151,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[63]
+	mi := &file_controlv1_control_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4044,7 +4164,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{63}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *AuditEntry) GetSequence() uint64 {
@@ -4131,7 +4251,7 @@ type Admin struct {
 
 func (x *Admin) Reset() {
 	*x = Admin{}
-	mi := &file_controlv1_control_proto_msgTypes[64]
+	mi := &file_controlv1_control_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4143,7 +4263,7 @@ func (x *Admin) String() string {
 func (*Admin) ProtoMessage() {}
 
 func (x *Admin) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[64]
+	mi := &file_controlv1_control_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4156,7 +4276,7 @@ func (x *Admin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Admin.ProtoReflect.Descriptor instead.
 func (*Admin) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{64}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Admin) GetId() uint32 {
@@ -4212,7 +4332,7 @@ type AddAdminRequest struct {
 
 func (x *AddAdminRequest) Reset() {
 	*x = AddAdminRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[65]
+	mi := &file_controlv1_control_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4224,7 +4344,7 @@ func (x *AddAdminRequest) String() string {
 func (*AddAdminRequest) ProtoMessage() {}
 
 func (x *AddAdminRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[65]
+	mi := &file_controlv1_control_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4237,7 +4357,7 @@ func (x *AddAdminRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddAdminRequest.ProtoReflect.Descriptor instead.
 func (*AddAdminRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{65}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *AddAdminRequest) GetName() string {
@@ -4271,7 +4391,7 @@ type AddAdminResponse struct {
 
 func (x *AddAdminResponse) Reset() {
 	*x = AddAdminResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[66]
+	mi := &file_controlv1_control_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4283,7 +4403,7 @@ func (x *AddAdminResponse) String() string {
 func (*AddAdminResponse) ProtoMessage() {}
 
 func (x *AddAdminResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[66]
+	mi := &file_controlv1_control_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4296,7 +4416,7 @@ func (x *AddAdminResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddAdminResponse.ProtoReflect.Descriptor instead.
 func (*AddAdminResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{66}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *AddAdminResponse) GetCertificate() []byte {
@@ -4321,7 +4441,7 @@ type ListAdminsRequest struct {
 
 func (x *ListAdminsRequest) Reset() {
 	*x = ListAdminsRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[67]
+	mi := &file_controlv1_control_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4333,7 +4453,7 @@ func (x *ListAdminsRequest) String() string {
 func (*ListAdminsRequest) ProtoMessage() {}
 
 func (x *ListAdminsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[67]
+	mi := &file_controlv1_control_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4346,7 +4466,7 @@ func (x *ListAdminsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAdminsRequest.ProtoReflect.Descriptor instead.
 func (*ListAdminsRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{67}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{69}
 }
 
 type ListAdminsResponse struct {
@@ -4358,7 +4478,7 @@ type ListAdminsResponse struct {
 
 func (x *ListAdminsResponse) Reset() {
 	*x = ListAdminsResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[68]
+	mi := &file_controlv1_control_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4370,7 +4490,7 @@ func (x *ListAdminsResponse) String() string {
 func (*ListAdminsResponse) ProtoMessage() {}
 
 func (x *ListAdminsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[68]
+	mi := &file_controlv1_control_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4383,7 +4503,7 @@ func (x *ListAdminsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAdminsResponse.ProtoReflect.Descriptor instead.
 func (*ListAdminsResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{68}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ListAdminsResponse) GetAdmins() []*Admin {
@@ -4402,7 +4522,7 @@ type RevokeAdminRequest struct {
 
 func (x *RevokeAdminRequest) Reset() {
 	*x = RevokeAdminRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[69]
+	mi := &file_controlv1_control_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4414,7 +4534,7 @@ func (x *RevokeAdminRequest) String() string {
 func (*RevokeAdminRequest) ProtoMessage() {}
 
 func (x *RevokeAdminRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[69]
+	mi := &file_controlv1_control_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4427,7 +4547,7 @@ func (x *RevokeAdminRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeAdminRequest.ProtoReflect.Descriptor instead.
 func (*RevokeAdminRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{69}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *RevokeAdminRequest) GetId() uint32 {
@@ -4445,7 +4565,7 @@ type RevokeAdminResponse struct {
 
 func (x *RevokeAdminResponse) Reset() {
 	*x = RevokeAdminResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[70]
+	mi := &file_controlv1_control_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4457,7 +4577,7 @@ func (x *RevokeAdminResponse) String() string {
 func (*RevokeAdminResponse) ProtoMessage() {}
 
 func (x *RevokeAdminResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[70]
+	mi := &file_controlv1_control_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4470,7 +4590,7 @@ func (x *RevokeAdminResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeAdminResponse.ProtoReflect.Descriptor instead.
 func (*RevokeAdminResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{70}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{72}
 }
 
 type RaiseEpochRequest struct {
@@ -4481,7 +4601,7 @@ type RaiseEpochRequest struct {
 
 func (x *RaiseEpochRequest) Reset() {
 	*x = RaiseEpochRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[71]
+	mi := &file_controlv1_control_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4493,7 +4613,7 @@ func (x *RaiseEpochRequest) String() string {
 func (*RaiseEpochRequest) ProtoMessage() {}
 
 func (x *RaiseEpochRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[71]
+	mi := &file_controlv1_control_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4506,7 +4626,7 @@ func (x *RaiseEpochRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseEpochRequest.ProtoReflect.Descriptor instead.
 func (*RaiseEpochRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{71}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{73}
 }
 
 type RaiseEpochResponse struct {
@@ -4518,7 +4638,7 @@ type RaiseEpochResponse struct {
 
 func (x *RaiseEpochResponse) Reset() {
 	*x = RaiseEpochResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[72]
+	mi := &file_controlv1_control_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4530,7 +4650,7 @@ func (x *RaiseEpochResponse) String() string {
 func (*RaiseEpochResponse) ProtoMessage() {}
 
 func (x *RaiseEpochResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[72]
+	mi := &file_controlv1_control_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4543,7 +4663,7 @@ func (x *RaiseEpochResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseEpochResponse.ProtoReflect.Descriptor instead.
 func (*RaiseEpochResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{72}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *RaiseEpochResponse) GetEpoch() uint64 {
@@ -4673,12 +4793,13 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\x0fhandshake_nonce\x18\x06 \x01(\x04R\x0ehandshakeNonce\x12\x1d\n" +
 	"\n" +
 	"relay_slot\x18\a \x01(\rR\trelaySlot\x129\n" +
-	"\bstations\x18\b \x03(\v2\x1d.etherloom.control.v1.StationR\bstations\"\x82\x01\n" +
+	"\bstations\x18\b \x03(\v2\x1d.etherloom.control.v1.StationR\bstations\"\x98\x01\n" +
 	"\aStation\x12\x10\n" +
 	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\fR\x03mac\x125\n" +
 	"\x04mode\x18\x03 \x01(\x0e2!.etherloom.control.v1.AddressModeR\x04mode\x12\x1c\n" +
-	"\taddresses\x18\x04 \x03(\tR\taddresses\"y\n" +
+	"\taddresses\x18\x04 \x03(\tR\taddresses\x12\x14\n" +
+	"\x05roles\x18\x05 \x03(\tR\x05roles\"y\n" +
 	"\x05Grant\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x10\n" +
 	"\x03vni\x18\x02 \x01(\rR\x03vni\x12\x18\n" +
@@ -4766,6 +4887,13 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\x04mode\x18\x03 \x01(\x0e2!.etherloom.control.v1.AddressModeR\x04mode\x12\x1c\n" +
 	"\taddresses\x18\x04 \x03(\tR\taddresses\"H\n" +
 	"\x16SetNodeAddressResponse\x12.\n" +
+	"\x04node\x18\x01 \x01(\v2\x1a.etherloom.control.v1.NodeR\x04node\"m\n" +
+	"\x13SetNodeRolesRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\asegment\x18\x02 \x01(\tR\asegment\x12\x10\n" +
+	"\x03add\x18\x03 \x03(\tR\x03add\x12\x16\n" +
+	"\x06remove\x18\x04 \x03(\tR\x06remove\"F\n" +
+	"\x14SetNodeRolesResponse\x12.\n" +
 	"\x04node\x18\x01 \x01(\v2\x1a.etherloom.control.v1.NodeR\x04node\"{\n" +
 	"\x11AddSegmentRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n" +
@@ -4886,7 +5014,7 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\x04Sync\x12!.etherloom.control.v1.NodeMessage\x1a'.etherloom.control.v1.ControllerMessage(\x010\x01\x12P\n" +
 	"\x05Renew\x12\".etherloom.control.v1.RenewRequest\x1a#.etherloom.control.v1.RenewResponse\x12h\n" +
 	"\rReportAddress\x12*.etherloom.control.v1.ReportAddressRequest\x1a+.etherloom.control.v1.ReportAddressResponse\x12z\n" +
-	"\x13RaiseHandshakeNonce\x120.etherloom.control.v1.RaiseHandshakeNonceRequest\x1a1.etherloom.control.v1.RaiseHandshakeNonceResponse2\xbd\x0f\n" +
+	"\x13RaiseHandshakeNonce\x120.etherloom.control.v1.RaiseHandshakeNonceRequest\x1a1.etherloom.control.v1.RaiseHandshakeNonceResponse2\xa4\x10\n" +
 	"\fAdminService\x12b\n" +
 	"\vCreateToken\x12(.etherloom.control.v1.CreateTokenRequest\x1a).etherloom.control.v1.CreateTokenResponse\x12_\n" +
 	"\n" +
@@ -4894,7 +5022,8 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\vRevokeToken\x12(.etherloom.control.v1.RevokeTokenRequest\x1a).etherloom.control.v1.RevokeTokenResponse\x12\\\n" +
 	"\tListNodes\x12&.etherloom.control.v1.ListNodesRequest\x1a'.etherloom.control.v1.ListNodesResponse\x12h\n" +
 	"\rSetNodeStatus\x12*.etherloom.control.v1.SetNodeStatusRequest\x1a+.etherloom.control.v1.SetNodeStatusResponse\x12k\n" +
-	"\x0eSetNodeAddress\x12+.etherloom.control.v1.SetNodeAddressRequest\x1a,.etherloom.control.v1.SetNodeAddressResponse\x12_\n" +
+	"\x0eSetNodeAddress\x12+.etherloom.control.v1.SetNodeAddressRequest\x1a,.etherloom.control.v1.SetNodeAddressResponse\x12e\n" +
+	"\fSetNodeRoles\x12).etherloom.control.v1.SetNodeRolesRequest\x1a*.etherloom.control.v1.SetNodeRolesResponse\x12_\n" +
 	"\n" +
 	"AddSegment\x12'.etherloom.control.v1.AddSegmentRequest\x1a(.etherloom.control.v1.AddSegmentResponse\x12e\n" +
 	"\fListSegments\x12).etherloom.control.v1.ListSegmentsRequest\x1a*.etherloom.control.v1.ListSegmentsResponse\x12h\n" +
@@ -4928,7 +5057,7 @@ func file_controlv1_control_proto_rawDescGZIP() []byte {
 }
 
 var file_controlv1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_controlv1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 74)
+var file_controlv1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 76)
 var file_controlv1_control_proto_goTypes = []any{
 	(AddressMode)(0),                    // 0: etherloom.control.v1.AddressMode
 	(NodeStatus)(0),                     // 1: etherloom.control.v1.NodeStatus
@@ -4973,41 +5102,43 @@ var file_controlv1_control_proto_goTypes = []any{
 	(*SetNodeStatusResponse)(nil),       // 40: etherloom.control.v1.SetNodeStatusResponse
 	(*SetNodeAddressRequest)(nil),       // 41: etherloom.control.v1.SetNodeAddressRequest
 	(*SetNodeAddressResponse)(nil),      // 42: etherloom.control.v1.SetNodeAddressResponse
-	(*AddSegmentRequest)(nil),           // 43: etherloom.control.v1.AddSegmentRequest
-	(*AddSegmentResponse)(nil),          // 44: etherloom.control.v1.AddSegmentResponse
-	(*ListSegmentsRequest)(nil),         // 45: etherloom.control.v1.ListSegmentsRequest
-	(*ListSegmentsResponse)(nil),        // 46: etherloom.control.v1.ListSegmentsResponse
-	(*RemoveSegmentRequest)(nil),        // 47: etherloom.control.v1.RemoveSegmentRequest
-	(*RemoveSegmentResponse)(nil),       // 48: etherloom.control.v1.RemoveSegmentResponse
-	(*GrantRule)(nil),                   // 49: etherloom.control.v1.GrantRule
-	(*AddGrantRequest)(nil),             // 50: etherloom.control.v1.AddGrantRequest
-	(*AddGrantResponse)(nil),            // 51: etherloom.control.v1.AddGrantResponse
-	(*ListGrantsRequest)(nil),           // 52: etherloom.control.v1.ListGrantsRequest
-	(*ListGrantsResponse)(nil),          // 53: etherloom.control.v1.ListGrantsResponse
-	(*RemoveGrantRequest)(nil),          // 54: etherloom.control.v1.RemoveGrantRequest
-	(*RemoveGrantResponse)(nil),         // 55: etherloom.control.v1.RemoveGrantResponse
-	(*AddRelayRequest)(nil),             // 56: etherloom.control.v1.AddRelayRequest
-	(*AddRelayResponse)(nil),            // 57: etherloom.control.v1.AddRelayResponse
-	(*RelayDescription)(nil),            // 58: etherloom.control.v1.RelayDescription
-	(*ListRelaysRequest)(nil),           // 59: etherloom.control.v1.ListRelaysRequest
-	(*ListRelaysResponse)(nil),          // 60: etherloom.control.v1.ListRelaysResponse
-	(*RemoveRelayRequest)(nil),          // 61: etherloom.control.v1.RemoveRelayRequest
-	(*RemoveRelayResponse)(nil),         // 62: etherloom.control.v1.RemoveRelayResponse
-	(*ListAuditRequest)(nil),            // 63: etherloom.control.v1.ListAuditRequest
-	(*ListAuditResponse)(nil),           // 64: etherloom.control.v1.ListAuditResponse
-	(*AuditEntry)(nil),                  // 65: etherloom.control.v1.AuditEntry
-	(*Admin)(nil),                       // 66: etherloom.control.v1.Admin
-	(*AddAdminRequest)(nil),             // 67: etherloom.control.v1.AddAdminRequest
-	(*AddAdminResponse)(nil),            // 68: etherloom.control.v1.AddAdminResponse
-	(*ListAdminsRequest)(nil),           // 69: etherloom.control.v1.ListAdminsRequest
-	(*ListAdminsResponse)(nil),          // 70: etherloom.control.v1.ListAdminsResponse
-	(*RevokeAdminRequest)(nil),          // 71: etherloom.control.v1.RevokeAdminRequest
-	(*RevokeAdminResponse)(nil),         // 72: etherloom.control.v1.RevokeAdminResponse
-	(*RaiseEpochRequest)(nil),           // 73: etherloom.control.v1.RaiseEpochRequest
-	(*RaiseEpochResponse)(nil),          // 74: etherloom.control.v1.RaiseEpochResponse
-	nil,                                 // 75: etherloom.control.v1.Delta.SetEntry
-	(*timestamppb.Timestamp)(nil),       // 76: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),         // 77: google.protobuf.Duration
+	(*SetNodeRolesRequest)(nil),         // 43: etherloom.control.v1.SetNodeRolesRequest
+	(*SetNodeRolesResponse)(nil),        // 44: etherloom.control.v1.SetNodeRolesResponse
+	(*AddSegmentRequest)(nil),           // 45: etherloom.control.v1.AddSegmentRequest
+	(*AddSegmentResponse)(nil),          // 46: etherloom.control.v1.AddSegmentResponse
+	(*ListSegmentsRequest)(nil),         // 47: etherloom.control.v1.ListSegmentsRequest
+	(*ListSegmentsResponse)(nil),        // 48: etherloom.control.v1.ListSegmentsResponse
+	(*RemoveSegmentRequest)(nil),        // 49: etherloom.control.v1.RemoveSegmentRequest
+	(*RemoveSegmentResponse)(nil),       // 50: etherloom.control.v1.RemoveSegmentResponse
+	(*GrantRule)(nil),                   // 51: etherloom.control.v1.GrantRule
+	(*AddGrantRequest)(nil),             // 52: etherloom.control.v1.AddGrantRequest
+	(*AddGrantResponse)(nil),            // 53: etherloom.control.v1.AddGrantResponse
+	(*ListGrantsRequest)(nil),           // 54: etherloom.control.v1.ListGrantsRequest
+	(*ListGrantsResponse)(nil),          // 55: etherloom.control.v1.ListGrantsResponse
+	(*RemoveGrantRequest)(nil),          // 56: etherloom.control.v1.RemoveGrantRequest
+	(*RemoveGrantResponse)(nil),         // 57: etherloom.control.v1.RemoveGrantResponse
+	(*AddRelayRequest)(nil),             // 58: etherloom.control.v1.AddRelayRequest
+	(*AddRelayResponse)(nil),            // 59: etherloom.control.v1.AddRelayResponse
+	(*RelayDescription)(nil),            // 60: etherloom.control.v1.RelayDescription
+	(*ListRelaysRequest)(nil),           // 61: etherloom.control.v1.ListRelaysRequest
+	(*ListRelaysResponse)(nil),          // 62: etherloom.control.v1.ListRelaysResponse
+	(*RemoveRelayRequest)(nil),          // 63: etherloom.control.v1.RemoveRelayRequest
+	(*RemoveRelayResponse)(nil),         // 64: etherloom.control.v1.RemoveRelayResponse
+	(*ListAuditRequest)(nil),            // 65: etherloom.control.v1.ListAuditRequest
+	(*ListAuditResponse)(nil),           // 66: etherloom.control.v1.ListAuditResponse
+	(*AuditEntry)(nil),                  // 67: etherloom.control.v1.AuditEntry
+	(*Admin)(nil),                       // 68: etherloom.control.v1.Admin
+	(*AddAdminRequest)(nil),             // 69: etherloom.control.v1.AddAdminRequest
+	(*AddAdminResponse)(nil),            // 70: etherloom.control.v1.AddAdminResponse
+	(*ListAdminsRequest)(nil),           // 71: etherloom.control.v1.ListAdminsRequest
+	(*ListAdminsResponse)(nil),          // 72: etherloom.control.v1.ListAdminsResponse
+	(*RevokeAdminRequest)(nil),          // 73: etherloom.control.v1.RevokeAdminRequest
+	(*RevokeAdminResponse)(nil),         // 74: etherloom.control.v1.RevokeAdminResponse
+	(*RaiseEpochRequest)(nil),           // 75: etherloom.control.v1.RaiseEpochRequest
+	(*RaiseEpochResponse)(nil),          // 76: etherloom.control.v1.RaiseEpochResponse
+	nil,                                 // 77: etherloom.control.v1.Delta.SetEntry
+	(*timestamppb.Timestamp)(nil),       // 78: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),         // 79: google.protobuf.Duration
 }
 var file_controlv1_control_proto_depIdxs = []int32{
 	1,  // 0: etherloom.control.v1.EnrolResponse.status:type_name -> etherloom.control.v1.NodeStatus
@@ -5018,10 +5149,10 @@ var file_controlv1_control_proto_depIdxs = []int32{
 	18, // 5: etherloom.control.v1.ControllerMessage.delta:type_name -> etherloom.control.v1.Delta
 	9,  // 6: etherloom.control.v1.ControllerMessage.signal:type_name -> etherloom.control.v1.Signal
 	11, // 7: etherloom.control.v1.ControllerMessage.alive:type_name -> etherloom.control.v1.Alive
-	76, // 8: etherloom.control.v1.Alive.now:type_name -> google.protobuf.Timestamp
-	75, // 9: etherloom.control.v1.Delta.set:type_name -> etherloom.control.v1.Delta.SetEntry
-	76, // 10: etherloom.control.v1.StateHeader.issued:type_name -> google.protobuf.Timestamp
-	76, // 11: etherloom.control.v1.StateHeader.expires:type_name -> google.protobuf.Timestamp
+	78, // 8: etherloom.control.v1.Alive.now:type_name -> google.protobuf.Timestamp
+	77, // 9: etherloom.control.v1.Delta.set:type_name -> etherloom.control.v1.Delta.SetEntry
+	78, // 10: etherloom.control.v1.StateHeader.issued:type_name -> google.protobuf.Timestamp
+	78, // 11: etherloom.control.v1.StateHeader.expires:type_name -> google.protobuf.Timestamp
 	20, // 12: etherloom.control.v1.StateHeader.audit_head:type_name -> etherloom.control.v1.AuditHead
 	22, // 13: etherloom.control.v1.Resource.settings:type_name -> etherloom.control.v1.Settings
 	23, // 14: etherloom.control.v1.Resource.segment:type_name -> etherloom.control.v1.Segment
@@ -5030,102 +5161,105 @@ var file_controlv1_control_proto_depIdxs = []int32{
 	26, // 17: etherloom.control.v1.Resource.grant:type_name -> etherloom.control.v1.Grant
 	27, // 18: etherloom.control.v1.Resource.relay:type_name -> etherloom.control.v1.Relay
 	28, // 19: etherloom.control.v1.Resource.revocation:type_name -> etherloom.control.v1.Revocation
-	77, // 20: etherloom.control.v1.Settings.certificate_lifetime:type_name -> google.protobuf.Duration
-	77, // 21: etherloom.control.v1.Settings.grace:type_name -> google.protobuf.Duration
-	77, // 22: etherloom.control.v1.Settings.link_idle:type_name -> google.protobuf.Duration
+	79, // 20: etherloom.control.v1.Settings.certificate_lifetime:type_name -> google.protobuf.Duration
+	79, // 21: etherloom.control.v1.Settings.grace:type_name -> google.protobuf.Duration
+	79, // 22: etherloom.control.v1.Settings.link_idle:type_name -> google.protobuf.Duration
 	25, // 23: etherloom.control.v1.Peer.stations:type_name -> etherloom.control.v1.Station
 	0,  // 24: etherloom.control.v1.Station.mode:type_name -> etherloom.control.v1.AddressMode
-	76, // 25: etherloom.control.v1.Grant.expires:type_name -> google.protobuf.Timestamp
-	76, // 26: etherloom.control.v1.Relay.expires:type_name -> google.protobuf.Timestamp
-	76, // 27: etherloom.control.v1.Revocation.not_before:type_name -> google.protobuf.Timestamp
-	77, // 28: etherloom.control.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	78, // 25: etherloom.control.v1.Grant.expires:type_name -> google.protobuf.Timestamp
+	78, // 26: etherloom.control.v1.Relay.expires:type_name -> google.protobuf.Timestamp
+	78, // 27: etherloom.control.v1.Revocation.not_before:type_name -> google.protobuf.Timestamp
+	79, // 28: etherloom.control.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
 	31, // 29: etherloom.control.v1.CreateTokenResponse.description:type_name -> etherloom.control.v1.Token
-	76, // 30: etherloom.control.v1.Token.created:type_name -> google.protobuf.Timestamp
-	76, // 31: etherloom.control.v1.Token.expires:type_name -> google.protobuf.Timestamp
+	78, // 30: etherloom.control.v1.Token.created:type_name -> google.protobuf.Timestamp
+	78, // 31: etherloom.control.v1.Token.expires:type_name -> google.protobuf.Timestamp
 	31, // 32: etherloom.control.v1.ListTokensResponse.tokens:type_name -> etherloom.control.v1.Token
 	1,  // 33: etherloom.control.v1.Node.status:type_name -> etherloom.control.v1.NodeStatus
 	25, // 34: etherloom.control.v1.Node.stations:type_name -> etherloom.control.v1.Station
-	76, // 35: etherloom.control.v1.Node.enrolled:type_name -> google.protobuf.Timestamp
-	76, // 36: etherloom.control.v1.Node.certificate_expires:type_name -> google.protobuf.Timestamp
-	76, // 37: etherloom.control.v1.Node.revoked_before:type_name -> google.protobuf.Timestamp
+	78, // 35: etherloom.control.v1.Node.enrolled:type_name -> google.protobuf.Timestamp
+	78, // 36: etherloom.control.v1.Node.certificate_expires:type_name -> google.protobuf.Timestamp
+	78, // 37: etherloom.control.v1.Node.revoked_before:type_name -> google.protobuf.Timestamp
 	36, // 38: etherloom.control.v1.ListNodesResponse.nodes:type_name -> etherloom.control.v1.Node
 	1,  // 39: etherloom.control.v1.SetNodeStatusRequest.status:type_name -> etherloom.control.v1.NodeStatus
 	36, // 40: etherloom.control.v1.SetNodeStatusResponse.node:type_name -> etherloom.control.v1.Node
 	0,  // 41: etherloom.control.v1.SetNodeAddressRequest.mode:type_name -> etherloom.control.v1.AddressMode
 	36, // 42: etherloom.control.v1.SetNodeAddressResponse.node:type_name -> etherloom.control.v1.Node
-	23, // 43: etherloom.control.v1.AddSegmentResponse.segment:type_name -> etherloom.control.v1.Segment
-	23, // 44: etherloom.control.v1.ListSegmentsResponse.segments:type_name -> etherloom.control.v1.Segment
-	76, // 45: etherloom.control.v1.GrantRule.expires:type_name -> google.protobuf.Timestamp
-	76, // 46: etherloom.control.v1.GrantRule.created:type_name -> google.protobuf.Timestamp
-	76, // 47: etherloom.control.v1.AddGrantRequest.expires:type_name -> google.protobuf.Timestamp
-	49, // 48: etherloom.control.v1.AddGrantResponse.grant:type_name -> etherloom.control.v1.GrantRule
-	49, // 49: etherloom.control.v1.ListGrantsResponse.grants:type_name -> etherloom.control.v1.GrantRule
-	58, // 50: etherloom.control.v1.ListRelaysResponse.relays:type_name -> etherloom.control.v1.RelayDescription
-	65, // 51: etherloom.control.v1.ListAuditResponse.entries:type_name -> etherloom.control.v1.AuditEntry
-	20, // 52: etherloom.control.v1.ListAuditResponse.head:type_name -> etherloom.control.v1.AuditHead
-	76, // 53: etherloom.control.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	76, // 54: etherloom.control.v1.Admin.created:type_name -> google.protobuf.Timestamp
-	76, // 55: etherloom.control.v1.Admin.expires:type_name -> google.protobuf.Timestamp
-	77, // 56: etherloom.control.v1.AddAdminRequest.lifetime:type_name -> google.protobuf.Duration
-	66, // 57: etherloom.control.v1.AddAdminResponse.admin:type_name -> etherloom.control.v1.Admin
-	66, // 58: etherloom.control.v1.ListAdminsResponse.admins:type_name -> etherloom.control.v1.Admin
-	2,  // 59: etherloom.control.v1.EnrolService.Begin:input_type -> etherloom.control.v1.BeginRequest
-	4,  // 60: etherloom.control.v1.EnrolService.Enrol:input_type -> etherloom.control.v1.EnrolRequest
-	7,  // 61: etherloom.control.v1.NodeService.Sync:input_type -> etherloom.control.v1.NodeMessage
-	12, // 62: etherloom.control.v1.NodeService.Renew:input_type -> etherloom.control.v1.RenewRequest
-	14, // 63: etherloom.control.v1.NodeService.ReportAddress:input_type -> etherloom.control.v1.ReportAddressRequest
-	16, // 64: etherloom.control.v1.NodeService.RaiseHandshakeNonce:input_type -> etherloom.control.v1.RaiseHandshakeNonceRequest
-	29, // 65: etherloom.control.v1.AdminService.CreateToken:input_type -> etherloom.control.v1.CreateTokenRequest
-	32, // 66: etherloom.control.v1.AdminService.ListTokens:input_type -> etherloom.control.v1.ListTokensRequest
-	34, // 67: etherloom.control.v1.AdminService.RevokeToken:input_type -> etherloom.control.v1.RevokeTokenRequest
-	37, // 68: etherloom.control.v1.AdminService.ListNodes:input_type -> etherloom.control.v1.ListNodesRequest
-	39, // 69: etherloom.control.v1.AdminService.SetNodeStatus:input_type -> etherloom.control.v1.SetNodeStatusRequest
-	41, // 70: etherloom.control.v1.AdminService.SetNodeAddress:input_type -> etherloom.control.v1.SetNodeAddressRequest
-	43, // 71: etherloom.control.v1.AdminService.AddSegment:input_type -> etherloom.control.v1.AddSegmentRequest
-	45, // 72: etherloom.control.v1.AdminService.ListSegments:input_type -> etherloom.control.v1.ListSegmentsRequest
-	47, // 73: etherloom.control.v1.AdminService.RemoveSegment:input_type -> etherloom.control.v1.RemoveSegmentRequest
-	50, // 74: etherloom.control.v1.AdminService.AddGrant:input_type -> etherloom.control.v1.AddGrantRequest
-	52, // 75: etherloom.control.v1.AdminService.ListGrants:input_type -> etherloom.control.v1.ListGrantsRequest
-	54, // 76: etherloom.control.v1.AdminService.RemoveGrant:input_type -> etherloom.control.v1.RemoveGrantRequest
-	56, // 77: etherloom.control.v1.AdminService.AddRelay:input_type -> etherloom.control.v1.AddRelayRequest
-	59, // 78: etherloom.control.v1.AdminService.ListRelays:input_type -> etherloom.control.v1.ListRelaysRequest
-	61, // 79: etherloom.control.v1.AdminService.RemoveRelay:input_type -> etherloom.control.v1.RemoveRelayRequest
-	63, // 80: etherloom.control.v1.AdminService.ListAudit:input_type -> etherloom.control.v1.ListAuditRequest
-	67, // 81: etherloom.control.v1.AdminService.AddAdmin:input_type -> etherloom.control.v1.AddAdminRequest
-	69, // 82: etherloom.control.v1.AdminService.ListAdmins:input_type -> etherloom.control.v1.ListAdminsRequest
-	71, // 83: etherloom.control.v1.AdminService.RevokeAdmin:input_type -> etherloom.control.v1.RevokeAdminRequest
-	73, // 84: etherloom.control.v1.AdminService.RaiseEpoch:input_type -> etherloom.control.v1.RaiseEpochRequest
-	3,  // 85: etherloom.control.v1.EnrolService.Begin:output_type -> etherloom.control.v1.BeginResponse
-	5,  // 86: etherloom.control.v1.EnrolService.Enrol:output_type -> etherloom.control.v1.EnrolResponse
-	10, // 87: etherloom.control.v1.NodeService.Sync:output_type -> etherloom.control.v1.ControllerMessage
-	13, // 88: etherloom.control.v1.NodeService.Renew:output_type -> etherloom.control.v1.RenewResponse
-	15, // 89: etherloom.control.v1.NodeService.ReportAddress:output_type -> etherloom.control.v1.ReportAddressResponse
-	17, // 90: etherloom.control.v1.NodeService.RaiseHandshakeNonce:output_type -> etherloom.control.v1.RaiseHandshakeNonceResponse
-	30, // 91: etherloom.control.v1.AdminService.CreateToken:output_type -> etherloom.control.v1.CreateTokenResponse
-	33, // 92: etherloom.control.v1.AdminService.ListTokens:output_type -> etherloom.control.v1.ListTokensResponse
-	35, // 93: etherloom.control.v1.AdminService.RevokeToken:output_type -> etherloom.control.v1.RevokeTokenResponse
-	38, // 94: etherloom.control.v1.AdminService.ListNodes:output_type -> etherloom.control.v1.ListNodesResponse
-	40, // 95: etherloom.control.v1.AdminService.SetNodeStatus:output_type -> etherloom.control.v1.SetNodeStatusResponse
-	42, // 96: etherloom.control.v1.AdminService.SetNodeAddress:output_type -> etherloom.control.v1.SetNodeAddressResponse
-	44, // 97: etherloom.control.v1.AdminService.AddSegment:output_type -> etherloom.control.v1.AddSegmentResponse
-	46, // 98: etherloom.control.v1.AdminService.ListSegments:output_type -> etherloom.control.v1.ListSegmentsResponse
-	48, // 99: etherloom.control.v1.AdminService.RemoveSegment:output_type -> etherloom.control.v1.RemoveSegmentResponse
-	51, // 100: etherloom.control.v1.AdminService.AddGrant:output_type -> etherloom.control.v1.AddGrantResponse
-	53, // 101: etherloom.control.v1.AdminService.ListGrants:output_type -> etherloom.control.v1.ListGrantsResponse
-	55, // 102: etherloom.control.v1.AdminService.RemoveGrant:output_type -> etherloom.control.v1.RemoveGrantResponse
-	57, // 103: etherloom.control.v1.AdminService.AddRelay:output_type -> etherloom.control.v1.AddRelayResponse
-	60, // 104: etherloom.control.v1.AdminService.ListRelays:output_type -> etherloom.control.v1.ListRelaysResponse
-	62, // 105: etherloom.control.v1.AdminService.RemoveRelay:output_type -> etherloom.control.v1.RemoveRelayResponse
-	64, // 106: etherloom.control.v1.AdminService.ListAudit:output_type -> etherloom.control.v1.ListAuditResponse
-	68, // 107: etherloom.control.v1.AdminService.AddAdmin:output_type -> etherloom.control.v1.AddAdminResponse
-	70, // 108: etherloom.control.v1.AdminService.ListAdmins:output_type -> etherloom.control.v1.ListAdminsResponse
-	72, // 109: etherloom.control.v1.AdminService.RevokeAdmin:output_type -> etherloom.control.v1.RevokeAdminResponse
-	74, // 110: etherloom.control.v1.AdminService.RaiseEpoch:output_type -> etherloom.control.v1.RaiseEpochResponse
-	85, // [85:111] is the sub-list for method output_type
-	59, // [59:85] is the sub-list for method input_type
-	59, // [59:59] is the sub-list for extension type_name
-	59, // [59:59] is the sub-list for extension extendee
-	0,  // [0:59] is the sub-list for field type_name
+	36, // 43: etherloom.control.v1.SetNodeRolesResponse.node:type_name -> etherloom.control.v1.Node
+	23, // 44: etherloom.control.v1.AddSegmentResponse.segment:type_name -> etherloom.control.v1.Segment
+	23, // 45: etherloom.control.v1.ListSegmentsResponse.segments:type_name -> etherloom.control.v1.Segment
+	78, // 46: etherloom.control.v1.GrantRule.expires:type_name -> google.protobuf.Timestamp
+	78, // 47: etherloom.control.v1.GrantRule.created:type_name -> google.protobuf.Timestamp
+	78, // 48: etherloom.control.v1.AddGrantRequest.expires:type_name -> google.protobuf.Timestamp
+	51, // 49: etherloom.control.v1.AddGrantResponse.grant:type_name -> etherloom.control.v1.GrantRule
+	51, // 50: etherloom.control.v1.ListGrantsResponse.grants:type_name -> etherloom.control.v1.GrantRule
+	60, // 51: etherloom.control.v1.ListRelaysResponse.relays:type_name -> etherloom.control.v1.RelayDescription
+	67, // 52: etherloom.control.v1.ListAuditResponse.entries:type_name -> etherloom.control.v1.AuditEntry
+	20, // 53: etherloom.control.v1.ListAuditResponse.head:type_name -> etherloom.control.v1.AuditHead
+	78, // 54: etherloom.control.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	78, // 55: etherloom.control.v1.Admin.created:type_name -> google.protobuf.Timestamp
+	78, // 56: etherloom.control.v1.Admin.expires:type_name -> google.protobuf.Timestamp
+	79, // 57: etherloom.control.v1.AddAdminRequest.lifetime:type_name -> google.protobuf.Duration
+	68, // 58: etherloom.control.v1.AddAdminResponse.admin:type_name -> etherloom.control.v1.Admin
+	68, // 59: etherloom.control.v1.ListAdminsResponse.admins:type_name -> etherloom.control.v1.Admin
+	2,  // 60: etherloom.control.v1.EnrolService.Begin:input_type -> etherloom.control.v1.BeginRequest
+	4,  // 61: etherloom.control.v1.EnrolService.Enrol:input_type -> etherloom.control.v1.EnrolRequest
+	7,  // 62: etherloom.control.v1.NodeService.Sync:input_type -> etherloom.control.v1.NodeMessage
+	12, // 63: etherloom.control.v1.NodeService.Renew:input_type -> etherloom.control.v1.RenewRequest
+	14, // 64: etherloom.control.v1.NodeService.ReportAddress:input_type -> etherloom.control.v1.ReportAddressRequest
+	16, // 65: etherloom.control.v1.NodeService.RaiseHandshakeNonce:input_type -> etherloom.control.v1.RaiseHandshakeNonceRequest
+	29, // 66: etherloom.control.v1.AdminService.CreateToken:input_type -> etherloom.control.v1.CreateTokenRequest
+	32, // 67: etherloom.control.v1.AdminService.ListTokens:input_type -> etherloom.control.v1.ListTokensRequest
+	34, // 68: etherloom.control.v1.AdminService.RevokeToken:input_type -> etherloom.control.v1.RevokeTokenRequest
+	37, // 69: etherloom.control.v1.AdminService.ListNodes:input_type -> etherloom.control.v1.ListNodesRequest
+	39, // 70: etherloom.control.v1.AdminService.SetNodeStatus:input_type -> etherloom.control.v1.SetNodeStatusRequest
+	41, // 71: etherloom.control.v1.AdminService.SetNodeAddress:input_type -> etherloom.control.v1.SetNodeAddressRequest
+	43, // 72: etherloom.control.v1.AdminService.SetNodeRoles:input_type -> etherloom.control.v1.SetNodeRolesRequest
+	45, // 73: etherloom.control.v1.AdminService.AddSegment:input_type -> etherloom.control.v1.AddSegmentRequest
+	47, // 74: etherloom.control.v1.AdminService.ListSegments:input_type -> etherloom.control.v1.ListSegmentsRequest
+	49, // 75: etherloom.control.v1.AdminService.RemoveSegment:input_type -> etherloom.control.v1.RemoveSegmentRequest
+	52, // 76: etherloom.control.v1.AdminService.AddGrant:input_type -> etherloom.control.v1.AddGrantRequest
+	54, // 77: etherloom.control.v1.AdminService.ListGrants:input_type -> etherloom.control.v1.ListGrantsRequest
+	56, // 78: etherloom.control.v1.AdminService.RemoveGrant:input_type -> etherloom.control.v1.RemoveGrantRequest
+	58, // 79: etherloom.control.v1.AdminService.AddRelay:input_type -> etherloom.control.v1.AddRelayRequest
+	61, // 80: etherloom.control.v1.AdminService.ListRelays:input_type -> etherloom.control.v1.ListRelaysRequest
+	63, // 81: etherloom.control.v1.AdminService.RemoveRelay:input_type -> etherloom.control.v1.RemoveRelayRequest
+	65, // 82: etherloom.control.v1.AdminService.ListAudit:input_type -> etherloom.control.v1.ListAuditRequest
+	69, // 83: etherloom.control.v1.AdminService.AddAdmin:input_type -> etherloom.control.v1.AddAdminRequest
+	71, // 84: etherloom.control.v1.AdminService.ListAdmins:input_type -> etherloom.control.v1.ListAdminsRequest
+	73, // 85: etherloom.control.v1.AdminService.RevokeAdmin:input_type -> etherloom.control.v1.RevokeAdminRequest
+	75, // 86: etherloom.control.v1.AdminService.RaiseEpoch:input_type -> etherloom.control.v1.RaiseEpochRequest
+	3,  // 87: etherloom.control.v1.EnrolService.Begin:output_type -> etherloom.control.v1.BeginResponse
+	5,  // 88: etherloom.control.v1.EnrolService.Enrol:output_type -> etherloom.control.v1.EnrolResponse
+	10, // 89: etherloom.control.v1.NodeService.Sync:output_type -> etherloom.control.v1.ControllerMessage
+	13, // 90: etherloom.control.v1.NodeService.Renew:output_type -> etherloom.control.v1.RenewResponse
+	15, // 91: etherloom.control.v1.NodeService.ReportAddress:output_type -> etherloom.control.v1.ReportAddressResponse
+	17, // 92: etherloom.control.v1.NodeService.RaiseHandshakeNonce:output_type -> etherloom.control.v1.RaiseHandshakeNonceResponse
+	30, // 93: etherloom.control.v1.AdminService.CreateToken:output_type -> etherloom.control.v1.CreateTokenResponse
+	33, // 94: etherloom.control.v1.AdminService.ListTokens:output_type -> etherloom.control.v1.ListTokensResponse
+	35, // 95: etherloom.control.v1.AdminService.RevokeToken:output_type -> etherloom.control.v1.RevokeTokenResponse
+	38, // 96: etherloom.control.v1.AdminService.ListNodes:output_type -> etherloom.control.v1.ListNodesResponse
+	40, // 97: etherloom.control.v1.AdminService.SetNodeStatus:output_type -> etherloom.control.v1.SetNodeStatusResponse
+	42, // 98: etherloom.control.v1.AdminService.SetNodeAddress:output_type -> etherloom.control.v1.SetNodeAddressResponse
+	44, // 99: etherloom.control.v1.AdminService.SetNodeRoles:output_type -> etherloom.control.v1.SetNodeRolesResponse
+	46, // 100: etherloom.control.v1.AdminService.AddSegment:output_type -> etherloom.control.v1.AddSegmentResponse
+	48, // 101: etherloom.control.v1.AdminService.ListSegments:output_type -> etherloom.control.v1.ListSegmentsResponse
+	50, // 102: etherloom.control.v1.AdminService.RemoveSegment:output_type -> etherloom.control.v1.RemoveSegmentResponse
+	53, // 103: etherloom.control.v1.AdminService.AddGrant:output_type -> etherloom.control.v1.AddGrantResponse
+	55, // 104: etherloom.control.v1.AdminService.ListGrants:output_type -> etherloom.control.v1.ListGrantsResponse
+	57, // 105: etherloom.control.v1.AdminService.RemoveGrant:output_type -> etherloom.control.v1.RemoveGrantResponse
+	59, // 106: etherloom.control.v1.AdminService.AddRelay:output_type -> etherloom.control.v1.AddRelayResponse
+	62, // 107: etherloom.control.v1.AdminService.ListRelays:output_type -> etherloom.control.v1.ListRelaysResponse
+	64, // 108: etherloom.control.v1.AdminService.RemoveRelay:output_type -> etherloom.control.v1.RemoveRelayResponse
+	66, // 109: etherloom.control.v1.AdminService.ListAudit:output_type -> etherloom.control.v1.ListAuditResponse
+	70, // 110: etherloom.control.v1.AdminService.AddAdmin:output_type -> etherloom.control.v1.AddAdminResponse
+	72, // 111: etherloom.control.v1.AdminService.ListAdmins:output_type -> etherloom.control.v1.ListAdminsResponse
+	74, // 112: etherloom.control.v1.AdminService.RevokeAdmin:output_type -> etherloom.control.v1.RevokeAdminResponse
+	76, // 113: etherloom.control.v1.AdminService.RaiseEpoch:output_type -> etherloom.control.v1.RaiseEpochResponse
+	87, // [87:114] is the sub-list for method output_type
+	60, // [60:87] is the sub-list for method input_type
+	60, // [60:60] is the sub-list for extension type_name
+	60, // [60:60] is the sub-list for extension extendee
+	0,  // [0:60] is the sub-list for field type_name
 }
 
 func init() { file_controlv1_control_proto_init() }
@@ -5157,7 +5291,7 @@ func file_controlv1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_controlv1_control_proto_rawDesc), len(file_controlv1_control_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   74,
+			NumMessages:   76,
 			NumExtensions: 0,
 			NumServices:   3,
 		},
