@@ -52,7 +52,7 @@ func (q *question) fixes(drop vswitch.Drop, receiver party) []Fix {
 			"etherloom grant add --from node:NAME --to segment:" + segment,
 		}}
 	default:
-		return []Fix{{Text: "nothing here: the sender must be what it says it is"}}
+		return q.guardFixes(drop, source)
 	}
 }
 
