@@ -1,7 +1,7 @@
 package ether
 
 // IGMP types (RFC 2236 section 2.1, RFC 3376 section 4), with those of others that share its protocol number: DVMRP (RFC 1075),
-// PIM version 1, and multicast router discovery (RFC 4286 section 5).
+// PIM version 1, and multicast router discovery (RFC 4286).
 const (
 	IGMPQuery          = 0x11
 	IGMPv1Report       = 0x12

@@ -12,7 +12,7 @@ const (
 	Redirect              = 137
 	MLDv2Report           = 143
 
-	// Multicast router discovery (RFC 4286 section 4).
+	// Multicast router discovery (RFC 4286).
 	MulticastRouterAdvertisement = 151
 	MulticastRouterTermination   = 153
 )

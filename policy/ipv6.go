@@ -51,7 +51,7 @@ func (s *Station) checkICMPv6(ip *ether.IPv6, p []byte, part ether.Part, from or
 	nd, is, whole := ether.ParseND(p)
 	switch {
 	case is:
-		return Control, s.checkDiscovery(ip, &nd, whole && part == ether.Whole, from)
+		return resolution, s.checkDiscovery(ip, &nd, whole && part == ether.Whole, from)
 	case p[0] == ether.MLDReport, p[0] == ether.MLDDone, p[0] == ether.MLDv2Report:
 		// Listener discovery is never forwarded (RFC 3810 section 5).
 		if !from.own && !from.unspecified {

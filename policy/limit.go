@@ -3,6 +3,8 @@ package policy
 import (
 	"sync/atomic"
 	"time"
+
+	"github.com/etherloom/etherloom/ether"
 )
 
 // Class says against which limit a frame counts.
@@ -13,10 +15,29 @@ const (
 	Unlimited Class = iota // to one station
 	Broadcast
 	Multicast
-	Control // ARP, neighbour discovery and DHCP, to one or many
+	Control // ARP and neighbour discovery to many, and DHCP
 	Join    // reports of IGMP and MLD
 	numClasses
+
+	resolution // ARP and neighbour discovery, before it is known to whom
 )
+
+// of is the class of a frame that goes to dst. What resolves addresses counts only if it goes to many: a host answers whoever asks,
+// each alone, and its answers must not use up what it may ask itself; or who asks it often enough would silence it.
+func (c Class) of(dst ether.MAC) Class {
+	switch {
+	case c == resolution && dst.IsGroup():
+		return Control
+	case c == resolution:
+		return Unlimited
+	case c == Unlimited && dst == ether.Broadcast:
+		return Broadcast
+	case c == Unlimited && dst.IsGroup():
+		return Multicast
+	default:
+		return c
+	}
+}
 
 // Limits says how many frames of each class one identity may send to a segment, on average in a second; 0: any number. What
 // goes to many costs everybody, and what hosts answer or remember costs more.

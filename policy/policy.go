@@ -96,7 +96,7 @@ func (v Verdict) String() string {
 		NotQuerier:    "multicast query or routing of a station that is no multicast querier",
 		BroadcastRate: "this identity sends more broadcasts than the limit allows",
 		MulticastRate: "this identity sends more multicast frames than the limit allows",
-		ControlRate:   "this identity sends more ARP, neighbour discovery and DHCP than the limit allows",
+		ControlRate:   "this identity sends more ARP, neighbour discovery or DHCP to many than the limit allows",
 		JoinRate:      "this identity joins and leaves multicast groups more often than the limit allows",
 	}[v]
 }

@@ -194,8 +194,14 @@ func TestClass(t *testing.T) {
 		{"broadcast", to(ether.Broadcast, stranger), Broadcast},
 		{"multicast", to(ether.MAC{1, 0, 0x5e, 1, 2, 3}, udp4(t, ownV4, 1, 2, 0)), Multicast},
 		{"to one", to(other, udp4(t, ownV4, 1, 2, 0)), Unlimited},
-		{"ARP to one", arpTo(t, other, 1, ether.MAC{}), Control},
-		{"neighbour discovery to one", to(other, v6(t, ownV6, v6opts{}, nd(135, otherV6, 1, own))), Control},
+		{"ARP to many", arpTo(t, ether.Broadcast, 1, ether.MAC{}), Control},
+		{"ARP reply to many", arpTo(t, ether.Broadcast, 2, other), Control},
+		{"ARP to one", arpTo(t, other, 1, ether.MAC{}), Unlimited},
+		{"ARP reply to one", arpTo(t, other, 2, other), Unlimited},
+		{"neighbour discovery to many", to(ether.MAC{0x33, 0x33, 0xff, 0, 0, 2}, v6(t, ownV6, v6opts{}, nd(135, otherV6, 1, own))), Control},
+		{"neighbour discovery to one", to(other, v6(t, ownV6, v6opts{}, nd(136, ownV6, 2, own))), Unlimited},
+		{"DHCP to one", to(other, bootp(t, ownV4, 68, 67, message{op: 1, client: own, kind: 3})), Control},
+		{"join to one", to(other, ip4(t, ownV4, 2, nil, 0x22, 0)), Join},
 	} {
 		if got, v := as(t, 0, false, c.in); got != c.want || v != Pass {
 			t.Errorf("%s: class %d, %q, want %d", c.name, got, v, c.want)

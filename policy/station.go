@@ -51,19 +51,13 @@ func (s *Station) Check(f *ether.Frame, super bool) (Class, Verdict) {
 		return Unlimited, SourceMAC
 	}
 	class, v := s.checkPayload(f, super)
-	if class == Unlimited && f.Dst.IsGroup() {
-		class = Multicast
-		if f.Dst == ether.Broadcast {
-			class = Broadcast
-		}
-	}
-	return class, v
+	return class.of(f.Dst), v
 }
 
 func (s *Station) checkPayload(f *ether.Frame, super bool) (Class, Verdict) {
 	switch f.Type {
 	case ether.TypeARP, ether.TypeRARP:
-		return Control, s.checkARP(f)
+		return resolution, s.checkARP(f)
 	case ether.TypeIPv4:
 		return s.checkIPv4(f.Payload, super)
 	case ether.TypeIPv6:
