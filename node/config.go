@@ -45,7 +45,7 @@ type Config struct {
 	Limits struct {
 		Broadcast int `yaml:"broadcast" mapstructure:"broadcast" usage:"broadcasts a second that one machine may send to a segment; 0: any number"`
 		Multicast int `yaml:"multicast" mapstructure:"multicast" usage:"the same of multicast frames"`
-		Control   int `yaml:"control" mapstructure:"control" usage:"the same of ARP, neighbour discovery and DHCP, to one or many"`
+		Control   int `yaml:"control" mapstructure:"control" usage:"the same of ARP and neighbour discovery to many, and of DHCP"`
 		Joins     int `yaml:"joins" mapstructure:"joins" usage:"the same of reports that join and leave multicast groups"`
 	} `yaml:"limits" mapstructure:"limits"`
 
