@@ -80,23 +80,10 @@ func (s *Station) checkDiscovery(ip *ether.IPv6, nd *ether.ND, whole bool, from 
 	if !from.own && !from.unspecified {
 		return IPSource
 	}
-	if routes {
-		return s.checkRouting(nd, from)
-	}
 	return s.checkND(nd, from.unspecified)
 }
 
-// checkRouting judges what a router says. A redirect may name another's MAC: that of the better way.
-func (s *Station) checkRouting(nd *ether.ND, from origin) Verdict {
-	if from.unspecified {
-		return IPSource
-	}
-	if !s.ownOrNone(nd.SourceMAC) {
-		return NDSender
-	}
-	return Pass
-}
-
+// checkND judges what a message says. Only an advertisement's target is the station itself: a redirect names the better way.
 func (s *Station) checkND(nd *ether.ND, unspecified bool) Verdict {
 	if !s.ownOrNone(nd.SourceMAC) {
 		return NDSender

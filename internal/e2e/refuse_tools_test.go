@@ -32,7 +32,8 @@ func TestReceiverRefusesTools(t *testing.T) {
 		advertise(), advertise("-O"), advertise("-s"), advertise("-H"), advertise("-f"), advertise("-D"), advertise("-F"),
 		router(), router("-E", "H"), router("-E", "1"), router("-E", "H111"), router("-E", "D"), router("-E", "F"),
 		router("-E", "O"), router("-E", "o"),
-		{"atk6-fake_mldrouter6", "-l", "loom0", "advertise"}, {"atk6-fake_mldrouter6", "-l", "loom0", "terminate"},
+		{"atk6-fake_mldrouter6", "-l", "loom0", "advertise"},
+		{"atk6-fake_mldrouter6", "-l", "loom0", "terminate"},
 	} {
 		r.refusesTool(tool...)
 	}
