@@ -25,10 +25,7 @@ func (s *Station) checkUDP4(ip *ether.IPv4, super bool) (Class, Verdict) {
 // checkRequest judges what is sent to a DHCP server. A client that names other clients takes the pool's last address; one that
 // gives back what is another's makes two hosts have one address.
 func (s *Station) checkRequest(datagram []byte) Verdict {
-	p, ok := ether.ParseUDP(datagram)
-	if !ok {
-		return Undetermined
-	}
+	p, _ := ether.ParseUDP(datagram) // nothing if it is cut, and that is no message
 	d, ok := ether.ParseDHCP(p)
 	switch {
 	case !ok:
@@ -60,8 +57,8 @@ func (s *Station) checkUDP6(p []byte, whole, super bool) (Class, Verdict) {
 	case !whole, super:
 		return Control, Undetermined
 	}
-	message, ok := ether.ParseUDP(p)
-	if !ok || len(message) == 0 {
+	message, _ := ether.ParseUDP(p) // nothing if it is cut
+	if len(message) == 0 {
 		return Control, Undetermined
 	}
 	switch message[0] {

@@ -96,6 +96,7 @@ func TestDHCP(t *testing.T) {
 
 		{"offer", bootp(t, ownV4, 67, 68, offer), NotDHCPServer, Pass},
 		{"offer from another port", bootp(t, ownV4, 4000, 68, offer), NotDHCPServer, Pass},
+		{"request to a client's port", bootp(t, ownV4, 4000, 68, honest), NotDHCPServer, Pass},
 		{"offer to another port", bootp(t, ownV4, 67, 4000, offer), NotDHCPServer, Pass},
 		{"offer behind IP options", optioned(), NotDHCPServer, Pass},
 		{"first fragment of an offer", fragmentOf(bootp(t, ownV4, 67, 68, offer)), NotDHCPServer, Pass},
@@ -165,6 +166,8 @@ func TestDHCPv6(t *testing.T) {
 
 		{"advertise", udp6(own.LinkLocal(), server, client, 2, 0, 0, 1), NotDHCPServer, Pass},
 		{"advertise from another port", udp6(own.LinkLocal(), 4000, client, 2, 0, 0, 1), NotDHCPServer, Pass},
+		{"solicit from a server's port", udp6(own.LinkLocal(), server, server, 1, 0, 0, 1), NotDHCPServer, Pass},
+		{"solicit to a client's port", udp6(own.LinkLocal(), 4000, client, 1, 0, 0, 1), NotDHCPServer, Pass},
 		{"advertise behind hop-by-hop options", hopByHop, NotDHCPServer, Pass},
 		{"first fragment of an advertise", fragment(35, 34), NotDHCPServer, Pass},
 		{"reply to another port", udp6(own.LinkLocal(), server, 4000, 7, 0, 0, 1), NotDHCPServer, Pass},
