@@ -13,8 +13,10 @@ type ARP struct {
 
 // ARP operations (IANA).
 const (
-	ARPRequest = 1
-	ARPReply   = 2
+	ARPRequest  = 1
+	ARPReply    = 2
+	RARPRequest = 3
+	RARPReply   = 4
 )
 
 // arpLen is the length of a packet whose addresses are 6 and 4 bytes.

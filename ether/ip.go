@@ -9,12 +9,14 @@ type Protocol uint8
 const (
 	ProtoHopByHop Protocol = 0
 	ProtoICMP     Protocol = 1
+	ProtoIGMP     Protocol = 2
 	ProtoTCP      Protocol = 6
 	ProtoUDP      Protocol = 17
 	ProtoRouting  Protocol = 43
 	ProtoFragment Protocol = 44
 	ProtoICMPv6   Protocol = 58
 	ProtoDestOpts Protocol = 60
+	ProtoPIM      Protocol = 103
 )
 
 // IPv4 is a view over an IPv4 packet.
@@ -128,4 +130,16 @@ func Ports(p []byte) (src, dst uint16, ok bool) {
 		return 0, 0, false
 	}
 	return binary.BigEndian.Uint16(p), binary.BigEndian.Uint16(p[2:]), true
+}
+
+// ParseUDP looks at a whole UDP datagram (RFC 768). It reports false if it is cut, or its length makes no sense.
+func ParseUDP(p []byte) (payload []byte, ok bool) {
+	if len(p) < udpLen {
+		return nil, false
+	}
+	n := int(binary.BigEndian.Uint16(p[udpLength:]))
+	if n < udpLen || n > len(p) {
+		return nil, false
+	}
+	return p[udpLen:n], true
 }

@@ -69,7 +69,7 @@ func (j *Joiner) hasRoom(payload int) bool {
 }
 
 // joinable looks for a TCP segment that has no flag that means anything but data, or a UDP datagram. It has payload, and
-// ends with its frame.
+// ends with its frame. DHCP is not joined.
 func joinable(data []byte) (l layout, head int, ok bool) {
 	if l, ok = layoutOf(data); !ok || l.end(data) != len(data) {
 		return l, 0, false
@@ -79,6 +79,10 @@ func joinable(data []byte) (l layout, head int, ok bool) {
 		return l, 0, false
 	}
 	if l.protocol == ProtoUDP {
+		// Whoever judges DHCP looks into each message: behind the first of what was joined the others would hide.
+		if src, dst, _ := Ports(data[l.l4:]); isDHCP(src, dst) {
+			return l, head, false
+		}
 		return l, head, int(binary.BigEndian.Uint16(data[l.l4+udpLength:])) == len(data)-l.l4
 	}
 	return l, head, data[l.l4+tcpFlags]&^(tcpPSH|tcpECE) == tcpACK

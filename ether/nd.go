@@ -11,6 +11,10 @@ const (
 	NeighborAdvertisement = 136
 	Redirect              = 137
 	MLDv2Report           = 143
+
+	// Multicast router discovery (RFC 4286).
+	MulticastRouterAdvertisement = 151
+	MulticastRouterTermination   = 153
 )
 
 // ND is a view over a neighbour discovery message.

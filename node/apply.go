@@ -134,6 +134,7 @@ func (d *Daemon) viewsLocked() map[policy.VNI]*policy.View {
 	}
 	views := make(map[policy.VNI]*policy.View, len(rules))
 	for vni, r := range rules {
+		letRoute(r.Stations, c.Segments[uint32(vni)])
 		views[vni] = policy.Compile(*r)
 	}
 	return views
@@ -175,7 +176,30 @@ func stationOf(st *controlv1.Station) *policy.Station {
 	if st.GetMode() != controlv1.AddressMode_ADDRESS_MODE_NONE {
 		addrs = append(addrs, mac.LinkLocal())
 	}
-	return policy.NewStation(mac, addrs, st.GetMode() == controlv1.AddressMode_ADDRESS_MODE_DHCP)
+	out := policy.NewStation(mac, addrs, st.GetMode() == controlv1.AddressMode_ADDRESS_MODE_DHCP)
+	for _, name := range st.GetRoles() {
+		out.Roles |= policy.RoleNamed(name)
+	}
+	return out
+}
+
+// letRoute tells the routers among a segment's stations which addresses are at home on it, and so not theirs to forward from.
+func letRoute(stations map[policy.Identity]*policy.Station, seg *controlv1.Segment) {
+	var home []netip.Prefix
+	for _, text := range []string{seg.GetIpv4Prefix(), seg.GetIpv6Prefix()} {
+		if p, err := netip.ParsePrefix(text); err == nil {
+			home = append(home, p)
+		}
+	}
+	var taken []netip.Addr
+	for _, s := range stations {
+		taken = append(taken, s.Addresses()...)
+	}
+	for _, s := range stations {
+		if s.Roles.Has(policy.Router) {
+			s.Route(home, taken)
+		}
+	}
 }
 
 func prefixesOf(st *controlv1.Station) []netip.Prefix {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/etherloom/etherloom/control/controlv1"
 	"github.com/etherloom/etherloom/control/state"
+	"github.com/etherloom/etherloom/ether"
 	"github.com/etherloom/etherloom/identity"
 	"github.com/etherloom/etherloom/policy"
 	"github.com/etherloom/etherloom/transport"
@@ -297,6 +298,54 @@ func TestViews(t *testing.T) {
 	// The state is applied again when the next grant ends.
 	if d.expiry == nil || !d.expiry.Stop() {
 		t.Error("nothing waits for the end of a grant")
+	}
+}
+
+// TestRolesAreApplied: roles become policy on the segment that they are for, unknown ones nothing, and a router may forward from
+// what is neither in the segment's prefixes nor a neighbour's.
+func TestRolesAreApplied(t *testing.T) {
+	s := newSite(t)
+	d := s.daemon()
+	router, helper := station(1, 8, auto, "10.64.0.8/24"), station(1, 9, auto, "198.51.100.9/24")
+	router.Roles, helper.Roles = []string{"router", "oracle"}, []string{"dhcp-server", "querier"}
+	must(t, d.take(s.delta(told{version: 1, resources: []*controlv1.Resource{
+		netSettings(), self(), aSegment(1, "one", "10.64.0.0/24", "fd00:1::/64"), aSegment(2, "two", "10.65.0.0/24", ""),
+		s.peer(8, "r", router, station(2, 8, auto, "10.65.0.8/24")), s.peer(9, "h", helper),
+		aGrant(1, 1, time.Time{}, 8, 9), aGrant(2, 2, time.Time{}, 8),
+	}})))
+	views := d.viewsLocked()
+	one, two := views[1].Station(8), views[2].Station(8)
+	if one.Roles != policy.Router || two.Roles != 0 || views[1].Station(9).Roles != policy.DHCPServer|policy.Querier {
+		t.Errorf("roles are %b, %b, %b", one.Roles, two.Roles, views[1].Station(9).Roles)
+	}
+	from := func(st *policy.Station, a string) policy.Verdict {
+		addr := netip.MustParseAddr(a)
+		typ, packet := ether.TypeIPv4, append([]byte{0x45, 0, 0, 20, 0, 0, 0, 0, 64, 253, 0, 0}, append(addr.AsSlice(), 192, 0, 2, 1)...)
+		if addr.Is6() {
+			typ, packet = ether.TypeIPv6, append([]byte{0x60, 0, 0, 0, 0, 0, 59, 64}, append(addr.AsSlice(), make([]byte, 16)...)...)
+		}
+		f, err := ether.Parse(rawFrame(7, st.MAC[5], typ, string(packet)))
+		must(t, err)
+		_, v := st.Check(&f, false)
+		return v
+	}
+	for _, c := range []struct {
+		station *policy.Station
+		addr    string
+		want    policy.Verdict
+	}{
+		{one, "203.0.113.1", policy.Pass},
+		{one, "2001:db8::1", policy.Pass},
+		{one, "10.64.0.8", policy.Pass},
+		{one, "10.64.0.77", policy.IPSource},
+		{one, "fd00:1::77", policy.IPSource},
+		{one, "198.51.100.9", policy.IPSource},
+		{two, "203.0.113.1", policy.IPSource},
+		{views[1].Station(9), "203.0.113.1", policy.IPSource},
+	} {
+		if got := from(c.station, c.addr); got != c.want {
+			t.Errorf("from %s: %q, want %q", c.addr, got, c.want)
+		}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/etherloom/etherloom/internal/settings"
 	"github.com/etherloom/etherloom/node/statedir"
+	"github.com/etherloom/etherloom/policy"
 )
 
 // Config is what an administrator can set on the machine. Every field has a key in the file, a flag and an environment
@@ -41,6 +42,13 @@ type Config struct {
 		FDBAge  time.Duration `yaml:"fdb_age" mapstructure:"fdb_age" usage:"how long an address that sends nothing is remembered"`
 	} `yaml:"timers" mapstructure:"timers"`
 
+	Limits struct {
+		Broadcast int `yaml:"broadcast" mapstructure:"broadcast" usage:"broadcasts a second that one machine may send to a segment; 0: any number"`
+		Multicast int `yaml:"multicast" mapstructure:"multicast" usage:"the same of multicast frames"`
+		Control   int `yaml:"control" mapstructure:"control" usage:"the same of ARP and neighbour discovery to many, and of DHCP"`
+		Joins     int `yaml:"joins" mapstructure:"joins" usage:"the same of reports that join and leave multicast groups"`
+	} `yaml:"limits" mapstructure:"limits"`
+
 	Log settings.Log `yaml:"log" mapstructure:"log"`
 }
 
@@ -52,6 +60,8 @@ func Defaults() Config {
 	c.DNS.Resolver, c.DNS.Forward = "auto", true
 	c.Timers.Probe, c.Timers.Rekey, c.Timers.FDBAge = 500*time.Millisecond, 2*time.Minute, 5*time.Minute
 	c.Timers.PathMTU = time.Minute
+	limits := policy.DefaultLimits()
+	c.Limits.Broadcast, c.Limits.Multicast, c.Limits.Control, c.Limits.Joins = limits.Broadcast, limits.Multicast, limits.Control, limits.Joins
 	c.Log = settings.DefaultLog()
 	return c
 }
@@ -79,7 +89,20 @@ func (c *Config) Check() error {
 	}{{"timers.probe", c.Timers.Probe}, {"timers.rekey", c.Timers.Rekey}, {"timers.path_mtu", c.Timers.PathMTU}, {"timers.fdb_age", c.Timers.FDBAge}} {
 		need(t.value >= 10*time.Millisecond, t.key, "%v is less than 10ms", t.value)
 	}
+	for _, l := range []struct {
+		key   string
+		value int
+	}{{"limits.broadcast", c.Limits.Broadcast}, {"limits.multicast", c.Limits.Multicast}, {"limits.control", c.Limits.Control}, {"limits.joins", c.Limits.Joins}} {
+		need(l.value >= 0 && l.value <= mostFrames, l.key, "%d frames a second is not between 0 (any number) and %d", l.value, mostFrames)
+	}
 	return errors.Join(append(errs, c.Log.Check())...)
+}
+
+// mostFrames is the highest limit, in frames a second: more of one machine no processor carries.
+const mostFrames = 10_000_000
+
+func (c *Config) limits() policy.Limits {
+	return policy.Limits{Broadcast: c.Limits.Broadcast, Multicast: c.Limits.Multicast, Control: c.Limits.Control, Joins: c.Limits.Joins}
 }
 
 const maxQueues = 16

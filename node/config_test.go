@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/etherloom/etherloom/policy"
 )
 
 func TestDefaultsAreGood(t *testing.T) {
@@ -53,6 +55,14 @@ func TestCheck(t *testing.T) {
 		{"rekey", func(c *Config) { c.Timers.Rekey = 0 }, "timers.rekey: 0s"},
 		{"path MTU", func(c *Config) { c.Timers.PathMTU = 0 }, "timers.path_mtu: 0s"},
 		{"fdb age", func(c *Config) { c.Timers.FDBAge = -time.Second }, "timers.fdb_age: -1s"},
+		{"no limits", func(c *Config) {
+			c.Limits.Broadcast, c.Limits.Multicast, c.Limits.Control, c.Limits.Joins = 0, 0, 0, 0
+		}, ""},
+		{"highest limit", func(c *Config) { c.Limits.Multicast = 10_000_000 }, ""},
+		{"broadcast", func(c *Config) { c.Limits.Broadcast = -1 }, "limits.broadcast: -1"},
+		{"multicast", func(c *Config) { c.Limits.Multicast = 10_000_001 }, "limits.multicast: 10000001"},
+		{"control", func(c *Config) { c.Limits.Control = -5 }, "limits.control: -5"},
+		{"joins", func(c *Config) { c.Limits.Joins = -5 }, "limits.joins: -5"},
 		{"level", func(c *Config) { c.Log.Level = "loud" }, `log.level: "loud"`},
 		{"format", func(c *Config) { c.Log.Format = "xml" }, `log.format: "xml"`},
 		{"json", func(c *Config) { c.Log.Level, c.Log.Format = "debug", "json" }, ""},
@@ -76,4 +86,16 @@ func TestCheck(t *testing.T) {
 	// All faults are told at once.
 	var none Config
 	wantError(t, none.Check(), "state_dir", "tap.name", "tap.offload", "dns.resolver", "timers.probe", "timers.rekey", "timers.path_mtu", "timers.fdb_age", "log.level", "log.format")
+}
+
+// TestLimitsOfConfig: each limit is set by its own key.
+func TestLimitsOfConfig(t *testing.T) {
+	c := Defaults()
+	if c.limits() != policy.DefaultLimits() {
+		t.Errorf("defaults are %+v", c.limits())
+	}
+	c.Limits.Broadcast, c.Limits.Multicast, c.Limits.Control, c.Limits.Joins = 1, 2, 3, 4
+	if got := c.limits(); got != (policy.Limits{Broadcast: 1, Multicast: 2, Control: 3, Joins: 4}) {
+		t.Errorf("limits are %+v", got)
+	}
 }

@@ -147,6 +147,13 @@ func TestExplain(t *testing.T) {
 		{name: "given, reserved", ask: ExplainRequest{Frame: append([]byte{1, 0x80, 0xc2, 0, 0, 0, 2, 0, 0, 0, 0, 7}, 0, 4), Segment: "two"}, check: "reserved", on: "self", steps: "self!", fix: "no bridge forwards"},
 		{name: "given, too short", ask: ExplainRequest{Frame: []byte{1}, Segment: "two"}, check: "short", on: "self", steps: "self!", fix: "the frame itself"},
 		{name: "given, to itself", ask: ExplainRequest{Frame: rawFrame(selfID, selfID, other, ""), Segment: "two"}, check: "hairpin", on: "self", steps: "self!", fix: "etherloom fdb"},
+		{name: "as a DHCP client", ask: ExplainRequest{To: "b", Kind: "udp", Port: 67}, check: "pass", on: "b", grant: 3, steps: "self! b?"},
+		{name: "as a DHCPv6 client", ask: ExplainRequest{From: "fd00:1::7", To: "b", Kind: "udp", Port: 547}, check: "pass", on: "b", grant: 3, steps: "self! b?"},
+		{
+			name: "as a DHCP server", ask: ExplainRequest{To: "b", Kind: "udp", Port: 68}, check: "not-dhcp-server", on: "self", steps: "self!",
+			fix: "etherloom node role self --segment one --add dhcp-server",
+		},
+		{name: "as a DHCPv6 server of a peer", ask: ExplainRequest{From: "b", To: "fd00:1::7", Kind: "udp", Port: 546}, check: "not-dhcp-server", on: "b", steps: "b?", fix: "etherloom node role b --segment one --add dhcp-server"},
 		{name: "come from a peer", ask: ExplainRequest{Frame: rawFrame(selfID, 8, other, ""), From: "b"}, check: "pass", on: "self", grant: 3, steps: "self!"},
 		{name: "come with an unknown grant", ask: ExplainRequest{Frame: rawFrame(selfID, 8, other, ""), From: "b", Grant: 99}, check: "unknown-grant", on: "self", steps: "self!", fix: "etherloom grant list"},
 		{name: "come with another's grant", ask: ExplainRequest{Frame: rawFrame(selfID, 8, other, ""), From: "b", Grant: 5}, check: "wrong-grant", on: "self", steps: "self!", fix: "holds grant 3"},
@@ -189,6 +196,29 @@ func TestExplain(t *testing.T) {
 	must(t, err)
 	if j := e.Steps[0]; !e.Passes || j.Flooded || len(j.Receivers) != 1 || j.Receivers[0].Port != "b" || j.Receivers[0].Grant != 3 {
 		t.Errorf("after b was heard: %+v", e)
+	}
+}
+
+// Each guard's refusal comes with what would let the frame pass.
+func TestGuardFixes(t *testing.T) {
+	q := &question{on: place{name: "one"}}
+	source := party{name: "b", mac: ether.MAC{2, 0, 0, 0, 0, 8}}
+	for v, want := range map[policy.Verdict]string{
+		policy.NotDHCPServer: "etherloom node role b --segment one --add dhcp-server",
+		policy.NotRouter:     "etherloom node role b --segment one --add router",
+		policy.NotQuerier:    "etherloom node role b --segment one --add querier",
+		policy.DHCPClient:    "02:00:00:00:00:08",
+		policy.BadARP:        "RARP",
+		policy.BroadcastRate: "etherloom run --limits-broadcast",
+		policy.MulticastRate: "etherloom run --limits-multicast",
+		policy.ControlRate:   "etherloom run --limits-control",
+		policy.JoinRate:      "etherloom run --limits-joins",
+	} {
+		q.from = source
+		fixes := q.fixes(vswitch.Drop(v), party{})
+		if text := fmt.Sprint(fixes); len(fixes) == 0 || !strings.Contains(text, want) || strings.Contains(text, "nothing here") {
+			t.Errorf("%s: %s, want ...%s...", v.Code(), text, want)
+		}
 	}
 }
 

@@ -32,38 +32,41 @@ func (q *question) fixes(drop vswitch.Drop, receiver party) []Fix {
 	case vswitch.Drop(policy.ARPSender), vswitch.Drop(policy.NDSender), vswitch.Drop(policy.IPSource):
 		return q.addressFixes(q.from)
 	default:
-		return []Fix{q.plainFix(drop)}
+		if f, ok := q.plainFix(drop); ok {
+			return []Fix{f}
+		}
+		return q.guardFixes(drop, q.from)
 	}
 }
 
 // plainFix is for what needs no look at the parties.
-func (q *question) plainFix(drop vswitch.Drop) Fix {
+func (q *question) plainFix(drop vswitch.Drop) (Fix, bool) {
 	segment := firstOr(q.on.name, "SEGMENT")
 	switch drop {
 	case vswitch.Drop(policy.UnknownGrant):
 		return Fix{Text: "sender and receiver are told different things of the policy, or the grant is gone: compare the policy's version in " +
-			"`etherloom status` on both; `etherloom grant list` shows an administrator what there is"}
+			"`etherloom status` on both; `etherloom grant list` shows an administrator what there is"}, true
 	case vswitch.Drop(policy.NoStation):
-		return Fix{"give " + q.from.name + " a place on the segment", fmt.Sprintf("etherloom node address %s --segment %s --mode auto", q.from.name, segment)}
+		return Fix{"give " + q.from.name + " a place on the segment", fmt.Sprintf("etherloom node address %s --segment %s --mode auto", q.from.name, segment)}, true
 	case vswitch.Drop(policy.PolicyExpired):
-		return Fix{Text: "a controller must be reached, which renews the policy: `etherloom status` says why none is"}
+		return Fix{Text: "a controller must be reached, which renews the policy: `etherloom status` says why none is"}, true
 	case vswitch.Drop(policy.StaysHere):
-		return Fix{Text: "nothing is wrong: each of the two nodes answers its own host, so no such frame is needed on the way"}
+		return Fix{Text: "nothing is wrong: each of the two nodes answers its own host, so no such frame is needed on the way"}, true
 	case vswitch.Drop(policy.BadHeader), vswitch.Drop(policy.Undetermined), vswitch.Drop(policy.BadFragment), vswitch.DropShort, vswitch.DropPartialTag:
-		return Fix{Text: "the frame itself is at fault: no grant or setting lets such a frame pass"}
+		return Fix{Text: "the frame itself is at fault: no grant or setting lets such a frame pass"}, true
 	case vswitch.DropReserved, vswitch.DropSourceAddress:
-		return Fix{Text: "no bridge forwards such a frame, and no grant or setting changes that"}
+		return Fix{Text: "no bridge forwards such a frame, and no grant or setting changes that"}, true
 	case vswitch.DropVLAN:
-		return Fix{Text: "send without a VLAN tag; each VLAN needs a segment of its own", Command: "etherloom segment add NAME"}
+		return Fix{Text: "send without a VLAN tag; each VLAN needs a segment of its own", Command: "etherloom segment add NAME"}, true
 	case vswitch.DropHairpin:
-		return Fix{Text: "the destination is where the frame comes from, so it has it already; `etherloom fdb` shows where addresses were seen"}
+		return Fix{Text: "the destination is where the frame comes from, so it has it already; `etherloom fdb` shows where addresses were seen"}, true
 	case vswitch.DropNoReceiver:
 		return Fix{
 			"nobody else is on the segment whom the frame could go to, as far as this node is told; let somebody use it",
 			"etherloom grant add --from node:NAME --to segment:" + segment,
-		}
+		}, true
 	default:
-		return Fix{Text: "nothing here: the sender must be what it says it is"}
+		return Fix{}, false
 	}
 }
 

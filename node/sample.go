@@ -146,7 +146,7 @@ func (q *question) build(src, dst netip.Addr) ([]byte, error) {
 	case layers.IPProtocolUDP:
 		l := &layers.UDP{SrcPort: ephemeral, DstPort: layers.UDPPort(q.ask.Port)}
 		_ = l.SetNetworkLayerForChecksum(ip)
-		return serialise(eth, ip, l)
+		return serialise(eth, ip, l, gopacket.Payload(clientQuestion(q.ask.Port, q.from.mac)))
 	case layers.IPProtocolICMPv6:
 		l := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(layers.ICMPv6TypeEchoRequest, 0)}
 		_ = l.SetNetworkLayerForChecksum(ip)
@@ -160,4 +160,20 @@ func serialise(list ...gopacket.SerializableLayer) ([]byte, error) {
 	b := gopacket.NewSerializeBuffer()
 	err := gopacket.SerializeLayers(b, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, list...)
 	return b.Bytes(), err
+}
+
+// clientQuestion is what a DHCP client with this MAC would ask a server at the port; nothing for another port, where nobody looks at
+// what a datagram says.
+func clientQuestion(port uint16, mac ether.MAC) []byte {
+	switch port {
+	case ether.PortDHCPServer:
+		b := make([]byte, 236, 244)                // RFC 2131 section 2
+		b[0], b[1], b[2] = ether.BootRequest, 1, 6 // over Ethernet
+		copy(b[28:], mac[:])
+		return append(b, 0x63, 0x82, 0x53, 0x63, 53, 1, 1, 255) // a discover
+	case ether.PortDHCPv6Server:
+		return []byte{1, 0, 0, 1} // RFC 8415 section 8: a solicit
+	default:
+		return nil
+	}
 }

@@ -59,6 +59,7 @@ func (d *Daemon) openSegmentLocked(vni policy.VNI, seg *controlv1.Segment, st *c
 		d: d, vni: vni, name: seg.GetName(), mac: ether.MAC(st.GetMac()), mtu: int(seg.GetMtu()), mode: st.GetMode(),
 		sw: vswitch.NewSegment(vni, policy.Identity(d.member.ID), int(seg.GetMtu()), fdb.Limits{Age: d.cfg.Timers.FDBAge}),
 	}
+	s.sw.SetLimits(d.cfg.limits())
 	s.links.Store(&map[policy.Identity]*vswitch.Port{})
 	tap, err := bridge.NewTAP(bridge.TAPConfig{
 		Name: d.cfg.TAP.Name, MAC: s.mac, MTU: s.mtu, Queues: d.cfg.queues(),

@@ -59,7 +59,7 @@ func payloadWords(f *ether.Frame) string {
 // upperWords names what an IP packet holds.
 func upperWords(protocol ether.Protocol, p []byte) string {
 	switch protocol {
-	case protoICMP, ether.ProtoICMPv6:
+	case ether.ProtoICMP, ether.ProtoICMPv6:
 		return icmpWords(protocol, p)
 	case ether.ProtoTCP, ether.ProtoUDP:
 		name := map[ether.Protocol]string{ether.ProtoTCP: "TCP", ether.ProtoUDP: "UDP"}[protocol]
@@ -71,8 +71,6 @@ func upperWords(protocol ether.Protocol, p []byte) string {
 		return fmt.Sprintf("IP protocol %d", protocol)
 	}
 }
-
-const protoICMP ether.Protocol = 1 // IANA
 
 // icmpWords names the messages that people know.
 func icmpWords(protocol ether.Protocol, p []byte) string {

@@ -13,13 +13,16 @@
 //
 // Three questions are asked of every frame, at the node that sends it and again, from the start, at the node that receives it:
 //
-//   - Is the source what it says? A Station holds the MAC and the IP addresses that an identity may use on a segment,
-//     and Station.Check holds a frame against them: Ethernet source, ARP and neighbour discovery fields, IP source.
+//   - Is the source what it says? A Station holds the MAC, the IP addresses and the roles that an identity may use on a
+//     segment, and Station.Check holds a frame against them: Ethernet source, ARP and neighbour discovery fields, IP source,
+//     and what only routers, DHCP servers and multicast queriers say.
 //   - Is it what it seems? A fragment is judged as the first one of its datagram was; one that overlaps another, or that
 //     hides its transport header, passes nowhere (Passage.Settle). What a frame is, as far as that can be told, is its Class.
 //   - Does a grant let it pass? View.Egress picks the grant for one receiver, and its id travels in the frame; View.Ingress
 //     demands that this very grant is known here, names this source, covers this frame and has not expired. The id in a frame
 //     only selects a candidate: it proves nothing.
+//
+// A Meter holds what passes these against Limits: how often one identity may send what costs everybody.
 //
 // A View is what policy says of one segment as one node may know it. It is immutable: a change of policy makes a new
 // one, with a greater generation. Flows is what that node remembers of live flows: an entry that another generation has judged
@@ -62,6 +65,14 @@ const (
 	NotAllowed
 	StaysHere
 	BadFragment
+	BadARP
+	NotDHCPServer
+	DHCPClient
+	NotQuerier
+	BroadcastRate
+	MulticastRate
+	ControlRate
+	JoinRate
 	NumVerdicts
 )
 
@@ -76,7 +87,7 @@ func (v Verdict) String() string {
 		NotRouter:     "router advertisement or redirect of a station that is no router",
 		IPSource:      "IP source is not an address this identity may use",
 		BadHeader:     "ARP or IP header is cut, hidden behind another, or not what the EtherType says",
-		Undetermined:  "IPv6 extension headers or fragments hide what the packet is",
+		Undetermined:  "extension headers, fragments or options hide what the packet is, or it is cut",
 		NoGrant:       "no grant lets the source use this segment",
 		NotMember:     "the receiver is not a member of this segment",
 		UnknownGrant:  "the frame names a grant that this node does not know",
@@ -86,6 +97,14 @@ func (v Verdict) String() string {
 		NotAllowed:    "there is a grant between the two, but none that allows this",
 		StaysHere:     "only members of a segment ask each other for addresses; a node answers its own host about those that it has a grant to",
 		BadFragment:   "fragment is too small, overlaps another, or is cut as no host cuts",
+		BadARP:        "ARP reply whose target is a group or not who receives it, or RARP that is no request",
+		NotDHCPServer: "DHCP of a server or relay agent, of a station that is none",
+		DHCPClient:    "DHCP request for a MAC or address that is not this identity's",
+		NotQuerier:    "multicast query or routing of a station that is no multicast querier",
+		BroadcastRate: "this identity sends more broadcasts than the limit allows",
+		MulticastRate: "this identity sends more multicast frames than the limit allows",
+		ControlRate:   "this identity sends more ARP, neighbour discovery or DHCP to many than the limit allows",
+		JoinRate:      "this identity joins and leaves multicast groups more often than the limit allows",
 	}[v]
 }
 
@@ -97,5 +116,7 @@ func (v Verdict) Code() string {
 		NotMember: "not-member", UnknownGrant: "unknown-grant", WrongGrant: "wrong-grant",
 		GrantExpired: "grant-expired", PolicyExpired: "policy-expired",
 		NotAllowed: "not-allowed", StaysHere: "stays-here", BadFragment: "bad-fragment",
+		BadARP: "bad-arp", NotDHCPServer: "not-dhcp-server", DHCPClient: "dhcp-client", NotQuerier: "not-querier",
+		BroadcastRate: "broadcast-rate", MulticastRate: "multicast-rate", ControlRate: "control-rate", JoinRate: "join-rate",
 	}[v]
 }

@@ -7,13 +7,15 @@ import (
 	"github.com/etherloom/etherloom/ether"
 )
 
-// Station is what one identity may use on one segment: a MAC, and the IP addresses behind it.
+// Station is what one identity may use on one segment: a MAC, the IP addresses behind it, and what it may be for others.
 type Station struct {
-	MAC  ether.MAC
-	DHCP bool // may ask a DHCP server for an address
+	MAC   ether.MAC
+	DHCP  bool // may ask a DHCP server for an address
+	Roles Roles
 
-	v4 [][4]byte
-	v6 [][16]byte
+	v4     [][4]byte
+	v6     [][16]byte
+	beyond *beyond // of a router
 }
 
 // NewStation returns a station that may use these addresses and no others. The link-local address is one of them only
@@ -35,22 +37,40 @@ func (s *Station) has(a [16]byte) bool {
 	return slices.Contains(s.v6, a) || slices.ContainsFunc(s.v4, func(v4 [4]byte) bool { return ether.Mapped(v4) == a })
 }
 
-// Check holds a frame against what its source may use.
-func (s *Station) Check(f *ether.Frame) Verdict {
-	if f.Src != s.MAC {
-		return SourceMAC
+// Addresses lists the addresses that the station may use.
+func (s *Station) Addresses() []netip.Addr {
+	var out []netip.Addr
+	for _, a := range s.v4 {
+		out = append(out, netip.AddrFrom4(a))
 	}
+	for _, a := range s.v6 {
+		out = append(out, netip.AddrFrom16(a))
+	}
+	return out
+}
+
+// Check holds a frame against what its source may use, and says how it is to be counted. super says that it is a super-frame:
+// then it stands for several, whose payloads differ.
+func (s *Station) Check(f *ether.Frame, super bool) (Budget, Verdict) {
+	if f.Src != s.MAC {
+		return Unlimited, SourceMAC
+	}
+	budget, v := s.checkPayload(f, super)
+	return budget.of(f.Dst), v
+}
+
+func (s *Station) checkPayload(f *ether.Frame, super bool) (Budget, Verdict) {
 	switch f.Type {
 	case ether.TypeARP, ether.TypeRARP:
-		return s.checkARP(f)
+		return resolution, s.checkARP(f)
 	case ether.TypeIPv4:
-		return s.checkIPv4(f.Payload)
+		return s.checkIPv4(f.Payload, super)
 	case ether.TypeIPv6:
-		return s.checkIPv6(f.Payload)
+		return s.checkIPv6(f.Payload, super)
 	case 0: // an 802.3 length
-		return checkLLC(f)
+		return Unlimited, checkLLC(f)
 	default:
-		return Pass
+		return Unlimited, Pass
 	}
 }
 
@@ -75,102 +95,29 @@ func (s *Station) checkARP(f *ether.Frame) Verdict {
 		return ARPSender
 	}
 	// A probe for an address that is not in use yet has sender 0.0.0.0 (RFC 5227 section 2.1.1).
-	if arp.SenderIP == [4]byte{} && arp.Op != ether.ARPReply || slices.Contains(s.v4, arp.SenderIP) {
-		return Pass
+	if (arp.SenderIP != [4]byte{} || arp.Op == ether.ARPReply) && !slices.Contains(s.v4, arp.SenderIP) {
+		return ARPSender
 	}
-	return ARPSender
+	return checkTarget(f, &arp)
 }
 
-func (s *Station) checkIPv4(p []byte) Verdict {
-	ip, ok := ether.ParseIPv4(p)
-	if !ok {
-		return BadHeader
-	}
-	if slices.Contains(s.v4, ip.Src) {
-		return Pass
-	}
-	// A DHCP client has no address yet (RFC 2131 section 4.1).
-	if s.DHCP && ip.Src == [4]byte{} && ip.Protocol == ether.ProtoUDP && !ip.Fragment {
-		const client, server = 68, 67
-		if src, dst, ok := ether.Ports(ip.Payload); ok && src == client && dst == server {
-			return Pass
-		}
-	}
-	return IPSource
-}
-
-func (s *Station) checkIPv6(p []byte) Verdict {
-	ip, ok := ether.ParseIPv6(p)
-	if !ok {
-		return BadHeader
-	}
-	unspecified := ip.Src == [16]byte{}
-	if !unspecified && !slices.Contains(s.v6, ip.Src) {
-		return IPSource
-	}
-	upper, payload, part, ok := ip.Upper()
+// checkTarget stops ARP whose target no host would name. A reply goes to the target that it names (RFC 826, "Packet
+// Reception"), or to everybody, as conflict detection may want it (RFC 5227 section 2.6): switches with ARP inspection ask the
+// same of replies. To another, it would be a lie that the target never sees. A group as target would be put into caches, and
+// make hosts send to all what is for one. RARP gives addresses away, which the controller does here: its questions harm nobody.
+func checkTarget(f *ether.Frame, arp *ether.ARP) Verdict {
 	switch {
-	// The first fragment must show what the packet is (RFC 7112 section 5, RFC 7113 section 3), right behind its fragment
-	// header: what is further back, a later fragment can overwrite at a host that takes overlaps (RFC 5722).
-	case !ok && part != ether.LaterFragment, part == ether.LaterFragment && upper.IsExtension():
-		return Undetermined
-	case ok && upper == ether.ProtoICMPv6:
-		return s.checkICMPv6(&ip, payload, part, unspecified)
-	case unspecified:
-		return IPSource
+	case arp.Op == ether.RARPReply, f.Type == ether.TypeRARP && arp.Op != ether.RARPRequest:
+		return BadARP
+	case arp.Op != ether.ARPReply:
+		return Pass
+	case arp.TargetMAC.IsGroup(), !f.Dst.IsGroup() && arp.TargetMAC != f.Dst:
+		return BadARP
 	}
 	return Pass
 }
 
-// checkICMPv6 stops neighbour spoofing and false routers, and lets the unspecified source pass only where a host without an address
-// must use it: duplicate address detection and listener reports (RFC 4862 section 5.4.2, RFC 3810 section 5.2.13).
-func (s *Station) checkICMPv6(ip *ether.IPv6, p []byte, part ether.Part, unspecified bool) Verdict {
-	if len(p) == 0 {
-		return Undetermined // its type is in a later fragment, or nowhere
-	}
-	nd, is, whole := ether.ParseND(p)
-	if !is {
-		if unspecified && !isListenerReport(p) {
-			return IPSource
-		}
-		return Pass
-	}
-	// Nobody on a segment is a router: who says so would become everybody's default, or take one flow over (RFC 6105).
-	if nd.Type == ether.RouterAdvertisement || nd.Type == ether.Redirect {
-		return NotRouter
-	}
-	// A router never forwards neighbour discovery, so its hop limit is 255 (RFC 4861 section 7.1); it is never
-	// fragmented (RFC 6980 section 5).
-	if !whole || ip.HopLimit != 255 || part != ether.Whole {
-		return NDSender
-	}
-	return s.checkND(&nd, unspecified)
-}
+// own4 reports whether an address is the station's own.
+func (s *Station) own4(a [4]byte) bool { return slices.Contains(s.v4, a) }
 
-func (s *Station) checkND(nd *ether.ND, unspecified bool) Verdict {
-	if !s.ownOrNone(nd.SourceMAC) {
-		return NDSender
-	}
-	own := slices.Contains(s.v6, nd.Target)
-	switch {
-	case nd.Type == ether.NeighborAdvertisement:
-		if unspecified || !own || !s.ownOrNone(nd.TargetMAC) {
-			return NDSender
-		}
-	case nd.Type == ether.NeighborSolicitation && unspecified:
-		// Duplicate address detection, for an address of one's own (RFC 4861 section 7.1.1).
-		if !own || nd.SourceMAC != (ether.MAC{}) {
-			return NDSender
-		}
-	case unspecified:
-		return IPSource
-	}
-	return Pass
-}
-
-// ownOrNone reports whether a link-layer address option is absent or names the station itself.
-func (s *Station) ownOrNone(mac ether.MAC) bool { return mac == ether.MAC{} || mac == s.MAC }
-
-func isListenerReport(p []byte) bool {
-	return len(p) > 0 && (p[0] == ether.MLDReport || p[0] == ether.MLDDone || p[0] == ether.MLDv2Report)
-}
+func (s *Station) own6(a [16]byte) bool { return slices.Contains(s.v6, a) }

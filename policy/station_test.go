@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"bytes"
 	"net"
 	"net/netip"
 	"testing"
@@ -43,6 +44,14 @@ func arpAs(t *testing.T, typ layers.EthernetType, op uint16, sender ether.MAC, i
 		Operation: op, SourceHwAddress: sender[:], SourceProtAddress: ip.AsSlice(),
 		DstHwAddress: make([]byte, 6), DstProtAddress: otherV4.AsSlice(),
 	})
+}
+
+// arpTo is ARP from its own address, with a destination in the frame and a target inside.
+func arpTo(t *testing.T, dst ether.MAC, op uint16, target ether.MAC) []byte {
+	f := arp(t, op, own, ownV4)
+	copy(f, dst[:])
+	copy(f[14+18:], target[:])
+	return f
 }
 
 func udp4(t *testing.T, src netip.Addr, sport, dport layers.UDPPort, frag uint16) []byte {
@@ -110,6 +119,16 @@ func TestCheck(t *testing.T) {
 		{"ARP with another's MAC inside (I05)", arp(t, 1, other, ownV4), ARPSender},
 		{"ARP request from another's address (I05)", arp(t, 1, own, otherV4), ARPSender},
 		{"RARP", arpAs(t, rarp, 3, own, ownV4), Pass},
+		{"RARP reply", arpAs(t, rarp, 4, own, ownV4), BadARP},
+		{"RARP reply under ARP's EtherType", arp(t, 4, own, ownV4), BadARP},
+		{"ARP reply under RARP's EtherType", arpAs(t, rarp, 2, own, ownV4), BadARP},
+		{"ARP reply to everybody that names a target", arpTo(t, ether.Broadcast, 2, other), Pass},
+		{"ARP reply to its target", arpTo(t, other, 2, other), Pass},
+		{"ARP reply to another than its target (I05)", arpTo(t, other, 2, own), BadARP},
+		{"ARP reply to one, that names nobody (I05)", arpTo(t, other, 2, ether.MAC{}), BadARP},
+		{"ARP reply whose target is everybody (I05)", arpTo(t, ether.Broadcast, 2, ether.Broadcast), BadARP},
+		{"ARP reply whose target is a group (I05)", arpTo(t, ether.MAC{1, 0, 0x5e, 0, 0, 1}, 2, ether.MAC{1, 0, 0x5e, 0, 0, 1}), BadARP},
+		{"ARP request to one, as Linux asks again", arpTo(t, other, 1, ether.MAC{}), Pass},
 		{"RARP with another's MAC inside (I05)", arpAs(t, rarp, 3, other, ownV4), ARPSender},
 		{"cut ARP", arp(t, 1, own, ownV4)[:40], BadHeader},
 
@@ -122,7 +141,7 @@ func TestCheck(t *testing.T) {
 		{"IPv4 under IPv6's EtherType (I10)", build(t, own, layers.EthernetTypeIPv6, gopacket.Payload(udp4(t, ownV4, 1, 2, 0)[14:])), BadHeader},
 		{"ARP under IPv6's EtherType (I10)", build(t, own, layers.EthernetTypeIPv6, gopacket.Payload(arp(t, 1, own, ownV4)[14:])), BadHeader},
 
-		{"IPv6", v6(t, ownV6, v6opts{next: 17}, []byte("udp")), Pass},
+		{"IPv6", v6(t, ownV6, v6opts{next: 17}, []byte("udp, not dhcp")), Pass},
 		{"UDP that looks like an advertisement", v6(t, ownV6, v6opts{hop: 64, next: 17}, nd(na, otherV6, 2, other)), Pass},
 		{"link-local IPv6", v6(t, own.LinkLocal(), v6opts{}, []byte{echo}), Pass},
 		{"another's IPv6 (I06)", v6(t, otherV6, v6opts{next: 17}, nil), IPSource},
@@ -143,6 +162,9 @@ func TestCheck(t *testing.T) {
 		{"ARP in LLC and SNAP", snap(0, 0x0806), BadHeader},
 		{"IPv6 in LLC and SNAP, bridge tunnel", snap(0xf8, 0x86dd), BadHeader},
 		{"a VLAN tag in LLC and SNAP", snap(0, 0x8100), BadHeader},
+		{"RARP in LLC and SNAP", snap(0, 0x8035), BadHeader},
+		{"IPv4 in LLC and SNAP", snap(0, 0x0800), BadHeader},
+		{"a service tag in LLC and SNAP", snap(0, 0x88a8), BadHeader},
 		{"AppleTalk in LLC and SNAP", snap(0, 0x809b), Pass},
 		{"a vendor's protocol in LLC and SNAP", snap(0x0c, 0x0806), Pass},
 		{"no IPv6, listener report of version 1 (N07)", v6(t, noV6, v6opts{ext: hbh}, []byte{report1, 0}), Pass},
@@ -177,7 +199,7 @@ func TestCheck(t *testing.T) {
 			t.Fatalf("%s: %v", c.name, err)
 		}
 		s := NewStation(own, []netip.Addr{ownV4, ownV6, own.LinkLocal()}, false)
-		if got := s.Check(&f); got != c.want {
+		if _, got := s.Check(&f, false); got != c.want {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
 	}
@@ -185,17 +207,20 @@ func TestCheck(t *testing.T) {
 
 func TestDHCPClient(t *testing.T) {
 	s := NewStation(own, nil, true)
-	tcp4 := udp4(t, noV4, 68, 67, 0)
+	discover := bootp(t, noV4, 68, 67, message{op: 1, client: own, kind: 1})
+	tcp4 := bytes.Clone(discover)
 	tcp4[14+9] = 6
-	short := udp4(t, noV4, 68, 67, 0)[:14+20+3]
-	short[14+3] = 20 + 3
+	short := bytes.Clone(discover[:14+20+3])
+	short[14+2], short[14+3] = 0, 20+3
+	fragment := bytes.Clone(discover)
+	fragment[14+6] = 0x20
 	for _, c := range []struct {
 		name string
 		in   []byte
 		want Verdict
 	}{
-		{"discover", udp4(t, noV4, 68, 67, 0), Pass},
-		{"fragment of it", udp4(t, noV4, 68, 67, 1), IPSource},
+		{"discover", discover, Pass},
+		{"fragment of it", fragment, IPSource},
 		{"as a server", udp4(t, noV4, 67, 68, 0), IPSource},
 		{"from a client to a client", udp4(t, noV4, 68, 68, 0), IPSource},
 		{"from a server to a server", udp4(t, noV4, 67, 67, 0), IPSource},
@@ -204,7 +229,7 @@ func TestDHCPClient(t *testing.T) {
 		{"from an address", udp4(t, ownV4, 68, 67, 0), IPSource},
 	} {
 		f, _ := ether.Parse(c.in)
-		if got := s.Check(&f); got != c.want {
+		if _, got := s.Check(&f, false); got != c.want {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
 	}
@@ -216,7 +241,7 @@ func TestStationWithoutAddresses(t *testing.T) {
 		"ARP": arp(t, 1, own, ownV4), "IPv4": udp4(t, ownV4, 1, 2, 0), "IPv6": v6(t, own.LinkLocal(), v6opts{}, []byte{128}),
 	} {
 		f, _ := ether.Parse(in)
-		if s.Check(&f) == Pass {
+		if _, v := s.Check(&f, false); v == Pass {
 			t.Errorf("%s passes", name)
 		}
 	}
@@ -232,8 +257,8 @@ func FuzzCheck(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if v := s.Check(&fr); v >= NumVerdicts {
-			t.Fatalf("verdict %d", v)
+		if class, v := s.Check(&fr, false); v >= NumVerdicts || class >= numClasses {
+			t.Fatalf("verdict %d, class %d", v, class)
 		}
 	})
 }

@@ -33,16 +33,41 @@ func (l *layout) admit(c *carriage, tag Tag) Drop {
 	if station == nil {
 		return Drop(policy.NoStation)
 	}
-	if v := station.Check(f); v != policy.Pass {
+	budget, v := station.Check(f, c.undone.Size != 0)
+	if v != policy.Pass {
 		return Drop(v)
 	}
 	if v := c.Settle(); v != policy.Pass {
 		return Drop(v)
 	}
 	if c.in.Kind == Link {
-		return Drop(l.policy.Ingress(&c.Passage, l.self, tag.Grant))
+		if v := l.policy.Ingress(&c.Passage, l.self, tag.Grant); v != policy.Pass {
+			return Drop(v)
+		}
 	}
-	return Forwarded
+	return l.meter(c, budget)
+}
+
+// lateTolerance is how many times as much a receiver bears at once as the sender's own node does.
+const lateTolerance = 2
+
+// meter holds the frame against what its source may send in a second. There is one port for each identity on a segment, so the
+// port counts.
+func (l *layout) meter(c *carriage, budget policy.Budget) Drop {
+	if budget == policy.Unlimited {
+		return Forwarded
+	}
+	frames, tolerance := 1, 1
+	if size := int(c.undone.Size); size > 0 {
+		frames = (len(c.Frame.Payload) + size - 1) / size
+	}
+	if c.in.Kind == Link {
+		tolerance = lateTolerance
+	}
+	if c.asked != nil {
+		return Drop(c.in.meter.Look(&l.limits, budget, frames, c.Now.Sub(l.start), tolerance))
+	}
+	return Drop(c.in.meter.Take(&l.limits, budget, frames, c.Now.Sub(l.start), tolerance))
 }
 
 // tooLong reports whether a frame, or those that a super-frame stands for, is longer than this segment's frames are. A host is

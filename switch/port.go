@@ -45,6 +45,7 @@ type Port struct {
 	Kind     Kind
 	Identity policy.Identity // who is behind it: this node, or the peer
 	out      Egress
+	meter    policy.Meter
 	counters portCounters
 }
 

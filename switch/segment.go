@@ -26,6 +26,8 @@ type layout struct {
 	self   policy.Identity
 	mtu    int // the longest payload of a frame, in bytes
 	policy *policy.View
+	limits policy.Limits
+	start  time.Time // from which meters count
 	ports  []*Port
 
 	floodFrom [2][]*Port                // by kind of ingress: where a flooded frame may go
@@ -35,7 +37,7 @@ type layout struct {
 // NewSegment returns a segment without ports, in which nothing may pass. mtu is the longest payload of a frame, in bytes.
 func NewSegment(vni policy.VNI, self policy.Identity, mtu int, limits fdb.Limits) *Segment {
 	s := &Segment{VNI: vni, fdb: fdb.New[*Port](limits), flows: policy.NewFlows()}
-	s.layout.Store(&layout{self: self, mtu: mtu, policy: policy.Compile(policy.Rules{})})
+	s.layout.Store(&layout{self: self, mtu: mtu, start: time.Now(), policy: policy.Compile(policy.Rules{})})
 	return s
 }
 
@@ -57,6 +59,9 @@ func (s *Segment) Age(now time.Time) {
 	s.fdb.Age(now)
 	s.flows.Age(s.Policy(), now)
 }
+
+// SetLimits says how often each identity may send what costs everybody. Without it there are no limits.
+func (s *Segment) SetLimits(limits policy.Limits) { s.change(func(l *layout) { l.limits = limits }) }
 
 // Policy returns what SetPolicy set last.
 func (s *Segment) Policy() *policy.View { return s.layout.Load().policy }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -22,7 +23,7 @@ func nodeCommand(a *admin) *cobra.Command {
 		status("lock NAME", "Cut a machine off at once, until it is unlocked", v1.NodeStatus_NODE_STATUS_LOCKED, true),
 		status("unlock NAME", "Let a locked machine in again", v1.NodeStatus_NODE_STATUS_ACTIVE, false),
 		status("remove NAME", "Cut a machine off for ever; its name becomes free", v1.NodeStatus_NODE_STATUS_REMOVED, true),
-		nodeAddress(a))
+		nodeAddress(a), nodeRole(a))
 }
 
 func listNodes(cmd *cobra.Command, a *admin, name string) (*v1.ListNodesResponse, error) {
@@ -105,7 +106,11 @@ func showNode(cmd *cobra.Command, n *v1.Node) error {
 	}
 	for _, s := range n.GetStations() {
 		mode := strings.ToLower(strings.TrimPrefix(s.GetMode().String(), "ADDRESS_MODE_"))
-		rows = append(rows, []string{fmt.Sprintf("segment %d", s.GetVni()), fmt.Sprintf("MAC %s, %s: %s", macText(s.GetMac()), mode, dash(strings.Join(s.GetAddresses(), " ")))})
+		text := fmt.Sprintf("MAC %s, %s: %s", macText(s.GetMac()), mode, dash(strings.Join(s.GetAddresses(), " ")))
+		if len(s.GetRoles()) > 0 {
+			text += "; " + strings.Join(s.GetRoles(), ", ")
+		}
+		rows = append(rows, []string{fmt.Sprintf("segment %d", s.GetVni()), text})
 	}
 	return table(cmd, "WHAT VALUE", rows)
 }
@@ -160,5 +165,35 @@ func nodeAddress(a *admin) *cobra.Command {
 	cmd.Flags().StringVar(&segment, "segment", "lan", "the segment")
 	cmd.Flags().StringVar(&mode, "mode", "auto", "auto: the controller allocates; static: as given; dhcp: from a server on the segment; none: no IP")
 	cmd.Flags().StringArrayVar(&addrs, "address", nil, "ADDRESS/LENGTH, for static; may be given again")
+	return cmd
+}
+
+func nodeRole(a *admin) *cobra.Command {
+	var segment string
+	var add, remove []string
+	cmd := &cobra.Command{
+		Use: "role NAME --segment SEGMENT [--add ROLE]... [--remove ROLE]...", Short: "Say what a machine may be for others on a segment",
+		Long: `Say what a machine may be for others on a segment, beside a host:
+
+  dhcp-server  answers DHCP clients of either family, or relays for them
+  router       advertises itself, redirects, and sends from addresses beyond the segment
+  querier      asks for listeners to multicast groups, and speaks with multicast routers
+
+Without its role, a machine's frames of these kinds are refused at both ends.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(add)+len(remove) == 0 {
+				return errors.New("say which role with --add ROLE or --remove ROLE: dhcp-server, router or querier")
+			}
+			r, err := call(cmd.Context(), a, rpc.AdminServiceClient.SetNodeRoles, &v1.SetNodeRolesRequest{Name: args[0], Segment: segment, Add: add, Remove: remove})
+			if err != nil {
+				return err
+			}
+			return a.show(cmd, r, func() error { return showNode(cmd, r.GetNode()) })
+		},
+	}
+	cmd.Flags().StringVar(&segment, "segment", "lan", "the segment")
+	cmd.Flags().StringArrayVar(&add, "add", nil, "dhcp-server, router or querier; may be given again")
+	cmd.Flags().StringArrayVar(&remove, "remove", nil, "a role that it shall not have; may be given again")
 	return cmd
 }

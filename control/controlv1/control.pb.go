@@ -1756,6 +1756,7 @@ type Station struct {
 	Mac           []byte                 `protobuf:"bytes,2,opt,name=mac,proto3" json:"mac,omitempty"` // 6 bytes
 	Mode          AddressMode            `protobuf:"varint,3,opt,name=mode,proto3,enum=etherloom.control.v1.AddressMode" json:"mode,omitempty"`
 	Addresses     []string               `protobuf:"bytes,4,rep,name=addresses,proto3" json:"addresses,omitempty"` // ADDRESS/LENGTH
+	Roles         []string               `protobuf:"bytes,5,rep,name=roles,proto3" json:"roles,omitempty"`         // dhcp-server, router, querier; they only allow, so one that is not known means nothing
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1814,6 +1815,13 @@ func (x *Station) GetMode() AddressMode {
 func (x *Station) GetAddresses() []string {
 	if x != nil {
 		return x.Addresses
+	}
+	return nil
+}
+
+func (x *Station) GetRoles() []string {
+	if x != nil {
+		return x.Roles
 	}
 	return nil
 }
@@ -3053,6 +3061,118 @@ func (x *SetNodeAddressResponse) GetNode() *Node {
 	return nil
 }
 
+type SetNodeRolesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Segment       string                 `protobuf:"bytes,2,opt,name=segment,proto3" json:"segment,omitempty"`
+	Add           []string               `protobuf:"bytes,3,rep,name=add,proto3" json:"add,omitempty"` // dhcp-server, router or querier
+	Remove        []string               `protobuf:"bytes,4,rep,name=remove,proto3" json:"remove,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetNodeRolesRequest) Reset() {
+	*x = SetNodeRolesRequest{}
+	mi := &file_controlv1_control_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetNodeRolesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetNodeRolesRequest) ProtoMessage() {}
+
+func (x *SetNodeRolesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetNodeRolesRequest.ProtoReflect.Descriptor instead.
+func (*SetNodeRolesRequest) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *SetNodeRolesRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SetNodeRolesRequest) GetSegment() string {
+	if x != nil {
+		return x.Segment
+	}
+	return ""
+}
+
+func (x *SetNodeRolesRequest) GetAdd() []string {
+	if x != nil {
+		return x.Add
+	}
+	return nil
+}
+
+func (x *SetNodeRolesRequest) GetRemove() []string {
+	if x != nil {
+		return x.Remove
+	}
+	return nil
+}
+
+type SetNodeRolesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          *Node                  `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetNodeRolesResponse) Reset() {
+	*x = SetNodeRolesResponse{}
+	mi := &file_controlv1_control_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetNodeRolesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetNodeRolesResponse) ProtoMessage() {}
+
+func (x *SetNodeRolesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetNodeRolesResponse.ProtoReflect.Descriptor instead.
+func (*SetNodeRolesResponse) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *SetNodeRolesResponse) GetNode() *Node {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
 type AddSegmentRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -3065,7 +3185,7 @@ type AddSegmentRequest struct {
 
 func (x *AddSegmentRequest) Reset() {
 	*x = AddSegmentRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[42]
+	mi := &file_controlv1_control_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3077,7 +3197,7 @@ func (x *AddSegmentRequest) String() string {
 func (*AddSegmentRequest) ProtoMessage() {}
 
 func (x *AddSegmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[42]
+	mi := &file_controlv1_control_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3090,7 +3210,7 @@ func (x *AddSegmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddSegmentRequest.ProtoReflect.Descriptor instead.
 func (*AddSegmentRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{42}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *AddSegmentRequest) GetName() string {
@@ -3130,7 +3250,7 @@ type AddSegmentResponse struct {
 
 func (x *AddSegmentResponse) Reset() {
 	*x = AddSegmentResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[43]
+	mi := &file_controlv1_control_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3142,7 +3262,7 @@ func (x *AddSegmentResponse) String() string {
 func (*AddSegmentResponse) ProtoMessage() {}
 
 func (x *AddSegmentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[43]
+	mi := &file_controlv1_control_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3155,7 +3275,7 @@ func (x *AddSegmentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddSegmentResponse.ProtoReflect.Descriptor instead.
 func (*AddSegmentResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{43}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *AddSegmentResponse) GetSegment() *Segment {
@@ -3173,7 +3293,7 @@ type ListSegmentsRequest struct {
 
 func (x *ListSegmentsRequest) Reset() {
 	*x = ListSegmentsRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[44]
+	mi := &file_controlv1_control_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3185,7 +3305,7 @@ func (x *ListSegmentsRequest) String() string {
 func (*ListSegmentsRequest) ProtoMessage() {}
 
 func (x *ListSegmentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[44]
+	mi := &file_controlv1_control_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3198,7 +3318,7 @@ func (x *ListSegmentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSegmentsRequest.ProtoReflect.Descriptor instead.
 func (*ListSegmentsRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{44}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{46}
 }
 
 type ListSegmentsResponse struct {
@@ -3210,7 +3330,7 @@ type ListSegmentsResponse struct {
 
 func (x *ListSegmentsResponse) Reset() {
 	*x = ListSegmentsResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[45]
+	mi := &file_controlv1_control_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3222,7 +3342,7 @@ func (x *ListSegmentsResponse) String() string {
 func (*ListSegmentsResponse) ProtoMessage() {}
 
 func (x *ListSegmentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[45]
+	mi := &file_controlv1_control_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3235,7 +3355,7 @@ func (x *ListSegmentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSegmentsResponse.ProtoReflect.Descriptor instead.
 func (*ListSegmentsResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{45}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListSegmentsResponse) GetSegments() []*Segment {
@@ -3254,7 +3374,7 @@ type RemoveSegmentRequest struct {
 
 func (x *RemoveSegmentRequest) Reset() {
 	*x = RemoveSegmentRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[46]
+	mi := &file_controlv1_control_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3266,7 +3386,7 @@ func (x *RemoveSegmentRequest) String() string {
 func (*RemoveSegmentRequest) ProtoMessage() {}
 
 func (x *RemoveSegmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[46]
+	mi := &file_controlv1_control_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3279,7 +3399,7 @@ func (x *RemoveSegmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSegmentRequest.ProtoReflect.Descriptor instead.
 func (*RemoveSegmentRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{46}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *RemoveSegmentRequest) GetName() string {
@@ -3297,7 +3417,7 @@ type RemoveSegmentResponse struct {
 
 func (x *RemoveSegmentResponse) Reset() {
 	*x = RemoveSegmentResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[47]
+	mi := &file_controlv1_control_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3309,7 +3429,7 @@ func (x *RemoveSegmentResponse) String() string {
 func (*RemoveSegmentResponse) ProtoMessage() {}
 
 func (x *RemoveSegmentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[47]
+	mi := &file_controlv1_control_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3322,7 +3442,7 @@ func (x *RemoveSegmentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSegmentResponse.ProtoReflect.Descriptor instead.
 func (*RemoveSegmentResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{47}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{49}
 }
 
 type GrantRule struct {
@@ -3343,7 +3463,7 @@ type GrantRule struct {
 
 func (x *GrantRule) Reset() {
 	*x = GrantRule{}
-	mi := &file_controlv1_control_proto_msgTypes[48]
+	mi := &file_controlv1_control_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3355,7 +3475,7 @@ func (x *GrantRule) String() string {
 func (*GrantRule) ProtoMessage() {}
 
 func (x *GrantRule) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[48]
+	mi := &file_controlv1_control_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3368,7 +3488,7 @@ func (x *GrantRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrantRule.ProtoReflect.Descriptor instead.
 func (*GrantRule) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{48}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *GrantRule) GetId() uint32 {
@@ -3457,7 +3577,7 @@ type AddGrantRequest struct {
 
 func (x *AddGrantRequest) Reset() {
 	*x = AddGrantRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[49]
+	mi := &file_controlv1_control_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3469,7 +3589,7 @@ func (x *AddGrantRequest) String() string {
 func (*AddGrantRequest) ProtoMessage() {}
 
 func (x *AddGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[49]
+	mi := &file_controlv1_control_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3482,7 +3602,7 @@ func (x *AddGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddGrantRequest.ProtoReflect.Descriptor instead.
 func (*AddGrantRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{49}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *AddGrantRequest) GetFrom() string {
@@ -3550,7 +3670,7 @@ type AddGrantResponse struct {
 
 func (x *AddGrantResponse) Reset() {
 	*x = AddGrantResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[50]
+	mi := &file_controlv1_control_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3562,7 +3682,7 @@ func (x *AddGrantResponse) String() string {
 func (*AddGrantResponse) ProtoMessage() {}
 
 func (x *AddGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[50]
+	mi := &file_controlv1_control_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3575,7 +3695,7 @@ func (x *AddGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddGrantResponse.ProtoReflect.Descriptor instead.
 func (*AddGrantResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{50}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *AddGrantResponse) GetGrant() *GrantRule {
@@ -3593,7 +3713,7 @@ type ListGrantsRequest struct {
 
 func (x *ListGrantsRequest) Reset() {
 	*x = ListGrantsRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[51]
+	mi := &file_controlv1_control_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3605,7 +3725,7 @@ func (x *ListGrantsRequest) String() string {
 func (*ListGrantsRequest) ProtoMessage() {}
 
 func (x *ListGrantsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[51]
+	mi := &file_controlv1_control_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3618,7 +3738,7 @@ func (x *ListGrantsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGrantsRequest.ProtoReflect.Descriptor instead.
 func (*ListGrantsRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{51}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{53}
 }
 
 type ListGrantsResponse struct {
@@ -3630,7 +3750,7 @@ type ListGrantsResponse struct {
 
 func (x *ListGrantsResponse) Reset() {
 	*x = ListGrantsResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[52]
+	mi := &file_controlv1_control_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3642,7 +3762,7 @@ func (x *ListGrantsResponse) String() string {
 func (*ListGrantsResponse) ProtoMessage() {}
 
 func (x *ListGrantsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[52]
+	mi := &file_controlv1_control_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3655,7 +3775,7 @@ func (x *ListGrantsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGrantsResponse.ProtoReflect.Descriptor instead.
 func (*ListGrantsResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{52}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ListGrantsResponse) GetGrants() []*GrantRule {
@@ -3675,7 +3795,7 @@ type Group struct {
 
 func (x *Group) Reset() {
 	*x = Group{}
-	mi := &file_controlv1_control_proto_msgTypes[53]
+	mi := &file_controlv1_control_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3687,7 +3807,7 @@ func (x *Group) String() string {
 func (*Group) ProtoMessage() {}
 
 func (x *Group) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[53]
+	mi := &file_controlv1_control_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3700,7 +3820,7 @@ func (x *Group) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Group.ProtoReflect.Descriptor instead.
 func (*Group) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{53}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Group) GetName() string {
@@ -3727,7 +3847,7 @@ type SetGroupRequest struct {
 
 func (x *SetGroupRequest) Reset() {
 	*x = SetGroupRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[54]
+	mi := &file_controlv1_control_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3739,7 +3859,7 @@ func (x *SetGroupRequest) String() string {
 func (*SetGroupRequest) ProtoMessage() {}
 
 func (x *SetGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[54]
+	mi := &file_controlv1_control_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3752,7 +3872,7 @@ func (x *SetGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetGroupRequest.ProtoReflect.Descriptor instead.
 func (*SetGroupRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{54}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *SetGroupRequest) GetName() string {
@@ -3778,7 +3898,7 @@ type SetGroupResponse struct {
 
 func (x *SetGroupResponse) Reset() {
 	*x = SetGroupResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[55]
+	mi := &file_controlv1_control_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3790,7 +3910,7 @@ func (x *SetGroupResponse) String() string {
 func (*SetGroupResponse) ProtoMessage() {}
 
 func (x *SetGroupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[55]
+	mi := &file_controlv1_control_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3803,7 +3923,7 @@ func (x *SetGroupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetGroupResponse.ProtoReflect.Descriptor instead.
 func (*SetGroupResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{55}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *SetGroupResponse) GetGroup() *Group {
@@ -3821,7 +3941,7 @@ type ListGroupsRequest struct {
 
 func (x *ListGroupsRequest) Reset() {
 	*x = ListGroupsRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[56]
+	mi := &file_controlv1_control_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3833,7 +3953,7 @@ func (x *ListGroupsRequest) String() string {
 func (*ListGroupsRequest) ProtoMessage() {}
 
 func (x *ListGroupsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[56]
+	mi := &file_controlv1_control_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3846,7 +3966,7 @@ func (x *ListGroupsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGroupsRequest.ProtoReflect.Descriptor instead.
 func (*ListGroupsRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{56}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{58}
 }
 
 type ListGroupsResponse struct {
@@ -3858,7 +3978,7 @@ type ListGroupsResponse struct {
 
 func (x *ListGroupsResponse) Reset() {
 	*x = ListGroupsResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[57]
+	mi := &file_controlv1_control_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3870,7 +3990,7 @@ func (x *ListGroupsResponse) String() string {
 func (*ListGroupsResponse) ProtoMessage() {}
 
 func (x *ListGroupsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[57]
+	mi := &file_controlv1_control_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3883,7 +4003,7 @@ func (x *ListGroupsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGroupsResponse.ProtoReflect.Descriptor instead.
 func (*ListGroupsResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{57}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ListGroupsResponse) GetGroups() []*Group {
@@ -3902,7 +4022,7 @@ type RemoveGroupRequest struct {
 
 func (x *RemoveGroupRequest) Reset() {
 	*x = RemoveGroupRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[58]
+	mi := &file_controlv1_control_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3914,7 +4034,7 @@ func (x *RemoveGroupRequest) String() string {
 func (*RemoveGroupRequest) ProtoMessage() {}
 
 func (x *RemoveGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[58]
+	mi := &file_controlv1_control_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3927,7 +4047,7 @@ func (x *RemoveGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveGroupRequest.ProtoReflect.Descriptor instead.
 func (*RemoveGroupRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{58}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *RemoveGroupRequest) GetName() string {
@@ -3945,7 +4065,7 @@ type RemoveGroupResponse struct {
 
 func (x *RemoveGroupResponse) Reset() {
 	*x = RemoveGroupResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[59]
+	mi := &file_controlv1_control_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3957,7 +4077,7 @@ func (x *RemoveGroupResponse) String() string {
 func (*RemoveGroupResponse) ProtoMessage() {}
 
 func (x *RemoveGroupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[59]
+	mi := &file_controlv1_control_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3970,7 +4090,7 @@ func (x *RemoveGroupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveGroupResponse.ProtoReflect.Descriptor instead.
 func (*RemoveGroupResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{59}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{61}
 }
 
 type RemoveGrantRequest struct {
@@ -3982,7 +4102,7 @@ type RemoveGrantRequest struct {
 
 func (x *RemoveGrantRequest) Reset() {
 	*x = RemoveGrantRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[60]
+	mi := &file_controlv1_control_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3994,7 +4114,7 @@ func (x *RemoveGrantRequest) String() string {
 func (*RemoveGrantRequest) ProtoMessage() {}
 
 func (x *RemoveGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[60]
+	mi := &file_controlv1_control_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4007,7 +4127,7 @@ func (x *RemoveGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveGrantRequest.ProtoReflect.Descriptor instead.
 func (*RemoveGrantRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{60}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *RemoveGrantRequest) GetId() uint32 {
@@ -4025,7 +4145,7 @@ type RemoveGrantResponse struct {
 
 func (x *RemoveGrantResponse) Reset() {
 	*x = RemoveGrantResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[61]
+	mi := &file_controlv1_control_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4037,7 +4157,7 @@ func (x *RemoveGrantResponse) String() string {
 func (*RemoveGrantResponse) ProtoMessage() {}
 
 func (x *RemoveGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[61]
+	mi := &file_controlv1_control_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4050,7 +4170,7 @@ func (x *RemoveGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveGrantResponse.ProtoReflect.Descriptor instead.
 func (*RemoveGrantResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{61}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{63}
 }
 
 type AddRelayRequest struct {
@@ -4065,7 +4185,7 @@ type AddRelayRequest struct {
 
 func (x *AddRelayRequest) Reset() {
 	*x = AddRelayRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[62]
+	mi := &file_controlv1_control_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4077,7 +4197,7 @@ func (x *AddRelayRequest) String() string {
 func (*AddRelayRequest) ProtoMessage() {}
 
 func (x *AddRelayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[62]
+	mi := &file_controlv1_control_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4090,7 +4210,7 @@ func (x *AddRelayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddRelayRequest.ProtoReflect.Descriptor instead.
 func (*AddRelayRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{62}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *AddRelayRequest) GetName() string {
@@ -4130,7 +4250,7 @@ type AddRelayResponse struct {
 
 func (x *AddRelayResponse) Reset() {
 	*x = AddRelayResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[63]
+	mi := &file_controlv1_control_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4142,7 +4262,7 @@ func (x *AddRelayResponse) String() string {
 func (*AddRelayResponse) ProtoMessage() {}
 
 func (x *AddRelayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[63]
+	mi := &file_controlv1_control_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4155,7 +4275,7 @@ func (x *AddRelayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddRelayResponse.ProtoReflect.Descriptor instead.
 func (*AddRelayResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{63}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *AddRelayResponse) GetCredential() string {
@@ -4177,7 +4297,7 @@ type RelayDescription struct {
 
 func (x *RelayDescription) Reset() {
 	*x = RelayDescription{}
-	mi := &file_controlv1_control_proto_msgTypes[64]
+	mi := &file_controlv1_control_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4189,7 +4309,7 @@ func (x *RelayDescription) String() string {
 func (*RelayDescription) ProtoMessage() {}
 
 func (x *RelayDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[64]
+	mi := &file_controlv1_control_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4202,7 +4322,7 @@ func (x *RelayDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelayDescription.ProtoReflect.Descriptor instead.
 func (*RelayDescription) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{64}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *RelayDescription) GetName() string {
@@ -4241,7 +4361,7 @@ type ListRelaysRequest struct {
 
 func (x *ListRelaysRequest) Reset() {
 	*x = ListRelaysRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[65]
+	mi := &file_controlv1_control_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4253,7 +4373,7 @@ func (x *ListRelaysRequest) String() string {
 func (*ListRelaysRequest) ProtoMessage() {}
 
 func (x *ListRelaysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[65]
+	mi := &file_controlv1_control_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4266,7 +4386,7 @@ func (x *ListRelaysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRelaysRequest.ProtoReflect.Descriptor instead.
 func (*ListRelaysRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{65}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{67}
 }
 
 type ListRelaysResponse struct {
@@ -4278,7 +4398,7 @@ type ListRelaysResponse struct {
 
 func (x *ListRelaysResponse) Reset() {
 	*x = ListRelaysResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[66]
+	mi := &file_controlv1_control_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4290,7 +4410,7 @@ func (x *ListRelaysResponse) String() string {
 func (*ListRelaysResponse) ProtoMessage() {}
 
 func (x *ListRelaysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[66]
+	mi := &file_controlv1_control_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4303,7 +4423,7 @@ func (x *ListRelaysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRelaysResponse.ProtoReflect.Descriptor instead.
 func (*ListRelaysResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{66}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ListRelaysResponse) GetRelays() []*RelayDescription {
@@ -4322,7 +4442,7 @@ type RemoveRelayRequest struct {
 
 func (x *RemoveRelayRequest) Reset() {
 	*x = RemoveRelayRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[67]
+	mi := &file_controlv1_control_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4334,7 +4454,7 @@ func (x *RemoveRelayRequest) String() string {
 func (*RemoveRelayRequest) ProtoMessage() {}
 
 func (x *RemoveRelayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[67]
+	mi := &file_controlv1_control_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4347,7 +4467,7 @@ func (x *RemoveRelayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRelayRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRelayRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{67}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *RemoveRelayRequest) GetName() string {
@@ -4365,7 +4485,7 @@ type RemoveRelayResponse struct {
 
 func (x *RemoveRelayResponse) Reset() {
 	*x = RemoveRelayResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[68]
+	mi := &file_controlv1_control_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4377,7 +4497,7 @@ func (x *RemoveRelayResponse) String() string {
 func (*RemoveRelayResponse) ProtoMessage() {}
 
 func (x *RemoveRelayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[68]
+	mi := &file_controlv1_control_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4390,7 +4510,7 @@ func (x *RemoveRelayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRelayResponse.ProtoReflect.Descriptor instead.
 func (*RemoveRelayResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{68}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{70}
 }
 
 type ListAuditRequest struct {
@@ -4403,7 +4523,7 @@ type ListAuditRequest struct {
 
 func (x *ListAuditRequest) Reset() {
 	*x = ListAuditRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[69]
+	mi := &file_controlv1_control_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4415,7 +4535,7 @@ func (x *ListAuditRequest) String() string {
 func (*ListAuditRequest) ProtoMessage() {}
 
 func (x *ListAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[69]
+	mi := &file_controlv1_control_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4428,7 +4548,7 @@ func (x *ListAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditRequest.ProtoReflect.Descriptor instead.
 func (*ListAuditRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{69}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ListAuditRequest) GetAfter() uint64 {
@@ -4457,7 +4577,7 @@ type ListAuditResponse struct {
 
 func (x *ListAuditResponse) Reset() {
 	*x = ListAuditResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[70]
+	mi := &file_controlv1_control_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4469,7 +4589,7 @@ func (x *ListAuditResponse) String() string {
 func (*ListAuditResponse) ProtoMessage() {}
 
 func (x *ListAuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[70]
+	mi := &file_controlv1_control_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4482,7 +4602,7 @@ func (x *ListAuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditResponse.ProtoReflect.Descriptor instead.
 func (*ListAuditResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{70}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ListAuditResponse) GetEntries() []*AuditEntry {
@@ -4533,7 +4653,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_controlv1_control_proto_msgTypes[71]
+	mi := &file_controlv1_control_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4545,7 +4665,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[71]
+	mi := &file_controlv1_control_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4558,7 +4678,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{71}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *AuditEntry) GetSequence() uint64 {
@@ -4645,7 +4765,7 @@ type Admin struct {
 
 func (x *Admin) Reset() {
 	*x = Admin{}
-	mi := &file_controlv1_control_proto_msgTypes[72]
+	mi := &file_controlv1_control_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4657,7 +4777,7 @@ func (x *Admin) String() string {
 func (*Admin) ProtoMessage() {}
 
 func (x *Admin) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[72]
+	mi := &file_controlv1_control_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4670,7 +4790,7 @@ func (x *Admin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Admin.ProtoReflect.Descriptor instead.
 func (*Admin) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{72}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *Admin) GetId() uint32 {
@@ -4726,7 +4846,7 @@ type AddAdminRequest struct {
 
 func (x *AddAdminRequest) Reset() {
 	*x = AddAdminRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[73]
+	mi := &file_controlv1_control_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4738,7 +4858,7 @@ func (x *AddAdminRequest) String() string {
 func (*AddAdminRequest) ProtoMessage() {}
 
 func (x *AddAdminRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[73]
+	mi := &file_controlv1_control_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4751,7 +4871,7 @@ func (x *AddAdminRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddAdminRequest.ProtoReflect.Descriptor instead.
 func (*AddAdminRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{73}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *AddAdminRequest) GetName() string {
@@ -4785,7 +4905,7 @@ type AddAdminResponse struct {
 
 func (x *AddAdminResponse) Reset() {
 	*x = AddAdminResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[74]
+	mi := &file_controlv1_control_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4797,7 +4917,7 @@ func (x *AddAdminResponse) String() string {
 func (*AddAdminResponse) ProtoMessage() {}
 
 func (x *AddAdminResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[74]
+	mi := &file_controlv1_control_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4810,7 +4930,7 @@ func (x *AddAdminResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddAdminResponse.ProtoReflect.Descriptor instead.
 func (*AddAdminResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{74}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *AddAdminResponse) GetCertificate() []byte {
@@ -4835,7 +4955,7 @@ type ListAdminsRequest struct {
 
 func (x *ListAdminsRequest) Reset() {
 	*x = ListAdminsRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[75]
+	mi := &file_controlv1_control_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4847,7 +4967,7 @@ func (x *ListAdminsRequest) String() string {
 func (*ListAdminsRequest) ProtoMessage() {}
 
 func (x *ListAdminsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[75]
+	mi := &file_controlv1_control_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4860,7 +4980,7 @@ func (x *ListAdminsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAdminsRequest.ProtoReflect.Descriptor instead.
 func (*ListAdminsRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{75}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{77}
 }
 
 type ListAdminsResponse struct {
@@ -4872,7 +4992,7 @@ type ListAdminsResponse struct {
 
 func (x *ListAdminsResponse) Reset() {
 	*x = ListAdminsResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[76]
+	mi := &file_controlv1_control_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4884,7 +5004,7 @@ func (x *ListAdminsResponse) String() string {
 func (*ListAdminsResponse) ProtoMessage() {}
 
 func (x *ListAdminsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[76]
+	mi := &file_controlv1_control_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4897,7 +5017,7 @@ func (x *ListAdminsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAdminsResponse.ProtoReflect.Descriptor instead.
 func (*ListAdminsResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{76}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *ListAdminsResponse) GetAdmins() []*Admin {
@@ -4916,7 +5036,7 @@ type RevokeAdminRequest struct {
 
 func (x *RevokeAdminRequest) Reset() {
 	*x = RevokeAdminRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[77]
+	mi := &file_controlv1_control_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4928,7 +5048,7 @@ func (x *RevokeAdminRequest) String() string {
 func (*RevokeAdminRequest) ProtoMessage() {}
 
 func (x *RevokeAdminRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[77]
+	mi := &file_controlv1_control_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4941,7 +5061,7 @@ func (x *RevokeAdminRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeAdminRequest.ProtoReflect.Descriptor instead.
 func (*RevokeAdminRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{77}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *RevokeAdminRequest) GetId() uint32 {
@@ -4959,7 +5079,7 @@ type RevokeAdminResponse struct {
 
 func (x *RevokeAdminResponse) Reset() {
 	*x = RevokeAdminResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[78]
+	mi := &file_controlv1_control_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4971,7 +5091,7 @@ func (x *RevokeAdminResponse) String() string {
 func (*RevokeAdminResponse) ProtoMessage() {}
 
 func (x *RevokeAdminResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[78]
+	mi := &file_controlv1_control_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4984,7 +5104,7 @@ func (x *RevokeAdminResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeAdminResponse.ProtoReflect.Descriptor instead.
 func (*RevokeAdminResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{78}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{80}
 }
 
 type RaiseEpochRequest struct {
@@ -4995,7 +5115,7 @@ type RaiseEpochRequest struct {
 
 func (x *RaiseEpochRequest) Reset() {
 	*x = RaiseEpochRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[79]
+	mi := &file_controlv1_control_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5007,7 +5127,7 @@ func (x *RaiseEpochRequest) String() string {
 func (*RaiseEpochRequest) ProtoMessage() {}
 
 func (x *RaiseEpochRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[79]
+	mi := &file_controlv1_control_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5020,7 +5140,7 @@ func (x *RaiseEpochRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseEpochRequest.ProtoReflect.Descriptor instead.
 func (*RaiseEpochRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{79}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{81}
 }
 
 type RaiseEpochResponse struct {
@@ -5032,7 +5152,7 @@ type RaiseEpochResponse struct {
 
 func (x *RaiseEpochResponse) Reset() {
 	*x = RaiseEpochResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[80]
+	mi := &file_controlv1_control_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5044,7 +5164,7 @@ func (x *RaiseEpochResponse) String() string {
 func (*RaiseEpochResponse) ProtoMessage() {}
 
 func (x *RaiseEpochResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[80]
+	mi := &file_controlv1_control_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5057,7 +5177,7 @@ func (x *RaiseEpochResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseEpochResponse.ProtoReflect.Descriptor instead.
 func (*RaiseEpochResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{80}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *RaiseEpochResponse) GetEpoch() uint64 {
@@ -5188,12 +5308,13 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\x0fhandshake_nonce\x18\x06 \x01(\x04R\x0ehandshakeNonce\x12\x1d\n" +
 	"\n" +
 	"relay_slot\x18\a \x01(\rR\trelaySlot\x129\n" +
-	"\bstations\x18\b \x03(\v2\x1d.etherloom.control.v1.StationR\bstations\"\x82\x01\n" +
+	"\bstations\x18\b \x03(\v2\x1d.etherloom.control.v1.StationR\bstations\"\x98\x01\n" +
 	"\aStation\x12\x10\n" +
 	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\fR\x03mac\x125\n" +
 	"\x04mode\x18\x03 \x01(\x0e2!.etherloom.control.v1.AddressModeR\x04mode\x12\x1c\n" +
-	"\taddresses\x18\x04 \x03(\tR\taddresses\"y\n" +
+	"\taddresses\x18\x04 \x03(\tR\taddresses\x12\x14\n" +
+	"\x05roles\x18\x05 \x03(\tR\x05roles\"y\n" +
 	"\x05Grant\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x10\n" +
 	"\x03vni\x18\x02 \x01(\rR\x03vni\x12\x18\n" +
@@ -5291,6 +5412,13 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\x04mode\x18\x03 \x01(\x0e2!.etherloom.control.v1.AddressModeR\x04mode\x12\x1c\n" +
 	"\taddresses\x18\x04 \x03(\tR\taddresses\"H\n" +
 	"\x16SetNodeAddressResponse\x12.\n" +
+	"\x04node\x18\x01 \x01(\v2\x1a.etherloom.control.v1.NodeR\x04node\"m\n" +
+	"\x13SetNodeRolesRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\asegment\x18\x02 \x01(\tR\asegment\x12\x10\n" +
+	"\x03add\x18\x03 \x03(\tR\x03add\x12\x16\n" +
+	"\x06remove\x18\x04 \x03(\tR\x06remove\"F\n" +
+	"\x14SetNodeRolesResponse\x12.\n" +
 	"\x04node\x18\x01 \x01(\v2\x1a.etherloom.control.v1.NodeR\x04node\"{\n" +
 	"\x11AddSegmentRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n" +
@@ -5436,7 +5564,7 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\x04Sync\x12!.etherloom.control.v1.NodeMessage\x1a'.etherloom.control.v1.ControllerMessage(\x010\x01\x12P\n" +
 	"\x05Renew\x12\".etherloom.control.v1.RenewRequest\x1a#.etherloom.control.v1.RenewResponse\x12h\n" +
 	"\rReportAddress\x12*.etherloom.control.v1.ReportAddressRequest\x1a+.etherloom.control.v1.ReportAddressResponse\x12z\n" +
-	"\x13RaiseHandshakeNonce\x120.etherloom.control.v1.RaiseHandshakeNonceRequest\x1a1.etherloom.control.v1.RaiseHandshakeNonceResponse2\xdd\x11\n" +
+	"\x13RaiseHandshakeNonce\x120.etherloom.control.v1.RaiseHandshakeNonceRequest\x1a1.etherloom.control.v1.RaiseHandshakeNonceResponse2\xc4\x12\n" +
 	"\fAdminService\x12b\n" +
 	"\vCreateToken\x12(.etherloom.control.v1.CreateTokenRequest\x1a).etherloom.control.v1.CreateTokenResponse\x12_\n" +
 	"\n" +
@@ -5444,7 +5572,8 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\vRevokeToken\x12(.etherloom.control.v1.RevokeTokenRequest\x1a).etherloom.control.v1.RevokeTokenResponse\x12\\\n" +
 	"\tListNodes\x12&.etherloom.control.v1.ListNodesRequest\x1a'.etherloom.control.v1.ListNodesResponse\x12h\n" +
 	"\rSetNodeStatus\x12*.etherloom.control.v1.SetNodeStatusRequest\x1a+.etherloom.control.v1.SetNodeStatusResponse\x12k\n" +
-	"\x0eSetNodeAddress\x12+.etherloom.control.v1.SetNodeAddressRequest\x1a,.etherloom.control.v1.SetNodeAddressResponse\x12_\n" +
+	"\x0eSetNodeAddress\x12+.etherloom.control.v1.SetNodeAddressRequest\x1a,.etherloom.control.v1.SetNodeAddressResponse\x12e\n" +
+	"\fSetNodeRoles\x12).etherloom.control.v1.SetNodeRolesRequest\x1a*.etherloom.control.v1.SetNodeRolesResponse\x12_\n" +
 	"\n" +
 	"AddSegment\x12'.etherloom.control.v1.AddSegmentRequest\x1a(.etherloom.control.v1.AddSegmentResponse\x12e\n" +
 	"\fListSegments\x12).etherloom.control.v1.ListSegmentsRequest\x1a*.etherloom.control.v1.ListSegmentsResponse\x12h\n" +
@@ -5482,7 +5611,7 @@ func file_controlv1_control_proto_rawDescGZIP() []byte {
 }
 
 var file_controlv1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_controlv1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 82)
+var file_controlv1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 84)
 var file_controlv1_control_proto_goTypes = []any{
 	(AddressMode)(0),                    // 0: etherloom.control.v1.AddressMode
 	(NodeStatus)(0),                     // 1: etherloom.control.v1.NodeStatus
@@ -5528,48 +5657,50 @@ var file_controlv1_control_proto_goTypes = []any{
 	(*SetNodeStatusResponse)(nil),       // 41: etherloom.control.v1.SetNodeStatusResponse
 	(*SetNodeAddressRequest)(nil),       // 42: etherloom.control.v1.SetNodeAddressRequest
 	(*SetNodeAddressResponse)(nil),      // 43: etherloom.control.v1.SetNodeAddressResponse
-	(*AddSegmentRequest)(nil),           // 44: etherloom.control.v1.AddSegmentRequest
-	(*AddSegmentResponse)(nil),          // 45: etherloom.control.v1.AddSegmentResponse
-	(*ListSegmentsRequest)(nil),         // 46: etherloom.control.v1.ListSegmentsRequest
-	(*ListSegmentsResponse)(nil),        // 47: etherloom.control.v1.ListSegmentsResponse
-	(*RemoveSegmentRequest)(nil),        // 48: etherloom.control.v1.RemoveSegmentRequest
-	(*RemoveSegmentResponse)(nil),       // 49: etherloom.control.v1.RemoveSegmentResponse
-	(*GrantRule)(nil),                   // 50: etherloom.control.v1.GrantRule
-	(*AddGrantRequest)(nil),             // 51: etherloom.control.v1.AddGrantRequest
-	(*AddGrantResponse)(nil),            // 52: etherloom.control.v1.AddGrantResponse
-	(*ListGrantsRequest)(nil),           // 53: etherloom.control.v1.ListGrantsRequest
-	(*ListGrantsResponse)(nil),          // 54: etherloom.control.v1.ListGrantsResponse
-	(*Group)(nil),                       // 55: etherloom.control.v1.Group
-	(*SetGroupRequest)(nil),             // 56: etherloom.control.v1.SetGroupRequest
-	(*SetGroupResponse)(nil),            // 57: etherloom.control.v1.SetGroupResponse
-	(*ListGroupsRequest)(nil),           // 58: etherloom.control.v1.ListGroupsRequest
-	(*ListGroupsResponse)(nil),          // 59: etherloom.control.v1.ListGroupsResponse
-	(*RemoveGroupRequest)(nil),          // 60: etherloom.control.v1.RemoveGroupRequest
-	(*RemoveGroupResponse)(nil),         // 61: etherloom.control.v1.RemoveGroupResponse
-	(*RemoveGrantRequest)(nil),          // 62: etherloom.control.v1.RemoveGrantRequest
-	(*RemoveGrantResponse)(nil),         // 63: etherloom.control.v1.RemoveGrantResponse
-	(*AddRelayRequest)(nil),             // 64: etherloom.control.v1.AddRelayRequest
-	(*AddRelayResponse)(nil),            // 65: etherloom.control.v1.AddRelayResponse
-	(*RelayDescription)(nil),            // 66: etherloom.control.v1.RelayDescription
-	(*ListRelaysRequest)(nil),           // 67: etherloom.control.v1.ListRelaysRequest
-	(*ListRelaysResponse)(nil),          // 68: etherloom.control.v1.ListRelaysResponse
-	(*RemoveRelayRequest)(nil),          // 69: etherloom.control.v1.RemoveRelayRequest
-	(*RemoveRelayResponse)(nil),         // 70: etherloom.control.v1.RemoveRelayResponse
-	(*ListAuditRequest)(nil),            // 71: etherloom.control.v1.ListAuditRequest
-	(*ListAuditResponse)(nil),           // 72: etherloom.control.v1.ListAuditResponse
-	(*AuditEntry)(nil),                  // 73: etherloom.control.v1.AuditEntry
-	(*Admin)(nil),                       // 74: etherloom.control.v1.Admin
-	(*AddAdminRequest)(nil),             // 75: etherloom.control.v1.AddAdminRequest
-	(*AddAdminResponse)(nil),            // 76: etherloom.control.v1.AddAdminResponse
-	(*ListAdminsRequest)(nil),           // 77: etherloom.control.v1.ListAdminsRequest
-	(*ListAdminsResponse)(nil),          // 78: etherloom.control.v1.ListAdminsResponse
-	(*RevokeAdminRequest)(nil),          // 79: etherloom.control.v1.RevokeAdminRequest
-	(*RevokeAdminResponse)(nil),         // 80: etherloom.control.v1.RevokeAdminResponse
-	(*RaiseEpochRequest)(nil),           // 81: etherloom.control.v1.RaiseEpochRequest
-	(*RaiseEpochResponse)(nil),          // 82: etherloom.control.v1.RaiseEpochResponse
-	nil,                                 // 83: etherloom.control.v1.Delta.SetEntry
-	(*timestamppb.Timestamp)(nil),       // 84: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),         // 85: google.protobuf.Duration
+	(*SetNodeRolesRequest)(nil),         // 44: etherloom.control.v1.SetNodeRolesRequest
+	(*SetNodeRolesResponse)(nil),        // 45: etherloom.control.v1.SetNodeRolesResponse
+	(*AddSegmentRequest)(nil),           // 46: etherloom.control.v1.AddSegmentRequest
+	(*AddSegmentResponse)(nil),          // 47: etherloom.control.v1.AddSegmentResponse
+	(*ListSegmentsRequest)(nil),         // 48: etherloom.control.v1.ListSegmentsRequest
+	(*ListSegmentsResponse)(nil),        // 49: etherloom.control.v1.ListSegmentsResponse
+	(*RemoveSegmentRequest)(nil),        // 50: etherloom.control.v1.RemoveSegmentRequest
+	(*RemoveSegmentResponse)(nil),       // 51: etherloom.control.v1.RemoveSegmentResponse
+	(*GrantRule)(nil),                   // 52: etherloom.control.v1.GrantRule
+	(*AddGrantRequest)(nil),             // 53: etherloom.control.v1.AddGrantRequest
+	(*AddGrantResponse)(nil),            // 54: etherloom.control.v1.AddGrantResponse
+	(*ListGrantsRequest)(nil),           // 55: etherloom.control.v1.ListGrantsRequest
+	(*ListGrantsResponse)(nil),          // 56: etherloom.control.v1.ListGrantsResponse
+	(*Group)(nil),                       // 57: etherloom.control.v1.Group
+	(*SetGroupRequest)(nil),             // 58: etherloom.control.v1.SetGroupRequest
+	(*SetGroupResponse)(nil),            // 59: etherloom.control.v1.SetGroupResponse
+	(*ListGroupsRequest)(nil),           // 60: etherloom.control.v1.ListGroupsRequest
+	(*ListGroupsResponse)(nil),          // 61: etherloom.control.v1.ListGroupsResponse
+	(*RemoveGroupRequest)(nil),          // 62: etherloom.control.v1.RemoveGroupRequest
+	(*RemoveGroupResponse)(nil),         // 63: etherloom.control.v1.RemoveGroupResponse
+	(*RemoveGrantRequest)(nil),          // 64: etherloom.control.v1.RemoveGrantRequest
+	(*RemoveGrantResponse)(nil),         // 65: etherloom.control.v1.RemoveGrantResponse
+	(*AddRelayRequest)(nil),             // 66: etherloom.control.v1.AddRelayRequest
+	(*AddRelayResponse)(nil),            // 67: etherloom.control.v1.AddRelayResponse
+	(*RelayDescription)(nil),            // 68: etherloom.control.v1.RelayDescription
+	(*ListRelaysRequest)(nil),           // 69: etherloom.control.v1.ListRelaysRequest
+	(*ListRelaysResponse)(nil),          // 70: etherloom.control.v1.ListRelaysResponse
+	(*RemoveRelayRequest)(nil),          // 71: etherloom.control.v1.RemoveRelayRequest
+	(*RemoveRelayResponse)(nil),         // 72: etherloom.control.v1.RemoveRelayResponse
+	(*ListAuditRequest)(nil),            // 73: etherloom.control.v1.ListAuditRequest
+	(*ListAuditResponse)(nil),           // 74: etherloom.control.v1.ListAuditResponse
+	(*AuditEntry)(nil),                  // 75: etherloom.control.v1.AuditEntry
+	(*Admin)(nil),                       // 76: etherloom.control.v1.Admin
+	(*AddAdminRequest)(nil),             // 77: etherloom.control.v1.AddAdminRequest
+	(*AddAdminResponse)(nil),            // 78: etherloom.control.v1.AddAdminResponse
+	(*ListAdminsRequest)(nil),           // 79: etherloom.control.v1.ListAdminsRequest
+	(*ListAdminsResponse)(nil),          // 80: etherloom.control.v1.ListAdminsResponse
+	(*RevokeAdminRequest)(nil),          // 81: etherloom.control.v1.RevokeAdminRequest
+	(*RevokeAdminResponse)(nil),         // 82: etherloom.control.v1.RevokeAdminResponse
+	(*RaiseEpochRequest)(nil),           // 83: etherloom.control.v1.RaiseEpochRequest
+	(*RaiseEpochResponse)(nil),          // 84: etherloom.control.v1.RaiseEpochResponse
+	nil,                                 // 85: etherloom.control.v1.Delta.SetEntry
+	(*timestamppb.Timestamp)(nil),       // 86: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),         // 87: google.protobuf.Duration
 }
 var file_controlv1_control_proto_depIdxs = []int32{
 	1,  // 0: etherloom.control.v1.EnrolResponse.status:type_name -> etherloom.control.v1.NodeStatus
@@ -5580,10 +5711,10 @@ var file_controlv1_control_proto_depIdxs = []int32{
 	18, // 5: etherloom.control.v1.ControllerMessage.delta:type_name -> etherloom.control.v1.Delta
 	9,  // 6: etherloom.control.v1.ControllerMessage.signal:type_name -> etherloom.control.v1.Signal
 	11, // 7: etherloom.control.v1.ControllerMessage.alive:type_name -> etherloom.control.v1.Alive
-	84, // 8: etherloom.control.v1.Alive.now:type_name -> google.protobuf.Timestamp
-	83, // 9: etherloom.control.v1.Delta.set:type_name -> etherloom.control.v1.Delta.SetEntry
-	84, // 10: etherloom.control.v1.StateHeader.issued:type_name -> google.protobuf.Timestamp
-	84, // 11: etherloom.control.v1.StateHeader.expires:type_name -> google.protobuf.Timestamp
+	86, // 8: etherloom.control.v1.Alive.now:type_name -> google.protobuf.Timestamp
+	85, // 9: etherloom.control.v1.Delta.set:type_name -> etherloom.control.v1.Delta.SetEntry
+	86, // 10: etherloom.control.v1.StateHeader.issued:type_name -> google.protobuf.Timestamp
+	86, // 11: etherloom.control.v1.StateHeader.expires:type_name -> google.protobuf.Timestamp
 	20, // 12: etherloom.control.v1.StateHeader.audit_head:type_name -> etherloom.control.v1.AuditHead
 	22, // 13: etherloom.control.v1.Resource.settings:type_name -> etherloom.control.v1.Settings
 	23, // 14: etherloom.control.v1.Resource.segment:type_name -> etherloom.control.v1.Segment
@@ -5593,111 +5724,114 @@ var file_controlv1_control_proto_depIdxs = []int32{
 	28, // 18: etherloom.control.v1.Resource.relay:type_name -> etherloom.control.v1.Relay
 	29, // 19: etherloom.control.v1.Resource.revocation:type_name -> etherloom.control.v1.Revocation
 	27, // 20: etherloom.control.v1.Resource.reach:type_name -> etherloom.control.v1.Reach
-	85, // 21: etherloom.control.v1.Settings.certificate_lifetime:type_name -> google.protobuf.Duration
-	85, // 22: etherloom.control.v1.Settings.grace:type_name -> google.protobuf.Duration
-	85, // 23: etherloom.control.v1.Settings.link_idle:type_name -> google.protobuf.Duration
+	87, // 21: etherloom.control.v1.Settings.certificate_lifetime:type_name -> google.protobuf.Duration
+	87, // 22: etherloom.control.v1.Settings.grace:type_name -> google.protobuf.Duration
+	87, // 23: etherloom.control.v1.Settings.link_idle:type_name -> google.protobuf.Duration
 	25, // 24: etherloom.control.v1.Peer.stations:type_name -> etherloom.control.v1.Station
 	0,  // 25: etherloom.control.v1.Station.mode:type_name -> etherloom.control.v1.AddressMode
-	84, // 26: etherloom.control.v1.Grant.expires:type_name -> google.protobuf.Timestamp
-	84, // 27: etherloom.control.v1.Reach.expires:type_name -> google.protobuf.Timestamp
-	84, // 28: etherloom.control.v1.Relay.expires:type_name -> google.protobuf.Timestamp
-	84, // 29: etherloom.control.v1.Revocation.not_before:type_name -> google.protobuf.Timestamp
-	85, // 30: etherloom.control.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	86, // 26: etherloom.control.v1.Grant.expires:type_name -> google.protobuf.Timestamp
+	86, // 27: etherloom.control.v1.Reach.expires:type_name -> google.protobuf.Timestamp
+	86, // 28: etherloom.control.v1.Relay.expires:type_name -> google.protobuf.Timestamp
+	86, // 29: etherloom.control.v1.Revocation.not_before:type_name -> google.protobuf.Timestamp
+	87, // 30: etherloom.control.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
 	32, // 31: etherloom.control.v1.CreateTokenResponse.description:type_name -> etherloom.control.v1.Token
-	84, // 32: etherloom.control.v1.Token.created:type_name -> google.protobuf.Timestamp
-	84, // 33: etherloom.control.v1.Token.expires:type_name -> google.protobuf.Timestamp
+	86, // 32: etherloom.control.v1.Token.created:type_name -> google.protobuf.Timestamp
+	86, // 33: etherloom.control.v1.Token.expires:type_name -> google.protobuf.Timestamp
 	32, // 34: etherloom.control.v1.ListTokensResponse.tokens:type_name -> etherloom.control.v1.Token
 	1,  // 35: etherloom.control.v1.Node.status:type_name -> etherloom.control.v1.NodeStatus
 	25, // 36: etherloom.control.v1.Node.stations:type_name -> etherloom.control.v1.Station
-	84, // 37: etherloom.control.v1.Node.enrolled:type_name -> google.protobuf.Timestamp
-	84, // 38: etherloom.control.v1.Node.certificate_expires:type_name -> google.protobuf.Timestamp
-	84, // 39: etherloom.control.v1.Node.revoked_before:type_name -> google.protobuf.Timestamp
+	86, // 37: etherloom.control.v1.Node.enrolled:type_name -> google.protobuf.Timestamp
+	86, // 38: etherloom.control.v1.Node.certificate_expires:type_name -> google.protobuf.Timestamp
+	86, // 39: etherloom.control.v1.Node.revoked_before:type_name -> google.protobuf.Timestamp
 	37, // 40: etherloom.control.v1.ListNodesResponse.nodes:type_name -> etherloom.control.v1.Node
 	1,  // 41: etherloom.control.v1.SetNodeStatusRequest.status:type_name -> etherloom.control.v1.NodeStatus
 	37, // 42: etherloom.control.v1.SetNodeStatusResponse.node:type_name -> etherloom.control.v1.Node
 	0,  // 43: etherloom.control.v1.SetNodeAddressRequest.mode:type_name -> etherloom.control.v1.AddressMode
 	37, // 44: etherloom.control.v1.SetNodeAddressResponse.node:type_name -> etherloom.control.v1.Node
-	23, // 45: etherloom.control.v1.AddSegmentResponse.segment:type_name -> etherloom.control.v1.Segment
-	23, // 46: etherloom.control.v1.ListSegmentsResponse.segments:type_name -> etherloom.control.v1.Segment
-	84, // 47: etherloom.control.v1.GrantRule.expires:type_name -> google.protobuf.Timestamp
-	84, // 48: etherloom.control.v1.GrantRule.created:type_name -> google.protobuf.Timestamp
-	84, // 49: etherloom.control.v1.AddGrantRequest.expires:type_name -> google.protobuf.Timestamp
-	50, // 50: etherloom.control.v1.AddGrantResponse.grant:type_name -> etherloom.control.v1.GrantRule
-	50, // 51: etherloom.control.v1.ListGrantsResponse.grants:type_name -> etherloom.control.v1.GrantRule
-	55, // 52: etherloom.control.v1.SetGroupResponse.group:type_name -> etherloom.control.v1.Group
-	55, // 53: etherloom.control.v1.ListGroupsResponse.groups:type_name -> etherloom.control.v1.Group
-	66, // 54: etherloom.control.v1.ListRelaysResponse.relays:type_name -> etherloom.control.v1.RelayDescription
-	73, // 55: etherloom.control.v1.ListAuditResponse.entries:type_name -> etherloom.control.v1.AuditEntry
-	20, // 56: etherloom.control.v1.ListAuditResponse.head:type_name -> etherloom.control.v1.AuditHead
-	84, // 57: etherloom.control.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	84, // 58: etherloom.control.v1.Admin.created:type_name -> google.protobuf.Timestamp
-	84, // 59: etherloom.control.v1.Admin.expires:type_name -> google.protobuf.Timestamp
-	85, // 60: etherloom.control.v1.AddAdminRequest.lifetime:type_name -> google.protobuf.Duration
-	74, // 61: etherloom.control.v1.AddAdminResponse.admin:type_name -> etherloom.control.v1.Admin
-	74, // 62: etherloom.control.v1.ListAdminsResponse.admins:type_name -> etherloom.control.v1.Admin
-	2,  // 63: etherloom.control.v1.EnrolService.Begin:input_type -> etherloom.control.v1.BeginRequest
-	4,  // 64: etherloom.control.v1.EnrolService.Enrol:input_type -> etherloom.control.v1.EnrolRequest
-	7,  // 65: etherloom.control.v1.NodeService.Sync:input_type -> etherloom.control.v1.NodeMessage
-	12, // 66: etherloom.control.v1.NodeService.Renew:input_type -> etherloom.control.v1.RenewRequest
-	14, // 67: etherloom.control.v1.NodeService.ReportAddress:input_type -> etherloom.control.v1.ReportAddressRequest
-	16, // 68: etherloom.control.v1.NodeService.RaiseHandshakeNonce:input_type -> etherloom.control.v1.RaiseHandshakeNonceRequest
-	30, // 69: etherloom.control.v1.AdminService.CreateToken:input_type -> etherloom.control.v1.CreateTokenRequest
-	33, // 70: etherloom.control.v1.AdminService.ListTokens:input_type -> etherloom.control.v1.ListTokensRequest
-	35, // 71: etherloom.control.v1.AdminService.RevokeToken:input_type -> etherloom.control.v1.RevokeTokenRequest
-	38, // 72: etherloom.control.v1.AdminService.ListNodes:input_type -> etherloom.control.v1.ListNodesRequest
-	40, // 73: etherloom.control.v1.AdminService.SetNodeStatus:input_type -> etherloom.control.v1.SetNodeStatusRequest
-	42, // 74: etherloom.control.v1.AdminService.SetNodeAddress:input_type -> etherloom.control.v1.SetNodeAddressRequest
-	44, // 75: etherloom.control.v1.AdminService.AddSegment:input_type -> etherloom.control.v1.AddSegmentRequest
-	46, // 76: etherloom.control.v1.AdminService.ListSegments:input_type -> etherloom.control.v1.ListSegmentsRequest
-	48, // 77: etherloom.control.v1.AdminService.RemoveSegment:input_type -> etherloom.control.v1.RemoveSegmentRequest
-	51, // 78: etherloom.control.v1.AdminService.AddGrant:input_type -> etherloom.control.v1.AddGrantRequest
-	53, // 79: etherloom.control.v1.AdminService.ListGrants:input_type -> etherloom.control.v1.ListGrantsRequest
-	62, // 80: etherloom.control.v1.AdminService.RemoveGrant:input_type -> etherloom.control.v1.RemoveGrantRequest
-	56, // 81: etherloom.control.v1.AdminService.SetGroup:input_type -> etherloom.control.v1.SetGroupRequest
-	58, // 82: etherloom.control.v1.AdminService.ListGroups:input_type -> etherloom.control.v1.ListGroupsRequest
-	60, // 83: etherloom.control.v1.AdminService.RemoveGroup:input_type -> etherloom.control.v1.RemoveGroupRequest
-	64, // 84: etherloom.control.v1.AdminService.AddRelay:input_type -> etherloom.control.v1.AddRelayRequest
-	67, // 85: etherloom.control.v1.AdminService.ListRelays:input_type -> etherloom.control.v1.ListRelaysRequest
-	69, // 86: etherloom.control.v1.AdminService.RemoveRelay:input_type -> etherloom.control.v1.RemoveRelayRequest
-	71, // 87: etherloom.control.v1.AdminService.ListAudit:input_type -> etherloom.control.v1.ListAuditRequest
-	75, // 88: etherloom.control.v1.AdminService.AddAdmin:input_type -> etherloom.control.v1.AddAdminRequest
-	77, // 89: etherloom.control.v1.AdminService.ListAdmins:input_type -> etherloom.control.v1.ListAdminsRequest
-	79, // 90: etherloom.control.v1.AdminService.RevokeAdmin:input_type -> etherloom.control.v1.RevokeAdminRequest
-	81, // 91: etherloom.control.v1.AdminService.RaiseEpoch:input_type -> etherloom.control.v1.RaiseEpochRequest
-	3,  // 92: etherloom.control.v1.EnrolService.Begin:output_type -> etherloom.control.v1.BeginResponse
-	5,  // 93: etherloom.control.v1.EnrolService.Enrol:output_type -> etherloom.control.v1.EnrolResponse
-	10, // 94: etherloom.control.v1.NodeService.Sync:output_type -> etherloom.control.v1.ControllerMessage
-	13, // 95: etherloom.control.v1.NodeService.Renew:output_type -> etherloom.control.v1.RenewResponse
-	15, // 96: etherloom.control.v1.NodeService.ReportAddress:output_type -> etherloom.control.v1.ReportAddressResponse
-	17, // 97: etherloom.control.v1.NodeService.RaiseHandshakeNonce:output_type -> etherloom.control.v1.RaiseHandshakeNonceResponse
-	31, // 98: etherloom.control.v1.AdminService.CreateToken:output_type -> etherloom.control.v1.CreateTokenResponse
-	34, // 99: etherloom.control.v1.AdminService.ListTokens:output_type -> etherloom.control.v1.ListTokensResponse
-	36, // 100: etherloom.control.v1.AdminService.RevokeToken:output_type -> etherloom.control.v1.RevokeTokenResponse
-	39, // 101: etherloom.control.v1.AdminService.ListNodes:output_type -> etherloom.control.v1.ListNodesResponse
-	41, // 102: etherloom.control.v1.AdminService.SetNodeStatus:output_type -> etherloom.control.v1.SetNodeStatusResponse
-	43, // 103: etherloom.control.v1.AdminService.SetNodeAddress:output_type -> etherloom.control.v1.SetNodeAddressResponse
-	45, // 104: etherloom.control.v1.AdminService.AddSegment:output_type -> etherloom.control.v1.AddSegmentResponse
-	47, // 105: etherloom.control.v1.AdminService.ListSegments:output_type -> etherloom.control.v1.ListSegmentsResponse
-	49, // 106: etherloom.control.v1.AdminService.RemoveSegment:output_type -> etherloom.control.v1.RemoveSegmentResponse
-	52, // 107: etherloom.control.v1.AdminService.AddGrant:output_type -> etherloom.control.v1.AddGrantResponse
-	54, // 108: etherloom.control.v1.AdminService.ListGrants:output_type -> etherloom.control.v1.ListGrantsResponse
-	63, // 109: etherloom.control.v1.AdminService.RemoveGrant:output_type -> etherloom.control.v1.RemoveGrantResponse
-	57, // 110: etherloom.control.v1.AdminService.SetGroup:output_type -> etherloom.control.v1.SetGroupResponse
-	59, // 111: etherloom.control.v1.AdminService.ListGroups:output_type -> etherloom.control.v1.ListGroupsResponse
-	61, // 112: etherloom.control.v1.AdminService.RemoveGroup:output_type -> etherloom.control.v1.RemoveGroupResponse
-	65, // 113: etherloom.control.v1.AdminService.AddRelay:output_type -> etherloom.control.v1.AddRelayResponse
-	68, // 114: etherloom.control.v1.AdminService.ListRelays:output_type -> etherloom.control.v1.ListRelaysResponse
-	70, // 115: etherloom.control.v1.AdminService.RemoveRelay:output_type -> etherloom.control.v1.RemoveRelayResponse
-	72, // 116: etherloom.control.v1.AdminService.ListAudit:output_type -> etherloom.control.v1.ListAuditResponse
-	76, // 117: etherloom.control.v1.AdminService.AddAdmin:output_type -> etherloom.control.v1.AddAdminResponse
-	78, // 118: etherloom.control.v1.AdminService.ListAdmins:output_type -> etherloom.control.v1.ListAdminsResponse
-	80, // 119: etherloom.control.v1.AdminService.RevokeAdmin:output_type -> etherloom.control.v1.RevokeAdminResponse
-	82, // 120: etherloom.control.v1.AdminService.RaiseEpoch:output_type -> etherloom.control.v1.RaiseEpochResponse
-	92, // [92:121] is the sub-list for method output_type
-	63, // [63:92] is the sub-list for method input_type
-	63, // [63:63] is the sub-list for extension type_name
-	63, // [63:63] is the sub-list for extension extendee
-	0,  // [0:63] is the sub-list for field type_name
+	37, // 45: etherloom.control.v1.SetNodeRolesResponse.node:type_name -> etherloom.control.v1.Node
+	23, // 46: etherloom.control.v1.AddSegmentResponse.segment:type_name -> etherloom.control.v1.Segment
+	23, // 47: etherloom.control.v1.ListSegmentsResponse.segments:type_name -> etherloom.control.v1.Segment
+	86, // 48: etherloom.control.v1.GrantRule.expires:type_name -> google.protobuf.Timestamp
+	86, // 49: etherloom.control.v1.GrantRule.created:type_name -> google.protobuf.Timestamp
+	86, // 50: etherloom.control.v1.AddGrantRequest.expires:type_name -> google.protobuf.Timestamp
+	52, // 51: etherloom.control.v1.AddGrantResponse.grant:type_name -> etherloom.control.v1.GrantRule
+	52, // 52: etherloom.control.v1.ListGrantsResponse.grants:type_name -> etherloom.control.v1.GrantRule
+	57, // 53: etherloom.control.v1.SetGroupResponse.group:type_name -> etherloom.control.v1.Group
+	57, // 54: etherloom.control.v1.ListGroupsResponse.groups:type_name -> etherloom.control.v1.Group
+	68, // 55: etherloom.control.v1.ListRelaysResponse.relays:type_name -> etherloom.control.v1.RelayDescription
+	75, // 56: etherloom.control.v1.ListAuditResponse.entries:type_name -> etherloom.control.v1.AuditEntry
+	20, // 57: etherloom.control.v1.ListAuditResponse.head:type_name -> etherloom.control.v1.AuditHead
+	86, // 58: etherloom.control.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	86, // 59: etherloom.control.v1.Admin.created:type_name -> google.protobuf.Timestamp
+	86, // 60: etherloom.control.v1.Admin.expires:type_name -> google.protobuf.Timestamp
+	87, // 61: etherloom.control.v1.AddAdminRequest.lifetime:type_name -> google.protobuf.Duration
+	76, // 62: etherloom.control.v1.AddAdminResponse.admin:type_name -> etherloom.control.v1.Admin
+	76, // 63: etherloom.control.v1.ListAdminsResponse.admins:type_name -> etherloom.control.v1.Admin
+	2,  // 64: etherloom.control.v1.EnrolService.Begin:input_type -> etherloom.control.v1.BeginRequest
+	4,  // 65: etherloom.control.v1.EnrolService.Enrol:input_type -> etherloom.control.v1.EnrolRequest
+	7,  // 66: etherloom.control.v1.NodeService.Sync:input_type -> etherloom.control.v1.NodeMessage
+	12, // 67: etherloom.control.v1.NodeService.Renew:input_type -> etherloom.control.v1.RenewRequest
+	14, // 68: etherloom.control.v1.NodeService.ReportAddress:input_type -> etherloom.control.v1.ReportAddressRequest
+	16, // 69: etherloom.control.v1.NodeService.RaiseHandshakeNonce:input_type -> etherloom.control.v1.RaiseHandshakeNonceRequest
+	30, // 70: etherloom.control.v1.AdminService.CreateToken:input_type -> etherloom.control.v1.CreateTokenRequest
+	33, // 71: etherloom.control.v1.AdminService.ListTokens:input_type -> etherloom.control.v1.ListTokensRequest
+	35, // 72: etherloom.control.v1.AdminService.RevokeToken:input_type -> etherloom.control.v1.RevokeTokenRequest
+	38, // 73: etherloom.control.v1.AdminService.ListNodes:input_type -> etherloom.control.v1.ListNodesRequest
+	40, // 74: etherloom.control.v1.AdminService.SetNodeStatus:input_type -> etherloom.control.v1.SetNodeStatusRequest
+	42, // 75: etherloom.control.v1.AdminService.SetNodeAddress:input_type -> etherloom.control.v1.SetNodeAddressRequest
+	44, // 76: etherloom.control.v1.AdminService.SetNodeRoles:input_type -> etherloom.control.v1.SetNodeRolesRequest
+	46, // 77: etherloom.control.v1.AdminService.AddSegment:input_type -> etherloom.control.v1.AddSegmentRequest
+	48, // 78: etherloom.control.v1.AdminService.ListSegments:input_type -> etherloom.control.v1.ListSegmentsRequest
+	50, // 79: etherloom.control.v1.AdminService.RemoveSegment:input_type -> etherloom.control.v1.RemoveSegmentRequest
+	53, // 80: etherloom.control.v1.AdminService.AddGrant:input_type -> etherloom.control.v1.AddGrantRequest
+	55, // 81: etherloom.control.v1.AdminService.ListGrants:input_type -> etherloom.control.v1.ListGrantsRequest
+	64, // 82: etherloom.control.v1.AdminService.RemoveGrant:input_type -> etherloom.control.v1.RemoveGrantRequest
+	58, // 83: etherloom.control.v1.AdminService.SetGroup:input_type -> etherloom.control.v1.SetGroupRequest
+	60, // 84: etherloom.control.v1.AdminService.ListGroups:input_type -> etherloom.control.v1.ListGroupsRequest
+	62, // 85: etherloom.control.v1.AdminService.RemoveGroup:input_type -> etherloom.control.v1.RemoveGroupRequest
+	66, // 86: etherloom.control.v1.AdminService.AddRelay:input_type -> etherloom.control.v1.AddRelayRequest
+	69, // 87: etherloom.control.v1.AdminService.ListRelays:input_type -> etherloom.control.v1.ListRelaysRequest
+	71, // 88: etherloom.control.v1.AdminService.RemoveRelay:input_type -> etherloom.control.v1.RemoveRelayRequest
+	73, // 89: etherloom.control.v1.AdminService.ListAudit:input_type -> etherloom.control.v1.ListAuditRequest
+	77, // 90: etherloom.control.v1.AdminService.AddAdmin:input_type -> etherloom.control.v1.AddAdminRequest
+	79, // 91: etherloom.control.v1.AdminService.ListAdmins:input_type -> etherloom.control.v1.ListAdminsRequest
+	81, // 92: etherloom.control.v1.AdminService.RevokeAdmin:input_type -> etherloom.control.v1.RevokeAdminRequest
+	83, // 93: etherloom.control.v1.AdminService.RaiseEpoch:input_type -> etherloom.control.v1.RaiseEpochRequest
+	3,  // 94: etherloom.control.v1.EnrolService.Begin:output_type -> etherloom.control.v1.BeginResponse
+	5,  // 95: etherloom.control.v1.EnrolService.Enrol:output_type -> etherloom.control.v1.EnrolResponse
+	10, // 96: etherloom.control.v1.NodeService.Sync:output_type -> etherloom.control.v1.ControllerMessage
+	13, // 97: etherloom.control.v1.NodeService.Renew:output_type -> etherloom.control.v1.RenewResponse
+	15, // 98: etherloom.control.v1.NodeService.ReportAddress:output_type -> etherloom.control.v1.ReportAddressResponse
+	17, // 99: etherloom.control.v1.NodeService.RaiseHandshakeNonce:output_type -> etherloom.control.v1.RaiseHandshakeNonceResponse
+	31, // 100: etherloom.control.v1.AdminService.CreateToken:output_type -> etherloom.control.v1.CreateTokenResponse
+	34, // 101: etherloom.control.v1.AdminService.ListTokens:output_type -> etherloom.control.v1.ListTokensResponse
+	36, // 102: etherloom.control.v1.AdminService.RevokeToken:output_type -> etherloom.control.v1.RevokeTokenResponse
+	39, // 103: etherloom.control.v1.AdminService.ListNodes:output_type -> etherloom.control.v1.ListNodesResponse
+	41, // 104: etherloom.control.v1.AdminService.SetNodeStatus:output_type -> etherloom.control.v1.SetNodeStatusResponse
+	43, // 105: etherloom.control.v1.AdminService.SetNodeAddress:output_type -> etherloom.control.v1.SetNodeAddressResponse
+	45, // 106: etherloom.control.v1.AdminService.SetNodeRoles:output_type -> etherloom.control.v1.SetNodeRolesResponse
+	47, // 107: etherloom.control.v1.AdminService.AddSegment:output_type -> etherloom.control.v1.AddSegmentResponse
+	49, // 108: etherloom.control.v1.AdminService.ListSegments:output_type -> etherloom.control.v1.ListSegmentsResponse
+	51, // 109: etherloom.control.v1.AdminService.RemoveSegment:output_type -> etherloom.control.v1.RemoveSegmentResponse
+	54, // 110: etherloom.control.v1.AdminService.AddGrant:output_type -> etherloom.control.v1.AddGrantResponse
+	56, // 111: etherloom.control.v1.AdminService.ListGrants:output_type -> etherloom.control.v1.ListGrantsResponse
+	65, // 112: etherloom.control.v1.AdminService.RemoveGrant:output_type -> etherloom.control.v1.RemoveGrantResponse
+	59, // 113: etherloom.control.v1.AdminService.SetGroup:output_type -> etherloom.control.v1.SetGroupResponse
+	61, // 114: etherloom.control.v1.AdminService.ListGroups:output_type -> etherloom.control.v1.ListGroupsResponse
+	63, // 115: etherloom.control.v1.AdminService.RemoveGroup:output_type -> etherloom.control.v1.RemoveGroupResponse
+	67, // 116: etherloom.control.v1.AdminService.AddRelay:output_type -> etherloom.control.v1.AddRelayResponse
+	70, // 117: etherloom.control.v1.AdminService.ListRelays:output_type -> etherloom.control.v1.ListRelaysResponse
+	72, // 118: etherloom.control.v1.AdminService.RemoveRelay:output_type -> etherloom.control.v1.RemoveRelayResponse
+	74, // 119: etherloom.control.v1.AdminService.ListAudit:output_type -> etherloom.control.v1.ListAuditResponse
+	78, // 120: etherloom.control.v1.AdminService.AddAdmin:output_type -> etherloom.control.v1.AddAdminResponse
+	80, // 121: etherloom.control.v1.AdminService.ListAdmins:output_type -> etherloom.control.v1.ListAdminsResponse
+	82, // 122: etherloom.control.v1.AdminService.RevokeAdmin:output_type -> etherloom.control.v1.RevokeAdminResponse
+	84, // 123: etherloom.control.v1.AdminService.RaiseEpoch:output_type -> etherloom.control.v1.RaiseEpochResponse
+	94, // [94:124] is the sub-list for method output_type
+	64, // [64:94] is the sub-list for method input_type
+	64, // [64:64] is the sub-list for extension type_name
+	64, // [64:64] is the sub-list for extension extendee
+	0,  // [0:64] is the sub-list for field type_name
 }
 
 func init() { file_controlv1_control_proto_init() }
@@ -5730,7 +5864,7 @@ func file_controlv1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_controlv1_control_proto_rawDesc), len(file_controlv1_control_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   82,
+			NumMessages:   84,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -171,12 +171,23 @@ const (
 	ModeNone   Mode = "none"   // no IP
 )
 
+// Role is what a station may be for others on a segment, beside a host.
+type Role string
+
+// The roles of a station.
+const (
+	RoleDHCPServer Role = "dhcp-server" // answers DHCP clients, or relays for them
+	RoleRouter     Role = "router"      // advertises itself, and forwards
+	RoleQuerier    Role = "querier"     // asks for multicast listeners, and routes multicast
+)
+
 // Station is what a node may use on a segment.
 type Station struct {
 	VNI       VNI            `json:"vni"`
 	MAC       MAC            `json:"mac"`
 	Mode      Mode           `json:"mode"`
 	Addresses []netip.Prefix `json:"addresses,omitempty"`
+	Roles     []Role         `json:"roles,omitempty"` // sorted
 }
 
 // Segment is one broadcast domain.

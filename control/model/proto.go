@@ -65,6 +65,9 @@ func (s *Station) Proto() *controlv1.Station {
 	for _, a := range s.Addresses {
 		out.Addresses = append(out.Addresses, a.String())
 	}
+	for _, r := range s.Roles {
+		out.Roles = append(out.Roles, string(r))
+	}
 	return out
 }
 

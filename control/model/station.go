@@ -66,7 +66,7 @@ func (m *Model) WithMode(n *Node, seg *Segment, mode Mode, addresses []netip.Pre
 	}
 	s.Addresses = append(s.Addresses, addresses...)
 	if old := n.station(seg.VNI); old != nil {
-		s.MAC = old.MAC
+		s.MAC, s.Roles = old.MAC, old.Roles
 	}
 	c := n.Clone()
 	c.setStation(s)

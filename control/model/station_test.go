@@ -172,6 +172,54 @@ func TestWithLease(t *testing.T) {
 }
 
 // TestForget: a removed node's address is not given to another until it is forgotten.
+func TestWithRoles(t *testing.T) {
+	m := desk(t)
+	one, two := m.Segments[1], m.Segments[2]
+	with := func(n *Node, add, remove string) (*Node, string) {
+		var lists [2][]Role
+		for i, text := range []string{add, remove} {
+			for _, name := range strings.Fields(text) {
+				r, err := RoleOf(name)
+				must(t, err)
+				lists[i] = append(lists[i], r)
+			}
+		}
+		c, err := m.WithRoles(n, one, lists[0], lists[1])
+		must(t, err)
+		return c, fmt.Sprint(c.Stations[0].Roles)
+	}
+	before := m.Nodes[1].Clone()
+	a, got := with(m.Nodes[1], "router dhcp-server router", "")
+	if got != "[dhcp-server router]" || !Same(m.Nodes[1], before) {
+		t.Errorf("roles are %s; the old record is %v", got, m.Nodes[1])
+	}
+	if p := a.Stations[0].Proto(); fmt.Sprint(p.GetRoles()) != "[dhcp-server router]" {
+		t.Errorf("as it travels: %v", p)
+	}
+	if b, got := with(a, "querier router", "dhcp-server"); got != "[querier router]" || fmt.Sprint(a.Stations[0].Roles) != "[dhcp-server router]" {
+		t.Errorf("roles are %s, and were %v, %v", got, a.Stations, b.Stations)
+	}
+	if again, _ := with(a, "router", "querier"); !Same(again, a) {
+		t.Errorf("nothing new is a change: %v", again)
+	}
+	if back, got := with(a, "", "router dhcp-server"); got != "[]" || !Same(back, before) {
+		t.Errorf("without roles: %v", back)
+	}
+	// Another address mode leaves them.
+	if c, err := m.WithMode(a, one, ModeNone, nil); err != nil || fmt.Sprint(c.Stations[0].Roles) != "[dhcp-server router]" {
+		t.Errorf("after another mode: %v, %v", c, err)
+	}
+	if _, err := RoleOf("oracle"); err == nil || !strings.Contains(err.Error(), `"oracle"`) || !strings.Contains(err.Error(), "dhcp-server, router or querier") {
+		t.Errorf("an unknown role: %v", err)
+	}
+	if _, err := m.WithRoles(m.Nodes[1], two, []Role{RoleRouter}, nil); err == nil || !strings.Contains(err.Error(), "etherloom grant add --from node:") {
+		t.Errorf("where it has no station: %v", err)
+	}
+	if _, err := m.WithRoles(m.Nodes[1], one, []Role{RoleRouter}, []Role{RoleRouter}); err == nil || !strings.Contains(err.Error(), "router") {
+		t.Errorf("added and removed at once: %v", err)
+	}
+}
+
 func TestForget(t *testing.T) {
 	m := desk(t)
 	if free, err := m.occupied(1).lowestFree(m.Segments[1]); err != nil || free.String() != "10.64.0.4" {

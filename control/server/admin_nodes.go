@@ -140,3 +140,51 @@ func (s *adminService) SetNodeAddress(ctx context.Context, r *controlv1.SetNodeA
 	}
 	return &controlv1.SetNodeAddressResponse{Node: s.describe(node)}, nil
 }
+
+// SetNodeRoles adds and removes what a node may be for others on a segment.
+func (s *adminService) SetNodeRoles(ctx context.Context, r *controlv1.SetNodeRolesRequest) (*controlv1.SetNodeRolesResponse, error) {
+	add, err := stationRoles(r.GetAdd())
+	if err != nil {
+		return nil, err
+	}
+	remove, err := stationRoles(r.GetRemove())
+	if err != nil {
+		return nil, err
+	}
+	if len(add)+len(remove) == 0 {
+		return nil, refuse(connect.CodeInvalidArgument, "no role is named: add or remove one of %v", model.Roles())
+	}
+	var node *model.Node
+	err = s.update(ctx, func(tx *store.Tx) error {
+		old, seg := tx.Model.NodeNamed(r.GetName()), tx.Model.SegmentNamed(r.GetSegment())
+		if old == nil {
+			return noSuchNode(r.GetName())
+		}
+		if seg == nil {
+			return noSuchSegment(r.GetSegment())
+		}
+		next, err := tx.Model.WithRoles(old, seg, add, remove)
+		if err != nil {
+			return refuse(connect.CodeFailedPrecondition, "%w", err)
+		}
+		if node = next; !model.Same(old, next) {
+			tx.Put("node.role", next)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &controlv1.SetNodeRolesResponse{Node: s.describe(node)}, nil
+}
+
+func stationRoles(names []string) (out []model.Role, err error) {
+	for _, name := range names {
+		r, err := model.RoleOf(name)
+		if err != nil {
+			return nil, refuse(connect.CodeInvalidArgument, "%w", err)
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}

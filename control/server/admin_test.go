@@ -192,6 +192,40 @@ func TestAddresses(t *testing.T) {
 	eventually(t, "a sees that b has none", func() bool { return !has(host(20))() })
 }
 
+func TestRoles(t *testing.T) {
+	d, a, b := pair(t)
+	set := func(name, segment string, add, remove []string) error {
+		_, err := d.admin.SetNodeRoles(t.Context(), &controlv1.SetNodeRolesRequest{Name: name, Segment: segment, Add: add, Remove: remove})
+		return err
+	}
+	router := []string{"router"}
+	wantError(t, set("x", "lan", router, nil), connect.CodeNotFound, "`etherloom node list`")
+	wantError(t, set("a", "x", router, nil), connect.CodeNotFound, "`etherloom segment list`")
+	wantError(t, set("a", "lan", []string{"oracle"}, nil), connect.CodeInvalidArgument, `"oracle"`)
+	wantError(t, set("a", "lan", nil, []string{"oracle"}), connect.CodeInvalidArgument, `"oracle"`)
+	wantError(t, set("a", "lan", nil, nil), connect.CodeInvalidArgument, "no role is named")
+	wantError(t, set("a", "lan", router, router), connect.CodeFailedPrecondition, "at once")
+	must(t, set("a", "lan", []string{"router", "dhcp-server"}, nil))
+	told := func(m *machine, want string) func() bool {
+		return func() bool {
+			st := m.contents().Self.GetStations()
+			if m != a {
+				st = m.contents().Peers[a.id].GetStations()
+			}
+			return len(st) == 1 && fmt.Sprint(st[0].GetRoles()) == want
+		}
+	}
+	eventually(t, "a is told its roles", told(a, "[dhcp-server router]"))
+	eventually(t, "b is told a's roles", told(b, "[dhcp-server router]"))
+	version := d.ctl.store.Model().Version
+	must(t, set("a", "lan", router, []string{"querier"}))
+	if d.ctl.store.Model().Version != version {
+		t.Error("what a has already is a change")
+	}
+	must(t, set("a", "lan", nil, router))
+	eventually(t, "b is told that a is no router", told(b, "[dhcp-server]"))
+}
+
 // TestChangesAreLimited: a node cannot fill the store and the audit log.
 func TestChangesAreLimited(t *testing.T) {
 	d := newDesk(t, func(o *Options) { o.Limits.Changes, o.Limits.ChangeBurst = 0.001, 4 })

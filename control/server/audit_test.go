@@ -54,6 +54,8 @@ func TestEveryChangeIsAudited(t *testing.T) {
 	must(t, err)
 	_, err = d.admin.SetNodeAddress(ctx, &controlv1.SetNodeAddressRequest{Name: "a", Segment: "lan", Mode: controlv1.AddressMode_ADDRESS_MODE_NONE})
 	must(t, err)
+	_, err = d.admin.SetNodeRoles(ctx, &controlv1.SetNodeRolesRequest{Name: "a", Segment: "lan", Add: []string{"router"}})
+	must(t, err)
 	_, err = a.api.Renew(ctx, &controlv1.RenewRequest{})
 	must(t, err)
 	_, err = a.api.RaiseHandshakeNonce(ctx, &controlv1.RaiseHandshakeNonceRequest{})
@@ -90,13 +92,13 @@ func TestEveryChangeIsAudited(t *testing.T) {
 		"controller controller.add controller/1", "admin token.create token/" + list.Tokens[0].Id,
 		"machine token.use token/" + list.Tokens[0].Id, "machine node.enrol node/1",
 		"admin grant.add grant/1", "admin node.seat node/1", "admin segment.add segment/2", "admin segment.remove segment/2",
-		"admin relay.add relay/r", "admin relay.remove relay/r", "admin node.address node/1", "node node.renew node/1", "node node.nonce node/1",
+		"admin relay.add relay/r", "admin relay.remove relay/r", "admin node.address node/1", "admin node.role node/1", "node node.renew node/1", "node node.nonce node/1",
 		"admin node.lock node/1", "admin grant.remove grant/1", "admin token.revoke token/" + list.Tokens[0].Id, "admin epoch.raise settings",
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("log is\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	lock := entries[17].Detail
+	lock := entries[18].Detail
 	for _, part := range []string{`"before":{`, `"status":"active"`, `"after":{`, `"status":"locked"`, `"message":"lost laptop"`} {
 		if !strings.Contains(lock, part) {
 			t.Errorf("detail of the lock lacks %s: %s", part, lock)

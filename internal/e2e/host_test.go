@@ -350,6 +350,13 @@ func TestAddressModes(t *testing.T) {
 	r.ok(err)
 	defer func() { _ = server.Stop(time.Second) }()
 	set("b", "dhcp")
+	// A machine that is no DHCP server is not heard (case I08), neither by its own node.
+	r.await("a's answers are refused", 30*time.Second, func() bool { return r.dropped(a)["not-dhcp-server"] >= 3 })
+	if out := r.sh(b.Host, "ip -br addr show loom0"); strings.Contains(out, "198.51.100.") {
+		t.Errorf("b has an address from a machine that is no DHCP server: %s", out)
+	}
+	_, err = r.Admin(r.ctx, "node", "role", "a", "--segment", "office", "--add", "dhcp-server")
+	r.ok(err)
 	r.await("b has a leased address", 30*time.Second, func() bool { return strings.Contains(r.sh(b.Host, "ip -br addr show loom0"), "198.51.100.21") })
 	r.pings(b.Host, "198.51.100.200", 5*time.Second)
 	if data, _ := os.ReadFile(filepath.Join(r.Dir(), "leases")); !strings.Contains(string(data), "198.51.100.21") {

@@ -32,6 +32,8 @@ func TestReceiverRefusesTools(t *testing.T) {
 		advertise(), advertise("-O"), advertise("-s"), advertise("-H"), advertise("-f"), advertise("-D"), advertise("-F"),
 		router(), router("-E", "H"), router("-E", "1"), router("-E", "H111"), router("-E", "D"), router("-E", "F"),
 		router("-E", "O"), router("-E", "o"),
+		{"atk6-fake_mldrouter6", "-l", "loom0", "advertise"},
+		{"atk6-fake_mldrouter6", "-l", "loom0", "terminate"},
 	} {
 		r.refusesTool(tool...)
 	}
@@ -57,7 +59,7 @@ func (r *refusal) refusesTool(tool ...string) {
 	}
 	name := strings.Join(tool, " ")
 	r.Logf("%s: refused %v", name, refused)
-	reasons := []string{"arp-sender", "nd-sender", "ip-source", "not-router", "undetermined", "bad-header", "source-mac"}
+	reasons := []string{"arp-sender", "nd-sender", "ip-source", "not-router", "undetermined", "bad-header", "source-mac", "not-querier"}
 	if !slices.ContainsFunc(reasons, func(reason string) bool { return refused[reason] > 0 }) {
 		r.Errorf("%s: victim has refused nothing: %v: %s", name, err, out)
 	}
@@ -90,6 +92,7 @@ func (r *refusal) lie(frame []byte) string {
 		return ""
 	}
 	ip, ok := packet.Layer(layers.LayerTypeIPv6).(*layers.IPv6)
+	icmp, _ := packet.Layer(layers.LayerTypeICMPv6).(*layers.ICMPv6)
 	advertisement, advertises := packet.Layer(layers.LayerTypeICMPv6NeighborAdvertisement).(*layers.ICMPv6NeighborAdvertisement)
 	switch {
 	case !ok:
@@ -100,6 +103,8 @@ func (r *refusal) lie(frame []byte) string {
 		return "a fragment"
 	case packet.Layer(layers.LayerTypeICMPv6RouterAdvertisement) != nil, packet.Layer(layers.LayerTypeICMPv6Redirect) != nil:
 		return "a false router"
+	case icmp != nil && slices.Contains([]uint8{130, 151, 153}, icmp.TypeCode.Type()):
+		return "a false multicast router"
 	case advertises && !r.mine(advertisement.TargetAddress):
 		return "a false neighbour"
 	}

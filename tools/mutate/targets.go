@@ -10,8 +10,8 @@ type target struct {
 // targets is what is mutated.
 func targets() []target {
 	return []target{
-		{"ether", []string{"ether.go", "arp.go", "ip.go", "nd.go", "offload.go", "join.go"}, ""},
-		{"policy", []string{"station.go", "view.go"}, ""},
+		{"ether", []string{"ether.go", "arp.go", "ip.go", "nd.go", "dhcp.go", "offload.go", "join.go"}, ""},
+		{"policy", []string{"station.go", "ipv4.go", "ipv6.go", "dhcp.go", "beyond.go", "limit.go", "role.go", "view.go"}, ""},
 		{"switch", []string{"admit.go", "forward.go"}, ""},
 		{"transport", []string{"wire.go", "receive.go", "epoch.go", "replay.go", "record.go", "rejoin.go"}, "Datagrams|Handshakes|Records|Replies|Replay|Rejoin|Fuzz|Key"},
 		{"node", []string{"link.go", "ingress.go"}, "Trial|Ingress|Tag|SegmentSize|FramesDoNotAllocate"},
@@ -59,14 +59,14 @@ func reversed() map[string]bool {
 func allowed() map[string]string {
 	const cannotFail = "no key of 32 bytes is refused by AES or ChaCha20"
 	return map[string]string{
-		"ether/offload.go layoutOf: err != nil is false":          "what does not parse has type 0, which is none of the two",
-		"ether/offload.go layoutOf: !ok is false (2)":             "what is no IPv6 packet has no extension header either, so Upper refuses",
-		"ether/offload.go layoutOf: !ok is false (3)":             "Upper refuses with no payload, or on an extension header",
-		"ether/join.go Add: l == j.l is true":                     "sameHost compares the bytes that make a layout",
-		"policy/station.go checkIPv4: ok is true":                 "what is cut has ports 0, which are not a client's",
-		"policy/station.go checkIPv6: ok is true":                 "a later fragment has no payload here, so it is no neighbour discovery",
-		"transport/receive.go data: !ep.confirmed.Load() is true": "confirm asks again, under the lock",
-		"transport/epoch.go open: k == nil is false":              cannotFail,
-		"transport/epoch.go recvKey: err != nil is false":         cannotFail,
+		"ether/offload.go layoutOf: err != nil is false":                "what does not parse has type 0, which is none of the two",
+		"ether/offload.go layoutOf: !ok is false (2)":                   "what is no IPv6 packet has no extension header either, so Upper refuses",
+		"ether/offload.go layoutOf: !ok is false (3)":                   "Upper refuses with no payload, or on an extension header",
+		"ether/join.go Add: l == j.l is true":                           "sameHost compares the bytes that make a layout",
+		"policy/ipv4.go asksDHCP: ok is true":                           "what is cut has ports 0, which are not a client's",
+		"policy/ipv6.go checkIPv6: part == ether.LaterFragment is true": "only of a later fragment is an extension header left over",
+		"transport/receive.go data: !ep.confirmed.Load() is true":       "confirm asks again, under the lock",
+		"transport/epoch.go open: k == nil is false":                    cannotFail,
+		"transport/epoch.go recvKey: err != nil is false":               cannotFail,
 	}
 }

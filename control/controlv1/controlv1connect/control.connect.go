@@ -72,6 +72,9 @@ const (
 	// AdminServiceSetNodeAddressProcedure is the fully-qualified name of the AdminService's
 	// SetNodeAddress RPC.
 	AdminServiceSetNodeAddressProcedure = "/etherloom.control.v1.AdminService/SetNodeAddress"
+	// AdminServiceSetNodeRolesProcedure is the fully-qualified name of the AdminService's SetNodeRoles
+	// RPC.
+	AdminServiceSetNodeRolesProcedure = "/etherloom.control.v1.AdminService/SetNodeRoles"
 	// AdminServiceAddSegmentProcedure is the fully-qualified name of the AdminService's AddSegment RPC.
 	AdminServiceAddSegmentProcedure = "/etherloom.control.v1.AdminService/AddSegment"
 	// AdminServiceListSegmentsProcedure is the fully-qualified name of the AdminService's ListSegments
@@ -400,6 +403,7 @@ type AdminServiceClient interface {
 	ListNodes(context.Context, *controlv1.ListNodesRequest) (*controlv1.ListNodesResponse, error)
 	SetNodeStatus(context.Context, *controlv1.SetNodeStatusRequest) (*controlv1.SetNodeStatusResponse, error)
 	SetNodeAddress(context.Context, *controlv1.SetNodeAddressRequest) (*controlv1.SetNodeAddressResponse, error)
+	SetNodeRoles(context.Context, *controlv1.SetNodeRolesRequest) (*controlv1.SetNodeRolesResponse, error)
 	AddSegment(context.Context, *controlv1.AddSegmentRequest) (*controlv1.AddSegmentResponse, error)
 	ListSegments(context.Context, *controlv1.ListSegmentsRequest) (*controlv1.ListSegmentsResponse, error)
 	RemoveSegment(context.Context, *controlv1.RemoveSegmentRequest) (*controlv1.RemoveSegmentResponse, error)
@@ -468,6 +472,12 @@ func NewAdminServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			httpClient,
 			baseURL+AdminServiceSetNodeAddressProcedure,
 			connect.WithSchema(adminServiceMethods.ByName("SetNodeAddress")),
+			connect.WithClientOptions(opts...),
+		),
+		setNodeRoles: connect.NewClient[controlv1.SetNodeRolesRequest, controlv1.SetNodeRolesResponse](
+			httpClient,
+			baseURL+AdminServiceSetNodeRolesProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("SetNodeRoles")),
 			connect.WithClientOptions(opts...),
 		),
 		addSegment: connect.NewClient[controlv1.AddSegmentRequest, controlv1.AddSegmentResponse](
@@ -583,6 +593,7 @@ type adminServiceClient struct {
 	listNodes      *connect.Client[controlv1.ListNodesRequest, controlv1.ListNodesResponse]
 	setNodeStatus  *connect.Client[controlv1.SetNodeStatusRequest, controlv1.SetNodeStatusResponse]
 	setNodeAddress *connect.Client[controlv1.SetNodeAddressRequest, controlv1.SetNodeAddressResponse]
+	setNodeRoles   *connect.Client[controlv1.SetNodeRolesRequest, controlv1.SetNodeRolesResponse]
 	addSegment     *connect.Client[controlv1.AddSegmentRequest, controlv1.AddSegmentResponse]
 	listSegments   *connect.Client[controlv1.ListSegmentsRequest, controlv1.ListSegmentsResponse]
 	removeSegment  *connect.Client[controlv1.RemoveSegmentRequest, controlv1.RemoveSegmentResponse]
@@ -650,6 +661,15 @@ func (c *adminServiceClient) SetNodeStatus(ctx context.Context, req *controlv1.S
 // SetNodeAddress calls etherloom.control.v1.AdminService.SetNodeAddress.
 func (c *adminServiceClient) SetNodeAddress(ctx context.Context, req *controlv1.SetNodeAddressRequest) (*controlv1.SetNodeAddressResponse, error) {
 	response, err := c.setNodeAddress.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// SetNodeRoles calls etherloom.control.v1.AdminService.SetNodeRoles.
+func (c *adminServiceClient) SetNodeRoles(ctx context.Context, req *controlv1.SetNodeRolesRequest) (*controlv1.SetNodeRolesResponse, error) {
+	response, err := c.setNodeRoles.CallUnary(ctx, connect.NewRequest(req))
 	if response != nil {
 		return response.Msg, err
 	}
@@ -817,6 +837,7 @@ type AdminServiceHandler interface {
 	ListNodes(context.Context, *controlv1.ListNodesRequest) (*controlv1.ListNodesResponse, error)
 	SetNodeStatus(context.Context, *controlv1.SetNodeStatusRequest) (*controlv1.SetNodeStatusResponse, error)
 	SetNodeAddress(context.Context, *controlv1.SetNodeAddressRequest) (*controlv1.SetNodeAddressResponse, error)
+	SetNodeRoles(context.Context, *controlv1.SetNodeRolesRequest) (*controlv1.SetNodeRolesResponse, error)
 	AddSegment(context.Context, *controlv1.AddSegmentRequest) (*controlv1.AddSegmentResponse, error)
 	ListSegments(context.Context, *controlv1.ListSegmentsRequest) (*controlv1.ListSegmentsResponse, error)
 	RemoveSegment(context.Context, *controlv1.RemoveSegmentRequest) (*controlv1.RemoveSegmentResponse, error)
@@ -881,6 +902,12 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 		AdminServiceSetNodeAddressProcedure,
 		svc.SetNodeAddress,
 		connect.WithSchema(adminServiceMethods.ByName("SetNodeAddress")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceSetNodeRolesHandler := connect.NewUnaryHandlerSimple(
+		AdminServiceSetNodeRolesProcedure,
+		svc.SetNodeRoles,
+		connect.WithSchema(adminServiceMethods.ByName("SetNodeRoles")),
 		connect.WithHandlerOptions(opts...),
 	)
 	adminServiceAddSegmentHandler := connect.NewUnaryHandlerSimple(
@@ -999,6 +1026,8 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 			adminServiceSetNodeStatusHandler.ServeHTTP(w, r)
 		case AdminServiceSetNodeAddressProcedure:
 			adminServiceSetNodeAddressHandler.ServeHTTP(w, r)
+		case AdminServiceSetNodeRolesProcedure:
+			adminServiceSetNodeRolesHandler.ServeHTTP(w, r)
 		case AdminServiceAddSegmentProcedure:
 			adminServiceAddSegmentHandler.ServeHTTP(w, r)
 		case AdminServiceListSegmentsProcedure:
@@ -1064,6 +1093,10 @@ func (UnimplementedAdminServiceHandler) SetNodeStatus(context.Context, *controlv
 
 func (UnimplementedAdminServiceHandler) SetNodeAddress(context.Context, *controlv1.SetNodeAddressRequest) (*controlv1.SetNodeAddressResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("etherloom.control.v1.AdminService.SetNodeAddress is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) SetNodeRoles(context.Context, *controlv1.SetNodeRolesRequest) (*controlv1.SetNodeRolesResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("etherloom.control.v1.AdminService.SetNodeRoles is not implemented"))
 }
 
 func (UnimplementedAdminServiceHandler) AddSegment(context.Context, *controlv1.AddSegmentRequest) (*controlv1.AddSegmentResponse, error) {
