@@ -230,6 +230,11 @@ func TestLong(t *testing.T) {
 			t.Errorf("a super-frame of %d bytes each: %q, want %q", size, d, want)
 		}
 	}
+	// What cannot be cut stands for no shorter frames.
+	uncut := data(macOf(2), macOf(1), experimental, full+"x")
+	if d := r.seg.Forward(r.ports[1], uncut, ether.Offload{Checksum: true, Start: 34, Field: 16, Size: 1000}, tag, 0, r.now); d != DropLong {
+		t.Errorf("a super-frame that cannot be cut: %q", d)
+	}
 	r.seen(sent{2: 3})
 	if d := r.enter(2, data(macOf(1), macOf(2), experimental, full+"x")); d != DropLong {
 		t.Errorf("from a peer: %q", d)
