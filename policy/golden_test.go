@@ -43,7 +43,9 @@ func randomTerm(r *rand.Rand) goldenTerm {
 			return c.Kind == Opaque && c.Type == typ && (c.Dst.IsGroup() || c.Dst == to.MAC)
 		}}
 	case 4:
-		return goldenTerm{"broadcast", func(c *Class, _ bool, _ Station) bool { return c.Kind == Packet && c.Dst == ether.Broadcast }}
+		return goldenTerm{"broadcast", func(c *Class, _ bool, to Station) bool {
+			return c.Kind == Packet && c.Dst == ether.Broadcast && !to.has(c.Tuple.Dst)
+		}}
 	case 5:
 		group := netip.AddrFrom4([4]byte{239, 0, 0, byte(r.IntN(3))})
 		bits := 30 + 2*r.IntN(2)
