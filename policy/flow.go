@@ -100,14 +100,24 @@ func (f *Flows) begin(opener Identity, k *flowKey, g GrantID, generation uint64,
 		if s.m == nil {
 			s.m = map[flowKey]*flow{}
 		}
-		if len(s.m) >= maxShardFlows && e == nil {
+		delete(s.m, *k)
+		if len(s.m) >= maxShardFlows {
 			s.evictLocked(now)
 		}
 		e = &flow{}
 		s.m[*k] = e
 	}
-	e.grant, e.generation, e.dst, e.seen = g, generation, c.Dst, now
-	e.ending = e.ending || c.Ends
+	e.grant, e.generation, e.dst = g, generation, c.Dst
+	e.note(c, onward, now)
+}
+
+// note takes what a packet says of the flow's end. One that opens begins it anew: the ports of a connection that has ended may
+// be used again (RFC 9293 section 3.6.1).
+func (f *flow) note(c *Class, w way, now time.Time) {
+	if c.Opens {
+		f.answered, f.ending = false, false
+	}
+	f.seen, f.answered, f.ending = now, f.answered || w == answer, f.ending || c.Ends
 }
 
 // evictLocked forgets the flow that has been silent longest, of a few.
@@ -155,8 +165,9 @@ const (
 	about             // an error about it: nothing of the flow itself
 )
 
-// stands returns the grant of a flow that opener has begun, if it is remembered and v still lets it pass; 0 if not.
-func (f *Flows) stands(v *View, opener Identity, k *flowKey, w way, p *Passage) GrantID {
+// stands returns the grant of a flow that opener has begun, if it is remembered and v still lets it pass; 0 if not. If demanded is
+// not 0, it must be that one: a frame that is refused changes nothing.
+func (f *Flows) stands(v *View, opener Identity, k *flowKey, w way, p *Passage, demanded GrantID) GrantID {
 	set := (*f.openers.Load())[opener]
 	if set == nil {
 		return 0
@@ -165,7 +176,7 @@ func (f *Flows) stands(v *View, opener Identity, k *flowKey, w way, p *Passage) 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e := s.m[*k]
-	if e == nil || e.dead(k.tuple.Protocol, p.Now) {
+	if e == nil || e.dead(k.tuple.Protocol, p.Now) || demanded != 0 && e.grant != demanded {
 		return 0
 	}
 	// What goes on does so between the same stations; what goes to a group is answered by nobody (RFC 1122 section 3.2.2).
@@ -175,17 +186,21 @@ func (f *Flows) stands(v *View, opener Identity, k *flowKey, w way, p *Passage) 
 	if !p.Dry {
 		e.generation = v.generation
 		if w != about {
-			e.seen, e.answered, e.ending = p.Now, e.answered || w == answer, e.ending || p.class.Ends
+			e.note(&p.class, w, p.Now)
 		}
 	}
 	return e.grant
 }
 
-// stillAllows judges a flow by v, unless v has let it pass before and its grant lasts.
+// stillAllows judges a flow by v, unless v has let it pass before. That its grant lasts, and that both are still members, is a
+// matter of time, and asked every time.
 func (v *View) stillAllows(opener Identity, k *flowKey, e *flow, now time.Time) bool {
 	g := v.grants[e.grant]
-	if !g.alive(now) || e.generation == v.generation {
-		return g.alive(now)
+	if !g.alive(now) || g.segment && !v.members(opener, k.other, now) {
+		return false
+	}
+	if e.generation == v.generation {
+		return true
 	}
 	c := Class{Kind: Packet, Type: typeOf(&k.tuple), Dst: e.dst, Tuple: k.tuple}
 	return !g.observe && v.allows(g, opener, k.other, &c, now)

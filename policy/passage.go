@@ -110,7 +110,12 @@ func (v *View) allows(g *compiled, source, receiver Identity, c *Class, now time
 	if !g.opens(source, receiver, v.enforced.members) || !g.allows(c, v.stations[receiver]) {
 		return false
 	}
-	return !g.segment || v.enforced.members[source].alive(now) && v.enforced.members[receiver].alive(now)
+	return !g.segment || v.members(source, receiver, now)
+}
+
+// members reports whether both are members of the segment.
+func (v *View) members(a, b Identity, now time.Time) bool {
+	return v.enforced.members[a].alive(now) && v.enforced.members[b].alive(now)
 }
 
 // resolve lets members ask for each other's addresses. To everybody else nothing is sent: who may know an address is told by
@@ -143,16 +148,14 @@ func (v *View) resolved(g *compiled, p *Passage, receiver Identity) Verdict {
 func (v *View) flowOf(p *Passage, receiver Identity, demanded GrantID) GrantID {
 	c := p.Class()
 	try := func(opener, other Identity, t Tuple, w way) GrantID {
-		id := p.Flows.stands(v, opener, &flowKey{other, t}, w, p)
-		if demanded != 0 && id != demanded {
-			return 0
-		}
-		return id
+		return p.Flows.stands(v, opener, &flowKey{other, t}, w, p, demanded)
 	}
 	switch c.Kind {
 	case Packet:
-		if id := try(p.Source, receiver, c.Tuple, onward); id != 0 && !c.Reply {
-			return id
+		if !c.Reply {
+			if id := try(p.Source, receiver, c.Tuple, onward); id != 0 {
+				return id
+			}
 		}
 		// What begins is no answer, even between the same ports, and an answer is for the opener alone.
 		if !c.Opens && v.isFor(receiver, c) {
@@ -160,7 +163,8 @@ func (v *View) flowOf(p *Passage, receiver Identity, demanded GrantID) GrantID {
 		}
 		return 0
 	case ICMPError:
-		if !v.isFor(receiver, c) {
+		// An error goes to who sent what it is about (RFC 792, RFC 4443 section 2.2), and to nobody behind.
+		if !v.isFor(receiver, c) || c.Tuple.Dst != c.About.Src {
 			return 0
 		}
 		if id := try(receiver, p.Source, c.About, about); id != 0 {
