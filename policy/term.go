@@ -179,7 +179,7 @@ func TermOf(f *ether.Frame) (Term, bool) {
 	case c.Tuple.Protocol == ether.ProtoTCP || c.Tuple.Protocol == ether.ProtoUDP:
 		return Term{Scope: PortRange, Protocol: c.Tuple.Protocol, From: c.Tuple.DstPort, To: c.Tuple.DstPort}, c.Tuple.DstPort != 0
 	}
-	return Term{Scope: AnyPort, Protocol: c.Tuple.Protocol}, true
+	return Term{Scope: AnyPort, Protocol: c.Tuple.Protocol}, !c.Tuple.Protocol.IsExtension()
 }
 
 // String writes the term as ParseTerm reads it.

@@ -110,6 +110,7 @@ func TestTermOf(t *testing.T) {
 		{"UDP to port 0", ip(1, 2, ether.ProtoUDP, udp(9, 0, 0)), ""},
 		{"echo", ip(1, 2, ether.ProtoICMP, icmp(echoV4, 3)), "icmp"},
 		{"GRE", ip(1, 2, 47, nil), "proto:47"},
+		{"an extension header of IPv6 in IPv4", ip(1, 2, ether.ProtoRouting, nil), ""},
 		{"multicast", to(group, packet(multicast)), "multicast:239.0.0.1"},
 		{"an address that is no group, to a group", to(group, packet(addressOf(2))), ""},
 		{"broadcast", to(ether.Broadcast, packet(limited)), "broadcast"},
