@@ -142,6 +142,17 @@ func TestFlowGoesOnByAnotherGrant(t *testing.T) {
 	if got := n.deliver(2, 1, answering(ether.ProtoUDP), 2); got != Pass {
 		t.Errorf("answer: %q", got)
 	}
+	// A connection is as established as it was.
+	n = newNetwork(t, toNode(t, 1, "tcp"))
+	ack := ip(1, 2, ether.ProtoTCP, tcp(9, 80, flagACK, 0))
+	n.send(1, 2, ack)
+	n.send(2, 1, answering(ether.ProtoTCP))
+	n.replace(2, toNode(t, 2, "tcp:80"))
+	n.send(1, 2, ack)
+	n.now = n.now.Add(tcpEstablished)
+	if got := n.send(2, 1, answering(ether.ProtoTCP)); got != Pass {
+		t.Errorf("answer of an established connection: %q", got)
+	}
 }
 
 // Who only asks changes nothing.
