@@ -9,10 +9,12 @@ import (
 
 // What has no answer is not remembered.
 func TestOnlyPacketsAreFlows(t *testing.T) {
+	group := frameOf(ether.TypeIPv4, 1, 2, packetV4(addressOf(1), ether.Mapped([4]byte{239, 0, 0, 1}), ether.ProtoUDP, 1, 0, false, udp(9, 53, 0)))
+	group.Dst = ether.MAC{1, 0, 0x5e, 0, 0, 1}
 	n := newNetwork(t, toNode(t, 1, "any"), Grant{ID: 2, Segment: true, Sources: []Identity{1}}, Grant{ID: 3, Segment: true, Sources: []Identity{2}, Allow: terms(t, "tcp")})
 	for name, f := range map[string]ether.Frame{
 		"no IP": frameOf(0x88b5, 1, 2, nil), "ARP": frameOf(ether.TypeARP, 1, 2, nil), "what cannot be told": ip(1, 2, ether.ProtoTCP, nil),
-		"an error": icmpError(3, 3, addressOf(1), addressOf(2), nil),
+		"an error": icmpError(3, 3, addressOf(1), addressOf(2), nil), "what goes to a group": group,
 	} {
 		if got := n.send(1, 2, f); got != Pass || n.flows[1].Len()+n.flows[2].Len() != 0 {
 			t.Errorf("%s: %q, and is a flow", name, got)

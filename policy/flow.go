@@ -179,8 +179,8 @@ func (f *Flows) stands(v *View, opener Identity, k *flowKey, w way, p *Passage, 
 	if e == nil || e.dead(k.tuple.Protocol, p.Now) || demanded != 0 && e.grant != demanded {
 		return 0
 	}
-	// What goes on does so between the same stations; what goes to a group is answered by nobody (RFC 1122 section 3.2.2).
-	if w == onward && p.class.Dst != e.dst || w != onward && e.dst.IsGroup() || !v.stillAllows(opener, k, e, p.Now) {
+	// What goes on does so between the same stations.
+	if w == onward && p.class.Dst != e.dst || !v.stillAllows(opener, k, e, p.Now) {
 		return 0
 	}
 	if !p.Dry {

@@ -141,13 +141,13 @@ func (m *golden) flowOf(source, receiver Identity, c *Class, demanded GrantID, n
 	for i := range m.flows {
 		f := &m.flows[i]
 		onward := f.opener == source && f.other == receiver
-		backward := f.opener == receiver && f.other == source && c.Dst == m.stations[receiver].MAC && !f.dst.IsGroup()
+		backward := f.opener == receiver && f.other == source && c.Dst == m.stations[receiver].MAC
 		var is bool
 		switch c.Kind {
 		case Packet:
 			is = onward && f.tuple == c.Tuple && f.dst == c.Dst && !c.Reply || backward && f.tuple == c.Tuple.Reverse() && !c.Opens
 		case ICMPError:
-			mine := onward && c.Dst == m.stations[receiver].MAC && !f.dst.IsGroup()
+			mine := onward && c.Dst == m.stations[receiver].MAC
 			is = c.Tuple.Dst == c.About.Src && (backward && f.tuple == c.About || mine && f.tuple == c.About.Reverse())
 		default:
 		}
@@ -166,7 +166,7 @@ func (m *golden) flowOf(source, receiver Identity, c *Class, demanded GrantID, n
 }
 
 func (m *golden) remember(source, receiver Identity, c *Class, g GrantID) {
-	if c.Kind != Packet {
+	if c.Kind != Packet || c.Dst.IsGroup() { // nobody answers what goes to a group
 		return
 	}
 	m.flows = slices.DeleteFunc(m.flows, func(f goldenFlow) bool {

@@ -182,9 +182,10 @@ func (v *View) isFor(receiver Identity, c *Class) bool {
 	return s != nil && s.MAC == c.Dst
 }
 
-// remember notes a flow that a grant lets begin.
+// remember notes a flow that a grant lets begin. What goes to a group is answered by nobody (RFC 1122 section 3.2.2): it would be
+// as many flows as there are receivers, in the place of those that are answered.
 func (v *View) remember(p *Passage, receiver Identity, g *compiled) {
-	if c := p.Class(); c.Kind == Packet && !p.Dry {
+	if c := p.Class(); c.Kind == Packet && !c.Dst.IsGroup() && !p.Dry {
 		p.Flows.begin(p.Source, &flowKey{receiver, c.Tuple}, g.id, v.generation, c, p.Now)
 	}
 }
