@@ -59,6 +59,7 @@ func TestParseFragment(t *testing.T) {
 		{"no fragment header at all", TypeIPv6, headV6(ProtoFragment), Fragment{}},
 		{"options longer than the packet", TypeIPv6, headV6(ProtoDestOpts, []byte{byte(ProtoFragment), 2, 1, 4, 0, 0, 0, 0}, v6(1, "")), Fragment{}},
 		{"too many headers", TypeIPv6, headV6(ProtoDestOpts, bytes.Repeat([]byte{byte(ProtoDestOpts), 0, 1, 4, 0, 0, 0, 0}, maxExtensions-1), options, v6(1, "12345678")), Fragment{}},
+		{"TCP that looks like options and a fragment header", TypeIPv6, headV6(ProtoTCP, options, v6(1, "12345678")), Fragment{}},
 		{"cut IPv6", TypeIPv6, headV6(ProtoFragment, v6(1, "12345678"))[:50], Fragment{}},
 	} {
 		got, is := ParseFragment(&Frame{Type: c.typ, Payload: c.in})
@@ -77,6 +78,7 @@ func TestRouted(t *testing.T) {
 		want    bool
 	}{
 		{"no options", nil, false},
+		{"padding", []byte{1, 1, 1, 0}, false},
 		{"record route", []byte{7, 7, 4, 0, 0, 0, 0, 0}, false},
 		{"router alert, end", []byte{148, 4, 0, 0, 0, 131, 3, 4}, false},
 		{"loose source route", []byte{131, 7, 4, 192, 0, 2, 9, 0}, true},
@@ -108,6 +110,7 @@ func TestRouted(t *testing.T) {
 		{"behind options", headV6(ProtoDestOpts, options, route(ProtoTCP, 2)), true},
 		{"behind another", headV6(ProtoRouting, route(ProtoRouting, 0), route(ProtoTCP, 2)), true},
 		{"behind a fragment header", headV6(ProtoFragment, fragment, route(ProtoTCP, 2)), true},
+		{"behind too many", headV6(ProtoDestOpts, bytes.Repeat([]byte{byte(ProtoDestOpts), 0, 1, 4, 0, 0, 0, 0}, maxExtensions), route(ProtoTCP, 1)), false},
 		{"cut", headV6(ProtoRouting, route(ProtoTCP, 1)[:7]), false},
 		{"behind cut options", headV6(ProtoDestOpts, []byte{byte(ProtoRouting), 1, 1, 4, 0, 0, 0, 0}), false},
 	} {
