@@ -310,8 +310,11 @@ func randomClass(r *rand.Rand, source, receiver Identity) Class {
 		c.Tuple.Dst = addressOf(Identity(1 + r.IntN(people+1)))
 	case 4:
 		c = Class{Kind: Opaque, Type: ether.Type(0x88b5 + r.IntN(3)), Dst: c.Dst}
-		if r.IntN(2) == 0 {
+		switch r.IntN(4) {
+		case 0, 1:
 			c.Dst = ether.Broadcast
+		case 2:
+			c.Dst = ether.MAC{2, 5: byte(1 + r.IntN(people+1))}
 		}
 	case 5:
 		c = Class{Kind: Resolution, Type: ether.TypeARP, Dst: ether.Broadcast}

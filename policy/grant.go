@@ -64,18 +64,18 @@ func (g *compiled) expired(now time.Time) bool { return !g.expires.IsZero() && !
 // alive reports whether there is a grant and it has not expired.
 func (g *compiled) alive(now time.Time) bool { return g != nil && !g.expired(now) }
 
-// opens reports whether the grant is about what source sends to receiver of its own accord; that it allows this very frame is
-// another question. members are those of the segment.
-func (g *compiled) opens(source, receiver Identity, members map[Identity]*compiled) bool {
-	return g.reaches(source, receiver, members) || g.both && g.reaches(receiver, source, members)
+// opens reports whether the grant is about what source sends to receiver of its own accord. That it allows this very frame, and
+// that both are members of a segment, are other questions.
+func (g *compiled) opens(source, receiver Identity) bool {
+	return g.reaches(source, receiver) || g.both && g.reaches(receiver, source)
 }
 
-func (g *compiled) reaches(source, target Identity, members map[Identity]*compiled) bool {
+func (g *compiled) reaches(source, target Identity) bool {
 	if _, holds := g.sources[source]; !holds {
 		return false
 	}
 	if g.segment {
-		return members[target] != nil
+		return true
 	}
 	_, is := g.targets[target]
 	return is

@@ -107,7 +107,7 @@ func (v *View) free(g *compiled, source, receiver Identity, now time.Time) bool 
 
 // allows reports whether a grant lets source begin with this frame towards receiver.
 func (v *View) allows(g *compiled, source, receiver Identity, c *Class, now time.Time) bool {
-	if !g.opens(source, receiver, v.enforced.members) || !g.allows(c, v.stations[receiver]) {
+	if !g.opens(source, receiver) || !g.allows(c, v.stations[receiver]) {
 		return false
 	}
 	return !g.segment || v.members(source, receiver, now)
