@@ -10,8 +10,8 @@ type target struct {
 // targets is what is mutated.
 func targets() []target {
 	return []target{
-		{"ether", []string{"ether.go", "arp.go", "ip.go", "nd.go", "offload.go", "join.go"}, ""},
-		{"policy", []string{"station.go", "view.go"}, ""},
+		{"ether", []string{"ether.go", "arp.go", "ip.go", "nd.go", "fragment.go", "route.go", "offload.go", "join.go"}, ""},
+		{"policy", []string{"station.go", "view.go", "class.go", "flow.go", "fragment.go", "grant.go", "matcher.go", "passage.go", "term.go"}, ""},
 		{"switch", []string{"admit.go", "forward.go"}, ""},
 		{"transport", []string{"wire.go", "receive.go", "epoch.go", "replay.go", "record.go", "rejoin.go"}, "Datagrams|Handshakes|Records|Replies|Replay|Rejoin|Fuzz|Key"},
 		{"node", []string{"link.go", "ingress.go"}, "Trial|Ingress|Tag|SegmentSize|FramesDoNotAllocate"},
@@ -49,7 +49,8 @@ func elsewhere() map[string]string {
 func reversed() map[string]bool {
 	return map[string]bool{
 		"ether/ether.go IsReserved":    true,
-		"policy/view.go expired":       true,
+		"policy/grant.go expired":      true,
+		"policy/flow.go dead":          true,
 		"policy/view.go void":          true,
 		"transport/rejoin.go overlaps": true,
 	}
@@ -63,6 +64,11 @@ func allowed() map[string]string {
 		"ether/offload.go layoutOf: !ok is false (2)":             "what is no IPv6 packet has no extension header either, so Upper refuses",
 		"ether/offload.go layoutOf: !ok is false (3)":             "Upper refuses with no payload, or on an extension header",
 		"ether/join.go Add: l == j.l is true":                     "sameHost compares the bytes that make a layout",
+		"ether/fragment.go fragmentV4: !ok is false":              "what does not parse is no fragment",
+		"ether/fragment.go fragmentV6: !ok is false":              "what does not parse has no header to walk along",
+		"policy/class.go classifyV6: !ok is false":                "what does not parse has no header that Upper finds",
+		"policy/grant.go covers: c.Kind == Opaque is true":        "no term names a type that is looked into",
+		"policy/grant.go coversPacket: return false gives true":   "the cases before it are all that there are",
 		"policy/station.go checkIPv4: ok is true":                 "what is cut has ports 0, which are not a client's",
 		"policy/station.go checkIPv6: ok is true":                 "a later fragment has no payload here, so it is no neighbour discovery",
 		"transport/receive.go data: !ep.confirmed.Load() is true": "confirm asks again, under the lock",
