@@ -48,10 +48,10 @@ func fragmentV6(p []byte) (Fragment, bool) {
 			return Fragment{}, false
 		}
 		if next == ProtoFragment {
-			const more = 1
-			field := binary.BigEndian.Uint16(rest[2:])
+			const more, reserved = 1, 6 // what is reserved is ignored (RFC 8200 section 4.5)
+			field := binary.BigEndian.Uint16(rest[2:]) &^ reserved
 			return Fragment{
-				ID: binary.BigEndian.Uint32(rest[4:]), Protocol: Protocol(rest[0]), Offset: int(field &^ 7), More: field&more != 0,
+				ID: binary.BigEndian.Uint32(rest[4:]), Protocol: Protocol(rest[0]), Offset: int(field &^ more), More: field&more != 0,
 				Src: ip.Src, Dst: ip.Dst, Payload: rest[8:],
 			}, field != 0
 		}

@@ -15,7 +15,7 @@ const (
 	Resolution             // ARP, neighbour solicitation or advertisement: who has which address
 	Packet                 // IP, with all that a grant may ask for
 	ICMPError              // ICMP error about a packet of a flow
-	Unclear                // IP of which it cannot be told what it is: only who may send everything may send it
+	Unclear                // IP of which it cannot be told what it is, or where it goes: only who may send everything may send it
 )
 
 // Tuple names one direction of a flow. IPv4 addresses are mapped (RFC 4291 section 2.5.5.2). The ports of an ICMP echo are
@@ -65,7 +65,7 @@ func (c *Class) classifyV4(p []byte) {
 		return
 	}
 	c.Tuple = Tuple{Src: ether.Mapped(ip.Src), Dst: ether.Mapped(ip.Dst), Protocol: ip.Protocol}
-	if ip.Protocol == ether.ProtoICMPv6 {
+	if ip.Protocol == ether.ProtoICMPv6 || ip.Routed(p) {
 		return
 	}
 	c.classifyUpper(ip.Payload, false)
@@ -78,7 +78,7 @@ func (c *Class) classifyV6(p []byte) {
 		return
 	}
 	upper, payload, _, ok := ip.Upper()
-	if !ok || upper == ether.ProtoICMP {
+	if !ok || upper == ether.ProtoICMP || ip.Routed() {
 		return
 	}
 	c.Tuple = Tuple{Src: ip.Src, Dst: ip.Dst, Protocol: upper}
@@ -125,7 +125,7 @@ func (c *Class) classifyUpper(p []byte, v6 bool) {
 }
 
 func (c *Class) classifyICMP(p []byte, v6 bool) {
-	const echoReply4, echo4, echo6, echoReply6 = 0, 8, 128, 129
+	const echoReply4, redirect4, echo4, advertisement4, echo6, echoReply6 = 0, 5, 8, 9, 128, 129
 	echo, reply := byte(echo4), byte(echoReply4)
 	if v6 {
 		echo, reply = echo6, echoReply6
@@ -138,6 +138,9 @@ func (c *Class) classifyICMP(p []byte, v6 bool) {
 	case isICMPError(p[0], v6):
 		c.Kind = ICMPError
 		c.About = aboutOf(p[8:], v6)
+	case !v6 && (p[0] == redirect4 || p[0] == advertisement4):
+		// Who may ping a host may not tell it where its packets go (RFC 792, RFC 1256).
+		c.Kind = Unclear
 	default:
 		c.Opens = true
 	}

@@ -103,20 +103,29 @@ func (f *Flows) begin(v *View, opener Identity, k *flowKey, g *compiled, p *Pass
 		if s.m == nil {
 			s.m = map[flowKey]*flow{}
 		}
-		if len(s.m) >= maxShardFlows && e == nil {
-			k, e := s.oldestLocked(now)
-			f.endLocked(s, opener, k, e, Evicted)
-		}
 		if e != nil {
 			f.endLocked(s, opener, *k, e, Idle)
+		}
+		if len(s.m) >= maxShardFlows {
+			k, e := s.oldestLocked(now)
+			f.endLocked(s, opener, k, e, Evicted)
 		}
 		e = &flow{tally: tally{began: now, told: now}}
 		s.m[*k] = e
 		g.use.flows.Add(1)
 	}
-	e.grant, e.generation, e.dst, e.seen = g.id, v.generation, c.Dst, now
-	e.ending = e.ending || c.Ends
+	e.grant, e.generation, e.dst = g.id, v.generation, c.Dst
+	e.note(c, onward, now)
 	e.tally.add(onward, p)
+}
+
+// note takes what a packet says of the flow's end. One that opens begins it anew: the ports of a connection that has ended may
+// be used again (RFC 9293 section 3.6.1).
+func (f *flow) note(c *Class, w way, now time.Time) {
+	if c.Opens {
+		f.answered, f.ending = false, false
+	}
+	f.seen, f.answered, f.ending = now, f.answered || w == answer, f.ending || c.Ends
 }
 
 // oldestLocked is the flow that has been silent longest, of a few.
@@ -163,8 +172,9 @@ const (
 	about             // an error about it: nothing of the flow itself
 )
 
-// stands returns the grant of a flow that opener has begun, if it is remembered and v still lets it pass; 0 if not.
-func (f *Flows) stands(v *View, opener Identity, k *flowKey, w way, p *Passage) GrantID {
+// stands returns the grant of a flow that opener has begun, if it is remembered and v still lets it pass; 0 if not. If demanded is
+// not 0, it must be that one: a frame that is refused changes nothing.
+func (f *Flows) stands(v *View, opener Identity, k *flowKey, w way, p *Passage, demanded GrantID) GrantID {
 	set := (*f.openers.Load())[opener]
 	if set == nil {
 		return 0
@@ -173,28 +183,32 @@ func (f *Flows) stands(v *View, opener Identity, k *flowKey, w way, p *Passage) 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e := s.m[*k]
-	if e == nil || e.dead(k.tuple.Protocol, p.Now) {
+	if e == nil || e.dead(k.tuple.Protocol, p.Now) || demanded != 0 && e.grant != demanded {
 		return 0
 	}
-	// What goes on does so between the same stations; what goes to a group is answered by nobody (RFC 1122 section 3.2.2).
-	if w == onward && p.class.Dst != e.dst || w != onward && e.dst.IsGroup() || !v.stillAllows(opener, k, e, p.Now) {
+	// What goes on does so between the same stations.
+	if w == onward && p.class.Dst != e.dst || !v.stillAllows(opener, k, e, p.Now) {
 		return 0
 	}
 	if !p.Dry {
 		e.generation = v.generation
 		if w != about {
-			e.seen, e.answered, e.ending = p.Now, e.answered || w == answer, e.ending || p.class.Ends
+			e.note(&p.class, w, p.Now)
 			e.tally.add(w, p)
 		}
 	}
 	return e.grant
 }
 
-// stillAllows judges a flow by v, unless v has let it pass before and its grant lasts.
+// stillAllows judges a flow by v, unless v has let it pass before. That its grant lasts, and that both are still members, is a
+// matter of time, and asked every time.
 func (v *View) stillAllows(opener Identity, k *flowKey, e *flow, now time.Time) bool {
 	g := v.grants[e.grant]
-	if !g.alive(now) || e.generation == v.generation {
-		return g.alive(now)
+	if !g.alive(now) || g.segment && !v.members(opener, k.other, now) {
+		return false
+	}
+	if e.generation == v.generation {
+		return true
 	}
 	c := Class{Kind: Packet, Type: typeOf(&k.tuple), Dst: e.dst, Tuple: k.tuple}
 	return !g.observe && v.allows(g, opener, k.other, &c, now)

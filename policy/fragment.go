@@ -9,9 +9,9 @@ import (
 )
 
 const (
-	maxDatagrams = 64               // of one identity, in parts, at a time
-	maxGaps      = 8                // in one datagram
-	assembly     = 30 * time.Second // how long its parts may take; no host waits longer than 60 s (RFC 8200 section 4.5)
+	maxDatagrams = 64          // of one identity, in parts, at a time
+	maxGaps      = 8           // in one datagram
+	assembly     = time.Minute // how long its parts may take: as long as a host may wait (RFC 8200 section 4.5)
 )
 
 // datagrams holds, for each identity, what has come of the datagrams that it sends in fragments.
@@ -33,7 +33,17 @@ type datagram struct {
 type datagramKey struct {
 	src, dst [16]byte
 	id       uint32
-	protocol ether.Protocol
+	protocol ether.Protocol // 0 for IPv6
+}
+
+// keyOf is what a host puts a fragment together by. With IPv6 the protocol is no part of it: what the first fragment names
+// counts, whatever the others name (RFC 8200 section 4.5).
+func keyOf(f *ether.Fragment) datagramKey {
+	k := datagramKey{f.Src, f.Dst, f.ID, f.Protocol}
+	if !addrOf(f.Src).Is4() {
+		k.protocol = 0
+	}
+	return k
 }
 
 type part struct{ from, to int }
@@ -62,32 +72,52 @@ func (d *datagrams) settle(source Identity, f *ether.Fragment, own Class, now ti
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	key := datagramKey{f.Src, f.Dst, f.ID, f.Protocol}
-	if dry {
-		if at := d.findLocked(source, key, now); at != nil && f.Offset != 0 {
-			own.take(&at.class)
-		}
-		return own, true
-	}
+	key := keyOf(f)
 	at := d.findLocked(source, key, now)
+	if dry {
+		return at.trial(f, own)
+	}
 	if at == nil {
 		at = d.placeLocked(source)
 		*at = datagram{key: key, since: now, class: Class{Kind: Unclear}, parts: at.parts[:0]}
 	}
-	if at.bad || !at.add(f) {
-		at.bad = true
+	return at.take(f, own)
+}
+
+// take judges a fragment and notes that it has come. A datagram of which everything has come is forgotten, as the host that puts it
+// together forgets it: the next with the same identification is another.
+func (d *datagram) take(f *ether.Fragment, own Class) (Class, bool) {
+	if d.bad || !d.add(f) {
+		d.bad = true
 		return own, false
 	}
 	if f.Offset == 0 {
-		at.class = own
+		d.class = own
 	} else {
-		own.take(&at.class)
+		own.follow(&d.class)
+	}
+	if d.end != 0 && d.parts[0] == (part{0, d.end}) {
+		d.since = time.Time{}
 	}
 	return own, true
 }
 
-// take makes c say of the packet what first says.
-func (c *Class) take(first *Class) { c.Kind, c.Tuple, c.About = first.Kind, first.Tuple, first.About }
+// trial says what take would, and notes nothing. d is nil if nothing of the datagram has come.
+func (d *datagram) trial(f *ether.Fragment, own Class) (Class, bool) {
+	if d == nil {
+		d = &datagram{class: Class{Kind: Unclear}}
+	}
+	t := *d
+	t.parts = slices.Clone(d.parts)
+	return t.take(f, own)
+}
+
+// follow makes c say of the packet what the first fragment says.
+func (c *Class) follow(first *Class) {
+	typ, dst := c.Type, c.Dst
+	*c = *first
+	c.Type, c.Dst = typ, dst
+}
 
 func (d *datagrams) findLocked(source Identity, key datagramKey, now time.Time) *datagram {
 	all := d.of[source]
@@ -95,7 +125,7 @@ func (d *datagrams) findLocked(source Identity, key datagramKey, now time.Time) 
 		return nil
 	}
 	for i := range all {
-		if at := &all[i]; !at.since.IsZero() && at.key == key && now.Sub(at.since) <= assembly {
+		if at := &all[i]; at.key == key && now.Sub(at.since) <= assembly {
 			return at
 		}
 	}
@@ -126,7 +156,7 @@ func (d *datagram) add(f *ether.Fragment) bool {
 	if len(d.parts) > 0 {
 		last = d.parts[len(d.parts)-1].to
 	}
-	if d.end != 0 && (p.to > d.end || !f.More) || !f.More && last > p.to {
+	if d.end != 0 && p.to > d.end || !f.More && last > p.to {
 		return false
 	}
 	if !f.More {
@@ -137,8 +167,8 @@ func (d *datagram) add(f *ether.Fragment) bool {
 
 // insert merges a part into those that have come; false if it overlaps one of them, or leaves too many gaps.
 func (d *datagram) insert(p part) bool {
-	i, found := slices.BinarySearchFunc(d.parts, p.from, func(q part, from int) int { return q.from - from })
-	if found || i > 0 && d.parts[i-1].to > p.from || i < len(d.parts) && d.parts[i].from < p.to {
+	i, _ := slices.BinarySearchFunc(d.parts, p.from, func(q part, from int) int { return q.from - from })
+	if i > 0 && d.parts[i-1].to > p.from || i < len(d.parts) && d.parts[i].from < p.to {
 		return false
 	}
 	before, behind := i > 0 && d.parts[i-1].to == p.from, i < len(d.parts) && d.parts[i].from == p.to
@@ -162,7 +192,7 @@ func (d *datagrams) age(now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for id, all := range d.of {
-		live := slices.ContainsFunc(all[:], func(at datagram) bool { return !at.since.IsZero() && now.Sub(at.since) <= assembly })
+		live := slices.ContainsFunc(all[:], func(at datagram) bool { return now.Sub(at.since) <= assembly })
 		if !live {
 			delete(d.of, id)
 		}

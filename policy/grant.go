@@ -65,18 +65,18 @@ func (g *compiled) expired(now time.Time) bool { return !g.expires.IsZero() && !
 // alive reports whether there is a grant and it has not expired.
 func (g *compiled) alive(now time.Time) bool { return g != nil && !g.expired(now) }
 
-// opens reports whether the grant is about what source sends to receiver of its own accord; that it allows this very frame is
-// another question. members are those of the segment.
-func (g *compiled) opens(source, receiver Identity, members map[Identity]*compiled) bool {
-	return g.reaches(source, receiver, members) || g.both && g.reaches(receiver, source, members)
+// opens reports whether the grant is about what source sends to receiver of its own accord. That it allows this very frame, and
+// that both are members of a segment, are other questions.
+func (g *compiled) opens(source, receiver Identity) bool {
+	return g.reaches(source, receiver) || g.both && g.reaches(receiver, source)
 }
 
-func (g *compiled) reaches(source, target Identity, members map[Identity]*compiled) bool {
+func (g *compiled) reaches(source, target Identity) bool {
 	if _, holds := g.sources[source]; !holds {
 		return false
 	}
 	if g.segment {
-		return members[target] != nil
+		return true
 	}
 	_, is := g.targets[target]
 	return is
@@ -93,7 +93,7 @@ func (g *compiled) concerns(a, b Identity) bool {
 func (g *compiled) allows(c *Class, receiver *Station) bool {
 	to := deliveryOf(c, receiver, g.segment)
 	for i := range g.allow {
-		if g.allow[i].covers(c, to, g.segment) {
+		if g.allow[i].covers(c, receiver, to, g.segment) {
 			return true
 		}
 	}
@@ -125,21 +125,21 @@ func deliveryOf(c *Class, receiver *Station, segment bool) delivery {
 
 // covers reports whether a term is about a frame. What is unclear or asks for an address is covered only by everything to a
 // segment: no rule about anything that a frame is may match one of which that cannot be told.
-func (t *Term) covers(c *Class, to delivery, segment bool) bool {
+func (t *Term) covers(c *Class, receiver *Station, to delivery, segment bool) bool {
 	switch t.Scope {
 	case Everything:
 		return segment || to == addressed && (c.Kind == Packet || c.Kind == Opaque)
 	case EtherType:
 		return c.Kind == Opaque && c.Type == t.Type && to != astray
 	default:
-		return c.Kind == Packet && t.coversPacket(c, to)
+		return c.Kind == Packet && t.coversPacket(c, receiver, to)
 	}
 }
 
-func (t *Term) coversPacket(c *Class, to delivery) bool {
+func (t *Term) coversPacket(c *Class, receiver *Station, to delivery) bool {
 	switch t.Scope {
 	case Broadcast:
-		return c.Dst == ether.Broadcast
+		return isBroadcast(c, receiver)
 	case Multicast:
 		return to == grouped && t.Group.Contains(addrOf(c.Tuple.Dst))
 	case AnyIP:
@@ -151,6 +151,12 @@ func (t *Term) coversPacket(c *Class, to delivery) bool {
 	default:
 		return false
 	}
+}
+
+// isBroadcast reports whether an IPv4 packet is for everybody. One to a host's own address in a frame to all is for that host,
+// which may take it (RFC 1122 section 3.3.6 asks it not to); IPv6 has no broadcast.
+func isBroadcast(c *Class, receiver *Station) bool {
+	return c.Dst == ether.Broadcast && addrOf(c.Tuple.Dst).Is4() && (receiver == nil || !receiver.has(c.Tuple.Dst))
 }
 
 func addrOf(a [16]byte) netip.Addr { return netip.AddrFrom16(a).Unmap() }

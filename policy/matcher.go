@@ -148,16 +148,16 @@ func (m *matcher) find(c *Class, receiver *Station) *compiled {
 		best = better(best, m.types[c.Type])
 	case c.Kind != Packet:
 	case to == grouped:
-		best = better(best, m.findGroup(c))
+		best = better(best, m.findGroup(c, receiver))
 	default:
 		best = better(best, m.findPacket(c))
 	}
 	return best
 }
 
-func (m *matcher) findGroup(c *Class) *compiled {
+func (m *matcher) findGroup(c *Class, receiver *Station) *compiled {
 	var best *compiled
-	if c.Dst == ether.Broadcast {
+	if isBroadcast(c, receiver) {
 		best = m.broadcast
 	}
 	dst := addrOf(c.Tuple.Dst)

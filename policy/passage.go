@@ -132,10 +132,15 @@ func (v *View) free(g *compiled, p *Passage, receiver Identity) bool {
 
 // allows reports whether a grant lets source begin with this frame towards receiver.
 func (v *View) allows(g *compiled, source, receiver Identity, c *Class, now time.Time) bool {
-	if !g.opens(source, receiver, v.enforced.members) || !g.allows(c, v.stations[receiver]) {
+	if !g.opens(source, receiver) || !g.allows(c, v.stations[receiver]) {
 		return false
 	}
-	return !g.segment || v.enforced.members[source].alive(now) && v.enforced.members[receiver].alive(now)
+	return !g.segment || v.members(source, receiver, now)
+}
+
+// members reports whether both are members of the segment.
+func (v *View) members(a, b Identity, now time.Time) bool {
+	return v.enforced.members[a].alive(now) && v.enforced.members[b].alive(now)
 }
 
 // resolve lets members ask for each other's addresses. To everybody else nothing is sent: who may know an address is told by
@@ -168,16 +173,14 @@ func (v *View) resolved(g *compiled, p *Passage, receiver Identity) Verdict {
 func (v *View) flowOf(p *Passage, receiver Identity, demanded GrantID) GrantID {
 	c := p.Class()
 	try := func(opener, other Identity, t Tuple, w way) GrantID {
-		id := p.Flows.stands(v, opener, &flowKey{other, t}, w, p)
-		if demanded != 0 && id != demanded {
-			return 0
-		}
-		return id
+		return p.Flows.stands(v, opener, &flowKey{other, t}, w, p, demanded)
 	}
 	switch c.Kind {
 	case Packet:
-		if id := try(p.Source, receiver, c.Tuple, onward); id != 0 && !c.Reply {
-			return id
+		if !c.Reply {
+			if id := try(p.Source, receiver, c.Tuple, onward); id != 0 {
+				return id
+			}
 		}
 		// What begins is no answer, even between the same ports, and an answer is for the opener alone.
 		if !c.Opens && v.isFor(receiver, c) {
@@ -185,7 +188,8 @@ func (v *View) flowOf(p *Passage, receiver Identity, demanded GrantID) GrantID {
 		}
 		return 0
 	case ICMPError:
-		if !v.isFor(receiver, c) {
+		// An error goes to who sent what it is about (RFC 792, RFC 4443 section 2.2), and to nobody behind.
+		if !v.isFor(receiver, c) || c.Tuple.Dst != c.About.Src {
 			return 0
 		}
 		if id := try(receiver, p.Source, c.About, about); id != 0 {
@@ -203,9 +207,10 @@ func (v *View) isFor(receiver Identity, c *Class) bool {
 	return s != nil && s.MAC == c.Dst
 }
 
-// remember notes a flow that a grant lets begin.
+// remember notes a flow that a grant lets begin. What goes to a group is answered by nobody (RFC 1122 section 3.2.2): it would be
+// as many flows as there are receivers, in the place of those that are answered.
 func (v *View) remember(p *Passage, receiver Identity, g *compiled) {
-	if c := p.Class(); c.Kind == Packet && !p.Dry {
+	if c := p.Class(); c.Kind == Packet && !c.Dst.IsGroup() && !p.Dry {
 		p.Flows.begin(v, p.Source, &flowKey{receiver, c.Tuple}, g, p)
 	}
 }

@@ -20,8 +20,7 @@ const (
 	PortRange               // the same, to a range of ports
 	EtherType               // frames of one EtherType that is not ARP or IP, to one station or to a group
 	Multicast               // IP packets to a range of multicast addresses
-	Broadcast               // IP packets to the broadcast address
-
+	Broadcast               // IPv4 packets to the broadcast address, and to no host's own
 )
 
 // Term is one thing that a grant allows. What allows IP allows ARP and neighbour discovery with it.
@@ -145,11 +144,12 @@ func parseGroup(text, value string) (Term, error) {
 	p, err := netip.ParsePrefix(value)
 	if err != nil {
 		var a netip.Addr
-		if a, err = netip.ParseAddr(value); err == nil {
+		// A prefix would lose the zone without a word, and an IPv4 address in the form of IPv6 is in no packet.
+		if a, err = netip.ParseAddr(value); err == nil && a.Zone() == "" {
 			p = netip.PrefixFrom(a, a.BitLen())
 		}
 	}
-	if err != nil || !p.Addr().IsMulticast() || p.Addr().Zone() != "" || p != p.Masked() || p.Bits() < leastGroup(p.Addr()) {
+	if a := p.Addr(); !a.IsMulticast() || a.Is4In6() || p != p.Masked() || p.Bits() < leastGroup(a) {
 		return Term{}, fmt.Errorf("%q: a multicast term names a group, 224.0.0.0 to 239.255.255.255 or ff00:: and above, or a prefix of groups", text)
 	}
 	return Term{Scope: Multicast, Group: p}, nil
@@ -172,14 +172,14 @@ func TermOf(f *ether.Frame) (Term, bool) {
 	case c.Kind != Packet:
 		return Term{}, false
 	case c.Dst == ether.Broadcast:
-		return Term{Scope: Broadcast}, true
+		return Term{Scope: Broadcast}, addrOf(c.Tuple.Dst).Is4()
 	case c.Dst.IsGroup():
 		a := addrOf(c.Tuple.Dst)
 		return Term{Scope: Multicast, Group: netip.PrefixFrom(a, a.BitLen())}, a.IsMulticast()
 	case c.Tuple.Protocol == ether.ProtoTCP || c.Tuple.Protocol == ether.ProtoUDP:
 		return Term{Scope: PortRange, Protocol: c.Tuple.Protocol, From: c.Tuple.DstPort, To: c.Tuple.DstPort}, c.Tuple.DstPort != 0
 	}
-	return Term{Scope: AnyPort, Protocol: c.Tuple.Protocol}, true
+	return Term{Scope: AnyPort, Protocol: c.Tuple.Protocol}, !c.Tuple.Protocol.IsExtension()
 }
 
 // String writes the term as ParseTerm reads it.

@@ -80,7 +80,10 @@ func (g *compiled) count(p *Passage) {
 // watch counts for the grants that only observe, and returns the one that would have let the frame begin; 0 if there is none.
 func (v *View) watch(p *Passage, receiver Identity) GrantID {
 	for _, g := range v.watching {
-		if g.expired(p.Now) || !g.opens(p.Source, receiver, v.present) || !g.allows(p.Class(), v.stations[receiver]) {
+		if g.expired(p.Now) || !g.opens(p.Source, receiver) || !g.allows(p.Class(), v.stations[receiver]) {
+			continue
+		}
+		if g.segment && (!v.present[p.Source].alive(p.Now) || !v.present[receiver].alive(p.Now)) {
 			continue
 		}
 		g.count(p)

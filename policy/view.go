@@ -108,21 +108,33 @@ func newIndex(grants []*compiled, self Identity) index {
 					back[s] = append(back[s], g)
 				}
 			}
-			for t := range g.targets {
-				if s != self && t != self {
-					continue
-				}
-				pairs[pair{s, t}] = append(pairs[pair{s, t}], g)
-				if g.both {
-					pairs[pair{t, s}] = append(pairs[pair{t, s}], g)
-				}
-			}
 		}
+		g.pairsWith(self, func(p pair) { pairs[p] = append(pairs[p], g) })
 	}
 	compileAll(x.held, held)
 	compileAll(x.back, back)
 	compileAll(x.pairs, pairs)
 	return x
+}
+
+// pairsWith calls do for each pair of which self is one and the grant lets the first begin towards the second.
+func (g *compiled) pairsWith(self Identity, do func(pair)) {
+	reach := func(s, t Identity) {
+		do(pair{s, t})
+		if g.both {
+			do(pair{t, s})
+		}
+	}
+	if _, is := g.sources[self]; is {
+		for t := range g.targets {
+			reach(self, t)
+		}
+	}
+	if _, is := g.targets[self]; is {
+		for s := range g.sources {
+			reach(s, self)
+		}
+	}
 }
 
 func compileAll[K comparable](to map[K]*matcher, from map[K][]*compiled) {

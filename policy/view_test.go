@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"fmt"
 	"testing"
 	"time"
 
@@ -127,37 +126,6 @@ func TestQuestionsDoNotAllocate(t *testing.T) {
 			}
 		}); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)
-		}
-	}
-}
-
-// BenchmarkEgress shows that a frame costs no more under ten thousand grants than under ten.
-func BenchmarkEgress(b *testing.B) {
-	for _, n := range []int{10, 10_000} {
-		rules := Rules{Self: 1, Stations: goldenStations()}
-		for i := range n {
-			port := uint16(1 + i)
-			rules.Grants = append(rules.Grants, Grant{
-				ID: GrantID(i + 1), Sources: []Identity{1}, Targets: []Identity{2},
-				Allow: []Term{{Scope: PortRange, Protocol: 6, From: port, To: port}},
-			})
-		}
-		v := Compile(rules)
-		packet := Class{Kind: Packet, Type: ether.TypeIPv4, Dst: rules.Stations[2].MAC, Tuple: Tuple{Src: addressOf(1), Dst: addressOf(2), SrcPort: 9, DstPort: 5, Protocol: 6}}
-		for _, mode := range []string{"flow", "begin"} {
-			b.Run(fmt.Sprintf("%s/%d", mode, n), func(b *testing.B) {
-				flows := NewFlows()
-				for i := range b.N {
-					c := packet
-					if mode == "begin" {
-						c.Tuple.SrcPort = uint16(i)
-					}
-					p := Passage{Source: 1, Flows: flows, Now: t0, Dry: mode == "begin", class: c, classed: true}
-					if _, verdict := v.Egress(&p, 2); verdict != Pass {
-						b.Fatal(verdict)
-					}
-				}
-			})
 		}
 	}
 }
