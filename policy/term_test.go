@@ -120,6 +120,7 @@ func TestTermOf(t *testing.T) {
 		{"802.3", frameOf(0, 1, 2, nil), ""},
 		{"ARP", frameOf(ether.TypeARP, 1, 2, nil), ""},
 		{"what is cut", ip(1, 2, ether.ProtoTCP, nil), ""},
+		{"an error", icmpError(3, 3, addressOf(1), addressOf(2), nil), ""},
 	} {
 		term, ok := TermOf(&c.f)
 		if ok != (c.want != "") || ok && term.String() != c.want {
