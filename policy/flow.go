@@ -221,7 +221,7 @@ func typeOf(t *Tuple) ether.Type {
 	return ether.TypeIPv6
 }
 
-// Age forgets what has been silent too long, and what v does not let pass any more.
+// Age forgets what has been silent too long, and what v does not let pass any more; a nil v lets everything pass.
 func (f *Flows) Age(v *View, now time.Time) {
 	for opener, set := range *f.openers.Load() {
 		for i := range set {
@@ -231,7 +231,7 @@ func (f *Flows) Age(v *View, now time.Time) {
 				switch {
 				case e.dead(k.tuple.Protocol, now):
 					f.endLocked(s, opener, k, e, Idle)
-				case !v.stillAllows(opener, &k, e, now):
+				case v != nil && !v.stillAllows(opener, &k, e, now):
 					f.endLocked(s, opener, k, e, Cut)
 				}
 			}

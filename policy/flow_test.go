@@ -114,7 +114,7 @@ func TestFlowIsKeptAlive(t *testing.T) {
 		}
 		n.now = n.now.Add(4 * time.Minute)
 		at := 3 - c.source
-		if n.flows[at].Age(n.now); (n.flows[at].Len() == 1) != c.lives {
+		if n.flows[at].Age(nil, n.now); (n.flows[at].Len() == 1) != c.lives {
 			t.Errorf("%s: %d flows", c.name, n.flows[at].Len())
 		}
 	}
@@ -285,7 +285,7 @@ func TestFlowsAreBounded(t *testing.T) {
 	if kept < 498 {
 		t.Errorf("of the last 500 flows %d are remembered", kept)
 	}
-	flows.Age(now.Add(udpIdle + 1))
+	flows.Age(nil, now.Add(udpIdle+1))
 	if n := flows.Len(); n != 0 {
 		t.Errorf("%d flows are left after all have been silent too long", n)
 	}
@@ -299,8 +299,8 @@ func TestRetainAndAge(t *testing.T) {
 		one  Verdict // of an answer to 1, whose flow is a minute older than that of 3
 	}{
 		{"nothing", func(*Flows) {}, Pass},
-		{"aged at the end of its time", func(f *Flows) { f.Age(t0.Add(udpIdle)) }, Pass},
-		{"aged past it", func(f *Flows) { f.Age(t0.Add(udpIdle + 1)) }, NotAllowed},
+		{"aged at the end of its time", func(f *Flows) { f.Age(nil, t0.Add(udpIdle)) }, Pass},
+		{"aged past it", func(f *Flows) { f.Age(nil, t0.Add(udpIdle+1)) }, NotAllowed},
 		{"it stays", func(f *Flows) { f.Retain([]Identity{1, 3}) }, Pass},
 		{"it is gone", func(f *Flows) { f.Retain([]Identity{3, 4}) }, NotAllowed},
 	} {
@@ -355,7 +355,7 @@ func TestFlowsTogether(t *testing.T) {
 	}
 	wg.Go(func() {
 		for i := range 200 {
-			flows.Age(t0.Add(time.Duration(i) * time.Second))
+			flows.Age(nil, t0.Add(time.Duration(i)*time.Second))
 			flows.Retain([]Identity{1, 2, 3, 4}[:2+i%3])
 			flows.Len()
 		}

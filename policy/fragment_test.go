@@ -193,9 +193,9 @@ func TestFragmentsAreForgotten(t *testing.T) {
 		left  int
 	}{
 		{"at once", func(*Flows) {}, 0, BadFragment, 1},
-		{"at the end of its time", func(f *Flows) { f.Age(t0.Add(assembly)) }, assembly, BadFragment, 1},
+		{"at the end of its time", func(f *Flows) { f.Age(nil, t0.Add(assembly)) }, assembly, BadFragment, 1},
 		{"past its time", func(*Flows) {}, assembly + 1, Pass, 1},
-		{"past its time, aged", func(f *Flows) { f.Age(t0.Add(assembly + 1)) }, assembly + 1, Pass, 0},
+		{"past its time, aged", func(f *Flows) { f.Age(nil, t0.Add(assembly+1)) }, assembly + 1, Pass, 0},
 		{"of one who stays", func(f *Flows) { f.Retain([]Identity{1, 2}) }, 0, BadFragment, 1},
 		{"of one who is gone", func(f *Flows) { f.Retain([]Identity{2}) }, 0, Pass, 0},
 	} {

@@ -56,7 +56,7 @@ func TestBadTerms(t *testing.T) {
 	for in, want := range map[string]string{
 		"": forms, "all": forms, "any:": forms, "TCP": forms, "icmp:8": forms, "ip:1": forms, "broadcast:1": forms, "sctp:5": forms, " any": forms, "proto": forms,
 		"ethertype": forms, "multicast": forms, ":": forms,
-		"tcp:": port, "tcp:0": port, "tcp:65536": port, "udp:2-1": port, "udp:0-1": port, "udp:1-": port, "udp:-1": port, "tcp:1-2-3": port, "tcp:http": port, "tcp:+1": port, "tcp: 1": port,
+		"tcp:": port, "tcp:0": port, "tcp:65536": port, "tcp:65536-65535": port, "tcp:1-65536": port, "udp:2-1": port, "udp:0-1": port, "udp:1-": port, "udp:-1": port, "tcp:1-2-3": port, "tcp:http": port, "tcp:+1": port, "tcp: 1": port,
 		"proto:": protocol, "proto:0": protocol, "proto:256": protocol, "proto:43": protocol, "proto:44": protocol, "proto:60": protocol, "proto:58": protocol, "proto:tcp": protocol, "proto:-1": protocol,
 		"ethertype:": etherType, "ethertype:0x5ff": etherType, "ethertype:0x0800": etherType, "ethertype:0x86dd": etherType, "ethertype:0x0806": etherType,
 		"ethertype:0x8035": etherType, "ethertype:0x8100": etherType, "ethertype:0x88a8": etherType, "ethertype:0x10000": etherType, "ethertype:ipv4": etherType,
@@ -120,6 +120,7 @@ func TestTermOf(t *testing.T) {
 		{"802.3", frameOf(0, 1, 2, nil), ""},
 		{"ARP", frameOf(ether.TypeARP, 1, 2, nil), ""},
 		{"what is cut", ip(1, 2, ether.ProtoTCP, nil), ""},
+		{"an error", icmpError(3, 3, addressOf(1), addressOf(2), nil), ""},
 	} {
 		term, ok := TermOf(&c.f)
 		if ok != (c.want != "") || ok && term.String() != c.want {
