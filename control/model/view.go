@@ -70,7 +70,7 @@ func (m *Model) selected(g *Grant, byLabel map[string][]identity.ID) []identity.
 	}
 	ids = slices.DeleteFunc(ids, func(id identity.ID) bool {
 		n := m.Nodes[id]
-		return n == nil || n.Status != StatusActive
+		return n == nil || m.Status(n) != StatusActive
 	})
 	slices.Sort(ids)
 	return slices.Compact(ids)
@@ -82,7 +82,7 @@ func (m *Model) revoked() map[VNI][]identity.ID {
 	out := map[VNI][]identity.ID{}
 	for _, id := range slices.Sorted(maps.Keys(m.Nodes)) {
 		n := m.Nodes[id]
-		if n.Forgotten || n.Status != StatusLocked && n.Status != StatusRemoved {
+		if status := m.Status(n); n.Forgotten || status != StatusLocked && status != StatusRemoved {
 			continue
 		}
 		for _, s := range n.Stations {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/etherloom/etherloom/control/model"
 	"github.com/etherloom/etherloom/control/store"
+	"github.com/etherloom/etherloom/identity"
 )
 
 // tend is the steward: it makes facts of what the passing of time makes true. With several controllers each has one;
@@ -52,13 +53,8 @@ const maxChores = 25
 
 // chores does what is due.
 func (c *Controller) chores(tx *store.Tx) error {
-	m, now, left := tx.Model, tx.Now(), maxChores
-	for _, id := range slices.Sorted(maps.Keys(m.Grants)) {
-		if g := m.Grants[id]; left > 0 && !grantEnd(m, g).After(now) {
-			tx.Delete("grant.expire", g)
-			left--
-		}
-	}
+	m, now := tx.Model, tx.Now()
+	left := expire(tx, maxChores)
 	for _, id := range slices.Sorted(maps.Keys(m.Nodes)) {
 		n := m.Nodes[id]
 		if end := forgetAt(m, n); left > 0 && !end.IsZero() && !end.After(now) {
@@ -81,6 +77,24 @@ func (c *Controller) chores(tx *store.Tx) error {
 	return nil // members without a station are seated by the store
 }
 
+// expire deletes grants and locks whose time is over, up to a number, and returns what is left of that.
+func expire(tx *store.Tx, left int) int {
+	m, now := tx.Model, tx.Now()
+	for _, id := range slices.Sorted(maps.Keys(m.Grants)) {
+		if g := m.Grants[id]; left > 0 && !grantEnd(m, g).After(now) {
+			tx.Delete("grant.expire", g)
+			left--
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(m.Locks)) {
+		if l := m.Locks[id]; left > 0 && !lockEnd(m, l).After(now) {
+			tx.Delete("lock.expire", l)
+			left--
+		}
+	}
+	return left
+}
+
 // never is when nothing is due.
 func never() time.Time { return time.Unix(1<<40, 0) }
 
@@ -89,6 +103,11 @@ func (c *Controller) nextChore(m *model.Model) time.Time {
 	next := renewCredentials(m)
 	for _, g := range m.Grants {
 		if end := grantEnd(m, g); end.Before(next) {
+			next = end
+		}
+	}
+	for _, l := range m.Locks {
+		if end := lockEnd(m, l); end.Before(next) {
 			next = end
 		}
 	}
@@ -107,24 +126,33 @@ func (c *Controller) nextChore(m *model.Model) time.Time {
 
 // grantEnd is when a grant is to be deleted: when it expires, or at once if it is that of a node which was removed.
 func grantEnd(m *model.Model, g *model.Grant) time.Time {
-	if n := m.Nodes[g.Node]; n != nil && n.Status == model.StatusRemoved {
+	return endOf(m, g.Node, g.Expires)
+}
+
+// lockEnd is when a lock is to be deleted, by the same rule.
+func lockEnd(m *model.Model, l *model.Lock) time.Time { return endOf(m, l.Node, l.Expires) }
+
+// endOf is the end of what an administrator has said about a node; zero if the node was removed.
+func endOf(m *model.Model, id identity.ID, expires time.Time) time.Time {
+	if n := m.Nodes[id]; n != nil && n.OwnStatus == model.StatusRemoved {
 		return time.Time{}
 	}
-	if g.Expires.IsZero() {
+	if expires.IsZero() {
 		return never()
 	}
-	return g.Expires
+	return expires
 }
 
 // forgetAt is when nothing that was signed for a locked or removed node can be valid any more: no certificate, not even
 // within the grace, and no TURN credential. It is zero if there is nothing to forget.
 func forgetAt(m *model.Model, n *model.Node) time.Time {
-	if n.Forgotten || n.Status != model.StatusLocked && n.Status != model.StatusRemoved {
+	status := m.Status(n)
+	if n.Forgotten || status != model.StatusLocked && status != model.StatusRemoved {
 		return time.Time{}
 	}
 	end := n.CertifiedUntil.Add(time.Duration(m.Settings.Grace))
-	if n.SlotUntil.After(end) {
-		end = n.SlotUntil
+	if slot := m.CredentialUntil(n); slot.After(end) {
+		end = slot
 	}
 	return end
 }
