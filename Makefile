@@ -82,6 +82,7 @@ e2e-only:
 accept: check ## Run every bar with its full counts and durations
 	ETHERLOOM_E2E=1 ETHERLOOM_E2E_RACE=1 go test -count=1 -timeout 30m ./internal/e2e
 	ETHERLOOM_E2E=1 ETHERLOOM_ENDURANCE=10m go test -count=1 -timeout 20m -run TestEndurance ./internal/e2e
+	ETHERLOOM_E2E=1 ETHERLOOM_ACCEPT=1 go test -count=1 -timeout 40m -v -run TestRevocationAtFifty ./internal/e2e
 	$(MAKE) mutate fuzz bench
 
 install: build ## Install the programs and systemd units under PREFIX (/usr/local), below DESTDIR

@@ -16,6 +16,7 @@ import (
 type Joined struct {
 	Membership statedir.Membership
 	Pending    bool // an administrator must approve
+	Locked     bool // a lock selects it already
 }
 
 // Join makes this machine a node: it makes keys, enrols them with the token, and writes the state directory. name may be
@@ -72,7 +73,7 @@ func Join(ctx context.Context, path string, token identity.Token, name string) (
 	if err := dir.SaveMembership(m); err != nil {
 		return nil, err
 	}
-	return &Joined{m, e.Pending}, nil
+	return &Joined{m, e.Pending, e.Locked}, nil
 }
 
 func notJoined(dir *statedir.Dir, path string) error {

@@ -108,6 +108,25 @@ func TestDerivedProblems(t *testing.T) {
 	}
 }
 
+// TestLockOf: a node is locked if a controller says so and none takes it.
+func TestLockOf(t *testing.T) {
+	lock := &client.Lock{Message: "lost laptop"}
+	for name, c := range map[string]struct {
+		list []client.Status
+		want *client.Lock
+	}{
+		"none":                        {nil, nil},
+		"connected":                   {[]client.Status{{Connected: true}}, nil},
+		"removed":                     {[]client.Status{{Refused: true}}, nil},
+		"locked":                      {[]client.Status{{Refused: true, Lock: lock}, {}}, lock},
+		"locked, but one has it back": {[]client.Status{{Refused: true, Lock: lock}, {Connected: true}}, nil},
+	} {
+		if got := lockOf(c.list); got != c.want {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+}
+
 // TestTag pins what stands before each frame on a link.
 func TestTag(t *testing.T) {
 	var b [tagSize]byte

@@ -30,6 +30,7 @@ type Status struct {
 	Certificate time.Time                  `json:"certificate_expires"`
 	Policy      PolicyStatus               `json:"policy"`
 	Segments    []string                   `json:"segments"`
+	Lock        *client.Lock               `json:"lock,omitempty"` // while no controller is heard and one says so
 	Controllers []client.Status            `json:"controllers"`
 	Relays      []transport.RelayStatus    `json:"relays"`
 	Underlay    []transport.UnderlayStatus `json:"underlay"`
@@ -86,6 +87,7 @@ func (d *Daemon) Status() Status {
 	}
 	d.mu.Unlock()
 	s.Controllers, s.Relays, s.Underlay = d.client.Status(), d.endpoint.Relays(), d.endpoint.Underlay()
+	s.Lock = lockOf(s.Controllers)
 	state := d.resolver.State()
 	s.Resolver = ResolverStatus{Mode: string(state.Mode), Note: state.Note, Listen: []string{}}
 	for _, a := range d.dns.Listening() {
@@ -146,7 +148,7 @@ func (s *Status) contact() (heard bool, out []Problem) {
 	switch {
 	case heard:
 	case refused != "":
-		out = append(out, Problem{"membership", refused + "; peers have closed their links to this node"})
+		out = append(out, Problem{"membership", refused + "; this node and its peers have closed their links"})
 	case s.Policy.Held:
 		out = append(out, Problem{"controllers", "no controller can be reached; traffic goes on by the state of " +
 			s.Policy.Issued.Format(time.RFC3339) + " until " + s.Policy.Expires.Format(time.RFC3339)})
@@ -154,6 +156,19 @@ func (s *Status) contact() (heard bool, out []Problem) {
 		out = append(out, Problem{"controllers", "no controller can be reached yet, so this node knows nobody; it keeps trying"})
 	}
 	return heard, out
+}
+
+// lockOf is the lock that the controllers tell of; nil if one of them takes the node.
+func lockOf(controllers []client.Status) (lock *client.Lock) {
+	for _, c := range controllers {
+		if c.Connected {
+			return nil
+		}
+		if c.Lock != nil {
+			lock = c.Lock
+		}
+	}
+	return lock
 }
 
 func downRelays(list []transport.RelayStatus) (down []string) {

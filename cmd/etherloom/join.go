@@ -39,6 +39,7 @@ func joinCommand() *cobra.Command {
 				return printJSON(cmd, map[string]any{
 					"schema": node.Schema, "name": joined.Membership.Name, "id": joined.Membership.ID,
 					"network": joined.Membership.Network, "zone": joined.Membership.Zone, "pending": joined.Pending,
+					"locked": joined.Locked,
 				})
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "joined network %s as %s\n", joined.Membership.Network, joined.Membership.Name)
@@ -48,6 +49,9 @@ func joinCommand() *cobra.Command {
 			}
 			if joined.Pending {
 				next = "an administrator must run `etherloom node approve " + joined.Membership.Name + "`; meanwhile " + next
+			}
+			if joined.Locked {
+				next = "it is locked by an administrator, and gets nothing until it is unlocked; meanwhile " + next
 			}
 			fmt.Fprintln(cmd.OutOrStdout(), next)
 			return nil

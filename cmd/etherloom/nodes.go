@@ -20,8 +20,7 @@ func nodeCommand(a *admin) *cobra.Command {
 	return group("node", "The machines of the network",
 		nodeList(a), nodeShow(a),
 		status("approve NAME", "Let a machine in that waits for approval", v1.NodeStatus_NODE_STATUS_ACTIVE, false),
-		status("lock NAME", "Cut a machine off at once, until it is unlocked", v1.NodeStatus_NODE_STATUS_LOCKED, true),
-		status("unlock NAME", "Let a locked machine in again", v1.NodeStatus_NODE_STATUS_ACTIVE, false),
+		nodeLock(a), nodeUnlock(a), nodeLocks(a),
 		status("remove NAME", "Cut a machine off for ever; its name becomes free", v1.NodeStatus_NODE_STATUS_REMOVED, true),
 		nodeAddress(a), nodeRole(a))
 }
@@ -54,7 +53,7 @@ func nodeList(a *admin) *cobra.Command {
 						online = "online"
 					}
 					rows = append(rows, []string{
-						n.GetName(), fmt.Sprint(n.GetId()), dash(n.GetSite()), statusName(n.GetStatus()), online,
+						n.GetName(), fmt.Sprint(n.GetId()), dash(n.GetSite()), statusText(n), online,
 						strings.Join(n.GetRoles(), ","), dash(strings.Join(n.GetLabels(), ",")), until(n.GetCertificateExpires().AsTime()),
 					})
 				}
@@ -88,6 +87,22 @@ func nodeShow(a *admin) *cobra.Command {
 	}
 }
 
+// statusText is a machine's status, and by what and until when it is locked.
+func statusText(n *v1.Node) string {
+	s := statusName(n.GetStatus())
+	if len(n.GetLocks()) == 0 {
+		return s
+	}
+	var by []string
+	for _, l := range n.GetLocks() {
+		by = append(by, l.GetTarget())
+	}
+	if n.GetLockedUntil() != nil {
+		s += " until " + until(n.GetLockedUntil().AsTime())
+	}
+	return s + " (" + strings.Join(by, ", ") + ")"
+}
+
 func showNode(cmd *cobra.Command, n *v1.Node) error {
 	rows := [][]string{
 		{"name", n.GetName()},
@@ -95,6 +110,7 @@ func showNode(cmd *cobra.Command, n *v1.Node) error {
 		{"site", dash(n.GetSite())},
 		{"status", statusName(n.GetStatus())},
 		{"message", dash(n.GetMessage())},
+		{"locked by", dash(lockNames(n.GetLocks()))},
 		{"online", fmt.Sprint(n.GetOnline())},
 		{"roles", strings.Join(n.GetRoles(), ", ")},
 		{"labels", dash(strings.Join(n.GetLabels(), ", "))},
@@ -133,7 +149,7 @@ func nodeStatus(a *admin, use, short string, to v1.NodeStatus, withMessage bool)
 				return err
 			}
 			return a.show(cmd, r, func() error {
-				_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s is %s\n", args[0], statusName(r.GetNode().GetStatus()))
+				_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s is %s\n", args[0], statusText(r.GetNode()))
 				return err
 			})
 		},

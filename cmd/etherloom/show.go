@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strconv"
@@ -71,6 +72,9 @@ func showStatus(cmd *cobra.Command, s node.Status) error {
 	}
 	line("node", "%s (identity %d), version %s, up since %s", s.Name, s.ID, s.Version, until(s.Since))
 	line("network", "%s, names in %s", s.Network, s.Zone)
+	if s.Lock != nil {
+		line("LOCKED", "by an administrator, %s: %s", lockEnd(s.Lock.Until), cmp.Or(s.Lock.Message, "no reason given"))
+	}
 	line("certificate", "until %s", until(s.Certificate))
 	if s.Policy.Held {
 		line("policy", "version %d of %s, void after %s", s.Policy.Version, until(s.Policy.Issued), until(s.Policy.Expires))

@@ -67,6 +67,8 @@ func tokenList(a *admin) *cobra.Command {
 						state = "used up"
 					case t.GetExpires().AsTime().Before(time.Now()):
 						state = "expired"
+					case t.GetLocked():
+						state = "locked"
 					}
 					rows = append(rows, []string{
 						t.GetId(), t.GetRole(), dash(t.GetSite()), dash(strings.Join(t.GetLabels(), ",")),

@@ -153,6 +153,13 @@ type Status struct {
 	Since     time.Time `json:"since"`
 	Error     string    `json:"error,omitempty"`   // why there is no stream
 	Refused   bool      `json:"refused,omitempty"` // an administrator does not want the node
+	Lock      *Lock     `json:"lock,omitempty"`    // the node is locked
+}
+
+// Lock is what a locked node is told.
+type Lock struct {
+	Message string    `json:"message"`
+	Until   time.Time `json:"until,omitzero"` // zero: until an administrator unlocks it
 }
 
 // Status describes every controller, by address.

@@ -22,6 +22,7 @@ type Enrolled struct {
 	Zone        string
 	Controllers []string
 	Pending     bool // waits for an administrator's approval
+	Locked      bool // a lock selects it already
 }
 
 // Enrol makes this machine a node of the network that the token is for. It tries the token's controllers in turn.
@@ -97,6 +98,7 @@ func checkEnrolled(r *controlv1.EnrolResponse, token identity.Token, keys identi
 	return &Enrolled{
 		Leaf: r.GetCertificate(), CA: r.GetCa(), Certificate: cert, Zone: r.GetZone(), Controllers: r.GetControllers(),
 		Pending: r.GetStatus() == controlv1.NodeStatus_NODE_STATUS_PENDING,
+		Locked:  r.GetStatus() == controlv1.NodeStatus_NODE_STATUS_LOCKED,
 	}, nil
 }
 

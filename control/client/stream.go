@@ -108,7 +108,11 @@ func (s *stream) status() Status {
 	defer s.mu.Unlock()
 	st := Status{URL: s.url, Connected: s.up, Since: s.since}
 	if s.err != nil {
-		st.Error, st.Refused = s.err.Error(), asRefusal(s.err) != nil
+		r := asRefusal(s.err)
+		st.Error, st.Refused = s.err.Error(), r != nil
+		if r != nil && r.Status == controlv1.NodeStatus_NODE_STATUS_LOCKED {
+			st.Lock = &Lock{Message: r.Message, Until: r.Until}
+		}
 	}
 	return st
 }
@@ -129,6 +133,9 @@ func (s *stream) run(ctx context.Context) {
 		wait := delay/2 + rand.N(delay) //nolint:gosec // spreads the load, hides nothing
 		if errors.Is(err, errRestart) {
 			wait = 0
+		}
+		if r := asRefusal(err); r != nil {
+			wait = min(wait, r.retry(time.Now()))
 		}
 		select {
 		case <-ctx.Done():
@@ -265,10 +272,14 @@ func (s *stream) take(m *controlv1.ControllerMessage) {
 type Refused struct {
 	Status  controlv1.NodeStatus
 	Message string
+	Until   time.Time // when a lock ends by itself; zero: when it is lifted
 }
 
 func (r *Refused) Error() string {
 	text := "an administrator has locked this node"
+	if !r.Until.IsZero() {
+		text += " until " + r.Until.UTC().Format(time.RFC3339)
+	}
 	if r.Status == controlv1.NodeStatus_NODE_STATUS_REMOVED {
 		text = "an administrator has removed this node from the network (to join again, stop the daemon and move its state directory away)"
 	}
@@ -276,6 +287,16 @@ func (r *Refused) Error() string {
 		text += ": " + r.Message
 	}
 	return text
+}
+
+// retry is how long a refused node waits at most: if a lock ends by itself meanwhile it is there soon after. Of a lock that
+// should have ended for some time the clock is not to be trusted.
+func (r *Refused) retry(now time.Time) time.Duration {
+	left := r.Until.Sub(now)
+	if r.Until.IsZero() || left < -retryMost {
+		return 2 * retryMost
+	}
+	return max(left, retryFirst) + rand.N(retryFirst) //nolint:gosec // spreads the load
 }
 
 func asRefusal(err error) *Refused {
@@ -290,7 +311,11 @@ func asRefusal(err error) *Refused {
 	for _, d := range ce.Details() {
 		if v, err := d.Value(); err == nil {
 			if r, ok := v.(*controlv1.Refusal); ok {
-				return &Refused{r.GetStatus(), r.GetMessage()}
+				out := &Refused{Status: r.GetStatus(), Message: r.GetMessage()}
+				if r.GetUntil() != nil {
+					out.Until = r.GetUntil().AsTime()
+				}
+				return out
 			}
 		}
 	}

@@ -8,12 +8,15 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/etherloom/etherloom/control/controlv1"
+	"github.com/etherloom/etherloom/control/controlv1/controlv1connect"
 	"github.com/etherloom/etherloom/control/server"
 	"github.com/etherloom/etherloom/control/state"
 	"github.com/etherloom/etherloom/identity"
@@ -207,7 +210,7 @@ func TestRefused(t *testing.T) {
 		eventually(t, "the stream ends and its status says why", func() bool { return a.status(d.url).Error == c.text && !a.c.Connected() })
 		_, err := a.c.Renew(t.Context())
 		var r *Refused
-		if !errors.As(err, &r) || *r != (Refused{c.status, c.message}) || r.Error() != c.text {
+		if !errors.As(err, &r) || *r != (Refused{Status: c.status, Message: c.message}) || r.Error() != c.text {
 			t.Errorf("a call is refused with %v", err)
 		}
 		if c.status == controlv1.NodeStatus_NODE_STATUS_LOCKED {
@@ -216,6 +219,57 @@ func TestRefused(t *testing.T) {
 	}
 	if n := a.logs.count("an administrator has locked this node"); n != 1 {
 		t.Errorf("the lock is logged %d times", n)
+	}
+}
+
+// TestLockThatEnds: a locked node knows until when and why, and is there again soon after a lock ends by itself, however
+// long it has waited between attempts.
+func TestLockThatEnds(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	a := d.join("a").run()
+	eventually(t, "the stream is up", a.c.Connected)
+	const life = 6 * time.Second
+	d.do(func(ctx context.Context, c controlv1connect.AdminServiceClient) error {
+		_, err := c.AddLock(ctx, &controlv1.AddLockRequest{Target: "node:a", Message: "for a while", Ttl: durationpb.New(life)})
+		return err
+	})
+	end := time.Now().Add(life)
+	eventually(t, "it knows of the lock", func() bool {
+		l := a.status(d.url).Lock
+		return l != nil && l.Message == "for a while" && l.Until.Sub(end).Abs() < 2*time.Second
+	})
+	if got := a.status(d.url).Error; !strings.Contains(got, "has locked this node until 20") || !strings.HasSuffix(got, "Z: for a while") {
+		t.Errorf("its status says %q", got)
+	}
+	time.Sleep(time.Until(end) - 100*time.Millisecond)
+	if a.c.Connected() {
+		t.Error("it is back before the end")
+	}
+	eventually(t, "it is back", a.c.Connected)
+	if late := time.Since(end); late > 2500*time.Millisecond {
+		t.Errorf("it is back %v after the end", late)
+	}
+	if s := a.status(d.url); s.Lock != nil || s.Refused {
+		t.Errorf("back, its status is %+v", s)
+	}
+}
+
+// TestRetryOfRefused: an end that is near bounds the wait, however it lies; none, or one long past, does not.
+func TestRetryOfRefused(t *testing.T) {
+	now := time.Now()
+	for left, want := range map[time.Duration]time.Duration{
+		3 * time.Second: 3 * time.Second, time.Hour: time.Hour,
+		time.Millisecond: retryFirst, -time.Second: retryFirst,
+	} {
+		if got := (&Refused{Until: now.Add(left)}).retry(now); got < want || got > want+retryFirst {
+			t.Errorf("%v before the end it waits %v at most, want %v and a little", left, got, want)
+		}
+	}
+	for _, until := range []time.Time{{}, now.Add(-time.Hour)} {
+		if got := (&Refused{Until: until}).retry(now); got < retryMost+retryMost/2 {
+			t.Errorf("locked until %v it waits %v at most, which bounds the ordinary wait", until, got)
+		}
 	}
 }
 

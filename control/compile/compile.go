@@ -92,7 +92,7 @@ func (c *Compiler) Compile(m *model.Model, id identity.ID, last *Result) (*Resul
 	if n == nil || m.Settings == nil {
 		return nil, fmt.Errorf("compile node %d: there is no such node", id)
 	}
-	in := inputs{shared: m.Shared, profile: p, status: n.Status, views: m.MemberOf(id), reaches: m.ReachOf(id)}
+	in := inputs{shared: m.Shared, profile: p, status: m.Status(n), views: m.MemberOf(id), reaches: m.ReachOf(id)}
 	if last != nil && in.equal(last.inputs) {
 		return last, nil
 	}

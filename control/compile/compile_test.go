@@ -47,7 +47,7 @@ func segment(vni model.VNI) *model.Segment {
 func node(id identity.ID, labels ...string) *model.Node {
 	key := func(kind byte) []byte { return append(bytes.Repeat([]byte{kind}, 30), byte(id>>8), byte(id)) }
 	return &model.Node{
-		ID: id, Name: fmt.Sprint("n", id), Status: model.StatusActive, Labels: labels, Sign: key('s'), Static: key('x'),
+		ID: id, Name: fmt.Sprint("n", id), OwnStatus: model.StatusActive, Labels: labels, Sign: key('s'), Static: key('x'),
 		RelaySlot: uint32(id), MaxWire: 1, AES: true, HandshakeNonce: 3,
 	}
 }
@@ -85,7 +85,7 @@ func relay(t testing.TB, wrap identity.WrapKey, name string) *model.Relay {
 func TestCompile(t *testing.T) {
 	wrap := identity.NewWrapKey()
 	pending, locked, far := node(5, "g=1"), node(6, "g=1"), node(20)
-	pending.Status, locked.Status = model.StatusPending, model.StatusLocked
+	pending.OwnStatus, locked.OwnStatus = model.StatusPending, model.StatusLocked
 	locked.Stations = []model.Station{{VNI: 1, MAC: model.MAC{2, 6}, Mode: model.ModeNone}}
 	far.RelaySlot = maxSlot + 1
 	m := seated(t, facts(segment(1), segment(2), segment(3), relay(t, wrap, "r"),
@@ -93,7 +93,7 @@ func TestCompile(t *testing.T) {
 		&model.Grant{ID: 1, Label: "g=1", VNI: 1}, &model.Grant{ID: 2, Label: "h=1", VNI: 2}, &model.Grant{ID: 3, Node: 4, VNI: 3},
 		&model.Grant{ID: 4, Node: 2, VNI: 1, Expires: until},
 		&model.Controller{ID: 1, Sign: make([]byte, 32), URLs: []string{"https://b", "https://a"}},
-		&model.Token{ID: "x"}, &model.Admin{ID: 1},
+		&model.Token{ID: "x"}, &model.Admin{ID: 1}, node(7, "g=1"), &model.Lock{ID: 1, Node: 7},
 	), 1, nil)
 	c := New(wrap, quiet)
 	for id, want := range map[identity.ID]string{
@@ -102,6 +102,7 @@ func TestCompile(t *testing.T) {
 		3:  "grant/2 peer/2 relay/r segment/2 self settings",
 		4:  "grant/3 relay/r segment/3 self settings",
 		5:  "self settings",
+		7:  "self settings", // active, but for a lock
 		20: "self settings", // its place at the relays is beyond the last
 	} {
 		r, err := c.Compile(m, id, nil)
@@ -148,7 +149,7 @@ func TestCompile(t *testing.T) {
 // to a segment with limits is told as one of a kind of its own.
 func TestReach(t *testing.T) {
 	locked := node(6, "web=1")
-	locked.Status = model.StatusLocked
+	locked.OwnStatus = model.StatusLocked
 	locked.Stations = []model.Station{{VNI: 1, MAC: model.MAC{2, 6}, Mode: model.ModeNone}}
 	m := seated(t, facts(segment(1), segment(2), node(1, "web=1"), node(2, "web=1"), node(3), node(4), node(5), locked,
 		&model.Group{Name: "web", Labels: []string{"web=1"}},
@@ -354,7 +355,7 @@ func TestScale(t *testing.T) {
 		}, 0},
 		{"node locked", func(f model.Facts) {
 			locked := m.Nodes[499].Clone()
-			locked.Status = model.StatusLocked
+			locked.OwnStatus = model.StatusLocked
 			f[locked.Key()] = locked
 		}, n},
 		{"token made", func(f model.Facts) { f["token/x"] = &model.Token{ID: "x"} }, 0},

@@ -408,6 +408,7 @@ type Refusal struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Status        NodeStatus             `protobuf:"varint,1,opt,name=status,proto3,enum=etherloom.control.v1.NodeStatus" json:"status,omitempty"` // locked or removed
 	Message       string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`                                     // the administrator's, may be empty
+	Until         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=until,proto3" json:"until,omitempty"`                                         // when the lock ends by itself; unset: when it is lifted
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -454,6 +455,13 @@ func (x *Refusal) GetMessage() string {
 		return x.Message
 	}
 	return ""
+}
+
+func (x *Refusal) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
 }
 
 type NodeMessage struct {
@@ -2297,6 +2305,7 @@ type Token struct {
 	Expires       *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=expires,proto3" json:"expires,omitempty"`
 	Approve       bool                   `protobuf:"varint,9,opt,name=approve,proto3" json:"approve,omitempty"`
 	Revoked       bool                   `protobuf:"varint,10,opt,name=revoked,proto3" json:"revoked,omitempty"`
+	Locked        bool                   `protobuf:"varint,11,opt,name=locked,proto3" json:"locked,omitempty"` // it cannot be used as long as that
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2397,6 +2406,13 @@ func (x *Token) GetApprove() bool {
 func (x *Token) GetRevoked() bool {
 	if x != nil {
 		return x.Revoked
+	}
+	return false
+}
+
+func (x *Token) GetLocked() bool {
+	if x != nil {
+		return x.Locked
 	}
 	return false
 }
@@ -2583,6 +2599,8 @@ type Node struct {
 	Aes                bool                   `protobuf:"varint,18,opt,name=aes,proto3" json:"aes,omitempty"`
 	Online             bool                   `protobuf:"varint,19,opt,name=online,proto3" json:"online,omitempty"` // has a stream to the controller that answers
 	RevokedBefore      *timestamppb.Timestamp `protobuf:"bytes,20,opt,name=revoked_before,json=revokedBefore,proto3" json:"revoked_before,omitempty"`
+	Locks              []*Lock                `protobuf:"bytes,21,rep,name=locks,proto3" json:"locks,omitempty"`                                // that hold it
+	LockedUntil        *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=locked_until,json=lockedUntil,proto3" json:"locked_until,omitempty"` // unset: until it is unlocked
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -2757,6 +2775,416 @@ func (x *Node) GetRevokedBefore() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Node) GetLocks() []*Lock {
+	if x != nil {
+		return x.Locks
+	}
+	return nil
+}
+
+func (x *Node) GetLockedUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LockedUntil
+	}
+	return nil
+}
+
+type Lock struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`        // 0: of a node that an older controller locked
+	Target        string                 `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"` // node:NAME, label:KEY=VALUE or token:ID, as it was written
+	Message       string                 `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	By            string                 `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"` // SPIFFE id of the administrator
+	Created       *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=created,proto3" json:"created,omitempty"`
+	Expires       *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expires,proto3" json:"expires,omitempty"` // unset: until it is lifted
+	Nodes         []string               `protobuf:"bytes,7,rep,name=nodes,proto3" json:"nodes,omitempty"`     // names of those that it selects now
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Lock) Reset() {
+	*x = Lock{}
+	mi := &file_controlv1_control_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Lock) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Lock) ProtoMessage() {}
+
+func (x *Lock) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Lock.ProtoReflect.Descriptor instead.
+func (*Lock) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *Lock) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Lock) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *Lock) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *Lock) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *Lock) GetCreated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Created
+	}
+	return nil
+}
+
+func (x *Lock) GetExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Expires
+	}
+	return nil
+}
+
+func (x *Lock) GetNodes() []string {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+type AddLockRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Target        string                 `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`   // node:NAME, label:KEY=VALUE or token:ID
+	Message       string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"` // the nodes are told
+	Ttl           *durationpb.Duration   `protobuf:"bytes,3,opt,name=ttl,proto3" json:"ttl,omitempty"`         // unset: until it is lifted
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddLockRequest) Reset() {
+	*x = AddLockRequest{}
+	mi := &file_controlv1_control_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddLockRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddLockRequest) ProtoMessage() {}
+
+func (x *AddLockRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddLockRequest.ProtoReflect.Descriptor instead.
+func (*AddLockRequest) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *AddLockRequest) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *AddLockRequest) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *AddLockRequest) GetTtl() *durationpb.Duration {
+	if x != nil {
+		return x.Ttl
+	}
+	return nil
+}
+
+type AddLockResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Lock          *Lock                  `protobuf:"bytes,1,opt,name=lock,proto3" json:"lock,omitempty"`
+	Node          *Node                  `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"` // if the target is one
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddLockResponse) Reset() {
+	*x = AddLockResponse{}
+	mi := &file_controlv1_control_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddLockResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddLockResponse) ProtoMessage() {}
+
+func (x *AddLockResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddLockResponse.ProtoReflect.Descriptor instead.
+func (*AddLockResponse) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *AddLockResponse) GetLock() *Lock {
+	if x != nil {
+		return x.Lock
+	}
+	return nil
+}
+
+func (x *AddLockResponse) GetNode() *Node {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+type ListLocksRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListLocksRequest) Reset() {
+	*x = ListLocksRequest{}
+	mi := &file_controlv1_control_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListLocksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListLocksRequest) ProtoMessage() {}
+
+func (x *ListLocksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListLocksRequest.ProtoReflect.Descriptor instead.
+func (*ListLocksRequest) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{39}
+}
+
+type ListLocksResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Locks         []*Lock                `protobuf:"bytes,1,rep,name=locks,proto3" json:"locks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListLocksResponse) Reset() {
+	*x = ListLocksResponse{}
+	mi := &file_controlv1_control_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListLocksResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListLocksResponse) ProtoMessage() {}
+
+func (x *ListLocksResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListLocksResponse.ProtoReflect.Descriptor instead.
+func (*ListLocksResponse) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *ListLocksResponse) GetLocks() []*Lock {
+	if x != nil {
+		return x.Locks
+	}
+	return nil
+}
+
+type RemoveLockRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Target        string                 `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"` // or
+	Id            uint32                 `protobuf:"varint,2,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveLockRequest) Reset() {
+	*x = RemoveLockRequest{}
+	mi := &file_controlv1_control_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveLockRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveLockRequest) ProtoMessage() {}
+
+func (x *RemoveLockRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveLockRequest.ProtoReflect.Descriptor instead.
+func (*RemoveLockRequest) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *RemoveLockRequest) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *RemoveLockRequest) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+type RemoveLockResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Lifted        []*Lock                `protobuf:"bytes,1,rep,name=lifted,proto3" json:"lifted,omitempty"`
+	Held          []*Node                `protobuf:"bytes,2,rep,name=held,proto3" json:"held,omitempty"` // nodes that these selected and that others still hold
+	Node          *Node                  `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"` // if the target is one
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveLockResponse) Reset() {
+	*x = RemoveLockResponse{}
+	mi := &file_controlv1_control_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveLockResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveLockResponse) ProtoMessage() {}
+
+func (x *RemoveLockResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveLockResponse.ProtoReflect.Descriptor instead.
+func (*RemoveLockResponse) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *RemoveLockResponse) GetLifted() []*Lock {
+	if x != nil {
+		return x.Lifted
+	}
+	return nil
+}
+
+func (x *RemoveLockResponse) GetHeld() []*Node {
+	if x != nil {
+		return x.Held
+	}
+	return nil
+}
+
+func (x *RemoveLockResponse) GetNode() *Node {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
 type ListNodesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // empty: all
@@ -2766,7 +3194,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[36]
+	mi := &file_controlv1_control_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2778,7 +3206,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[36]
+	mi := &file_controlv1_control_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2791,7 +3219,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{36}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ListNodesRequest) GetName() string {
@@ -2810,7 +3238,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[37]
+	mi := &file_controlv1_control_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2822,7 +3250,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[37]
+	mi := &file_controlv1_control_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2835,7 +3263,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{37}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ListNodesResponse) GetNodes() []*Node {
@@ -2848,7 +3276,7 @@ func (x *ListNodesResponse) GetNodes() []*Node {
 type SetNodeStatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Status        NodeStatus             `protobuf:"varint,2,opt,name=status,proto3,enum=etherloom.control.v1.NodeStatus" json:"status,omitempty"` // active approves or unlocks
+	Status        NodeStatus             `protobuf:"varint,2,opt,name=status,proto3,enum=etherloom.control.v1.NodeStatus" json:"status,omitempty"` // active approves a pending node and lifts the lock on a locked one's name
 	Message       string                 `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2856,7 +3284,7 @@ type SetNodeStatusRequest struct {
 
 func (x *SetNodeStatusRequest) Reset() {
 	*x = SetNodeStatusRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[38]
+	mi := &file_controlv1_control_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2868,7 +3296,7 @@ func (x *SetNodeStatusRequest) String() string {
 func (*SetNodeStatusRequest) ProtoMessage() {}
 
 func (x *SetNodeStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[38]
+	mi := &file_controlv1_control_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2881,7 +3309,7 @@ func (x *SetNodeStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNodeStatusRequest.ProtoReflect.Descriptor instead.
 func (*SetNodeStatusRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{38}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *SetNodeStatusRequest) GetName() string {
@@ -2914,7 +3342,7 @@ type SetNodeStatusResponse struct {
 
 func (x *SetNodeStatusResponse) Reset() {
 	*x = SetNodeStatusResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[39]
+	mi := &file_controlv1_control_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2926,7 +3354,7 @@ func (x *SetNodeStatusResponse) String() string {
 func (*SetNodeStatusResponse) ProtoMessage() {}
 
 func (x *SetNodeStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[39]
+	mi := &file_controlv1_control_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2939,7 +3367,7 @@ func (x *SetNodeStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNodeStatusResponse.ProtoReflect.Descriptor instead.
 func (*SetNodeStatusResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{39}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *SetNodeStatusResponse) GetNode() *Node {
@@ -2961,7 +3389,7 @@ type SetNodeAddressRequest struct {
 
 func (x *SetNodeAddressRequest) Reset() {
 	*x = SetNodeAddressRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[40]
+	mi := &file_controlv1_control_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2973,7 +3401,7 @@ func (x *SetNodeAddressRequest) String() string {
 func (*SetNodeAddressRequest) ProtoMessage() {}
 
 func (x *SetNodeAddressRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[40]
+	mi := &file_controlv1_control_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2986,7 +3414,7 @@ func (x *SetNodeAddressRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNodeAddressRequest.ProtoReflect.Descriptor instead.
 func (*SetNodeAddressRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{40}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *SetNodeAddressRequest) GetName() string {
@@ -3026,7 +3454,7 @@ type SetNodeAddressResponse struct {
 
 func (x *SetNodeAddressResponse) Reset() {
 	*x = SetNodeAddressResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[41]
+	mi := &file_controlv1_control_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3038,7 +3466,7 @@ func (x *SetNodeAddressResponse) String() string {
 func (*SetNodeAddressResponse) ProtoMessage() {}
 
 func (x *SetNodeAddressResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[41]
+	mi := &file_controlv1_control_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3051,7 +3479,7 @@ func (x *SetNodeAddressResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNodeAddressResponse.ProtoReflect.Descriptor instead.
 func (*SetNodeAddressResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{41}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *SetNodeAddressResponse) GetNode() *Node {
@@ -3073,7 +3501,7 @@ type SetNodeRolesRequest struct {
 
 func (x *SetNodeRolesRequest) Reset() {
 	*x = SetNodeRolesRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[42]
+	mi := &file_controlv1_control_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3085,7 +3513,7 @@ func (x *SetNodeRolesRequest) String() string {
 func (*SetNodeRolesRequest) ProtoMessage() {}
 
 func (x *SetNodeRolesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[42]
+	mi := &file_controlv1_control_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3098,7 +3526,7 @@ func (x *SetNodeRolesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNodeRolesRequest.ProtoReflect.Descriptor instead.
 func (*SetNodeRolesRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{42}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *SetNodeRolesRequest) GetName() string {
@@ -3138,7 +3566,7 @@ type SetNodeRolesResponse struct {
 
 func (x *SetNodeRolesResponse) Reset() {
 	*x = SetNodeRolesResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[43]
+	mi := &file_controlv1_control_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3150,7 +3578,7 @@ func (x *SetNodeRolesResponse) String() string {
 func (*SetNodeRolesResponse) ProtoMessage() {}
 
 func (x *SetNodeRolesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[43]
+	mi := &file_controlv1_control_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3163,7 +3591,7 @@ func (x *SetNodeRolesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNodeRolesResponse.ProtoReflect.Descriptor instead.
 func (*SetNodeRolesResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{43}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *SetNodeRolesResponse) GetNode() *Node {
@@ -3185,7 +3613,7 @@ type AddSegmentRequest struct {
 
 func (x *AddSegmentRequest) Reset() {
 	*x = AddSegmentRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[44]
+	mi := &file_controlv1_control_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3197,7 +3625,7 @@ func (x *AddSegmentRequest) String() string {
 func (*AddSegmentRequest) ProtoMessage() {}
 
 func (x *AddSegmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[44]
+	mi := &file_controlv1_control_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3210,7 +3638,7 @@ func (x *AddSegmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddSegmentRequest.ProtoReflect.Descriptor instead.
 func (*AddSegmentRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{44}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *AddSegmentRequest) GetName() string {
@@ -3250,7 +3678,7 @@ type AddSegmentResponse struct {
 
 func (x *AddSegmentResponse) Reset() {
 	*x = AddSegmentResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[45]
+	mi := &file_controlv1_control_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3262,7 +3690,7 @@ func (x *AddSegmentResponse) String() string {
 func (*AddSegmentResponse) ProtoMessage() {}
 
 func (x *AddSegmentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[45]
+	mi := &file_controlv1_control_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3275,7 +3703,7 @@ func (x *AddSegmentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddSegmentResponse.ProtoReflect.Descriptor instead.
 func (*AddSegmentResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{45}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *AddSegmentResponse) GetSegment() *Segment {
@@ -3293,7 +3721,7 @@ type ListSegmentsRequest struct {
 
 func (x *ListSegmentsRequest) Reset() {
 	*x = ListSegmentsRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[46]
+	mi := &file_controlv1_control_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3305,7 +3733,7 @@ func (x *ListSegmentsRequest) String() string {
 func (*ListSegmentsRequest) ProtoMessage() {}
 
 func (x *ListSegmentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[46]
+	mi := &file_controlv1_control_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3318,7 +3746,7 @@ func (x *ListSegmentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSegmentsRequest.ProtoReflect.Descriptor instead.
 func (*ListSegmentsRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{46}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{53}
 }
 
 type ListSegmentsResponse struct {
@@ -3330,7 +3758,7 @@ type ListSegmentsResponse struct {
 
 func (x *ListSegmentsResponse) Reset() {
 	*x = ListSegmentsResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[47]
+	mi := &file_controlv1_control_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3342,7 +3770,7 @@ func (x *ListSegmentsResponse) String() string {
 func (*ListSegmentsResponse) ProtoMessage() {}
 
 func (x *ListSegmentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[47]
+	mi := &file_controlv1_control_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3355,7 +3783,7 @@ func (x *ListSegmentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSegmentsResponse.ProtoReflect.Descriptor instead.
 func (*ListSegmentsResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{47}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ListSegmentsResponse) GetSegments() []*Segment {
@@ -3374,7 +3802,7 @@ type RemoveSegmentRequest struct {
 
 func (x *RemoveSegmentRequest) Reset() {
 	*x = RemoveSegmentRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[48]
+	mi := &file_controlv1_control_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3386,7 +3814,7 @@ func (x *RemoveSegmentRequest) String() string {
 func (*RemoveSegmentRequest) ProtoMessage() {}
 
 func (x *RemoveSegmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[48]
+	mi := &file_controlv1_control_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3399,7 +3827,7 @@ func (x *RemoveSegmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSegmentRequest.ProtoReflect.Descriptor instead.
 func (*RemoveSegmentRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{48}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *RemoveSegmentRequest) GetName() string {
@@ -3417,7 +3845,7 @@ type RemoveSegmentResponse struct {
 
 func (x *RemoveSegmentResponse) Reset() {
 	*x = RemoveSegmentResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[49]
+	mi := &file_controlv1_control_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3429,7 +3857,7 @@ func (x *RemoveSegmentResponse) String() string {
 func (*RemoveSegmentResponse) ProtoMessage() {}
 
 func (x *RemoveSegmentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[49]
+	mi := &file_controlv1_control_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3442,7 +3870,7 @@ func (x *RemoveSegmentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSegmentResponse.ProtoReflect.Descriptor instead.
 func (*RemoveSegmentResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{49}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{56}
 }
 
 type GrantRule struct {
@@ -3463,7 +3891,7 @@ type GrantRule struct {
 
 func (x *GrantRule) Reset() {
 	*x = GrantRule{}
-	mi := &file_controlv1_control_proto_msgTypes[50]
+	mi := &file_controlv1_control_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3475,7 +3903,7 @@ func (x *GrantRule) String() string {
 func (*GrantRule) ProtoMessage() {}
 
 func (x *GrantRule) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[50]
+	mi := &file_controlv1_control_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3488,7 +3916,7 @@ func (x *GrantRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrantRule.ProtoReflect.Descriptor instead.
 func (*GrantRule) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{50}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *GrantRule) GetId() uint32 {
@@ -3577,7 +4005,7 @@ type AddGrantRequest struct {
 
 func (x *AddGrantRequest) Reset() {
 	*x = AddGrantRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[51]
+	mi := &file_controlv1_control_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3589,7 +4017,7 @@ func (x *AddGrantRequest) String() string {
 func (*AddGrantRequest) ProtoMessage() {}
 
 func (x *AddGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[51]
+	mi := &file_controlv1_control_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3602,7 +4030,7 @@ func (x *AddGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddGrantRequest.ProtoReflect.Descriptor instead.
 func (*AddGrantRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{51}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *AddGrantRequest) GetFrom() string {
@@ -3670,7 +4098,7 @@ type AddGrantResponse struct {
 
 func (x *AddGrantResponse) Reset() {
 	*x = AddGrantResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[52]
+	mi := &file_controlv1_control_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3682,7 +4110,7 @@ func (x *AddGrantResponse) String() string {
 func (*AddGrantResponse) ProtoMessage() {}
 
 func (x *AddGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[52]
+	mi := &file_controlv1_control_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3695,7 +4123,7 @@ func (x *AddGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddGrantResponse.ProtoReflect.Descriptor instead.
 func (*AddGrantResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{52}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *AddGrantResponse) GetGrant() *GrantRule {
@@ -3713,7 +4141,7 @@ type ListGrantsRequest struct {
 
 func (x *ListGrantsRequest) Reset() {
 	*x = ListGrantsRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[53]
+	mi := &file_controlv1_control_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3725,7 +4153,7 @@ func (x *ListGrantsRequest) String() string {
 func (*ListGrantsRequest) ProtoMessage() {}
 
 func (x *ListGrantsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[53]
+	mi := &file_controlv1_control_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3738,7 +4166,7 @@ func (x *ListGrantsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGrantsRequest.ProtoReflect.Descriptor instead.
 func (*ListGrantsRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{53}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{60}
 }
 
 type ListGrantsResponse struct {
@@ -3750,7 +4178,7 @@ type ListGrantsResponse struct {
 
 func (x *ListGrantsResponse) Reset() {
 	*x = ListGrantsResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[54]
+	mi := &file_controlv1_control_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3762,7 +4190,7 @@ func (x *ListGrantsResponse) String() string {
 func (*ListGrantsResponse) ProtoMessage() {}
 
 func (x *ListGrantsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[54]
+	mi := &file_controlv1_control_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3775,7 +4203,7 @@ func (x *ListGrantsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGrantsResponse.ProtoReflect.Descriptor instead.
 func (*ListGrantsResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{54}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ListGrantsResponse) GetGrants() []*GrantRule {
@@ -3795,7 +4223,7 @@ type Group struct {
 
 func (x *Group) Reset() {
 	*x = Group{}
-	mi := &file_controlv1_control_proto_msgTypes[55]
+	mi := &file_controlv1_control_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3807,7 +4235,7 @@ func (x *Group) String() string {
 func (*Group) ProtoMessage() {}
 
 func (x *Group) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[55]
+	mi := &file_controlv1_control_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3820,7 +4248,7 @@ func (x *Group) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Group.ProtoReflect.Descriptor instead.
 func (*Group) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{55}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Group) GetName() string {
@@ -3847,7 +4275,7 @@ type SetGroupRequest struct {
 
 func (x *SetGroupRequest) Reset() {
 	*x = SetGroupRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[56]
+	mi := &file_controlv1_control_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3859,7 +4287,7 @@ func (x *SetGroupRequest) String() string {
 func (*SetGroupRequest) ProtoMessage() {}
 
 func (x *SetGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[56]
+	mi := &file_controlv1_control_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3872,7 +4300,7 @@ func (x *SetGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetGroupRequest.ProtoReflect.Descriptor instead.
 func (*SetGroupRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{56}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *SetGroupRequest) GetName() string {
@@ -3898,7 +4326,7 @@ type SetGroupResponse struct {
 
 func (x *SetGroupResponse) Reset() {
 	*x = SetGroupResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[57]
+	mi := &file_controlv1_control_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3910,7 +4338,7 @@ func (x *SetGroupResponse) String() string {
 func (*SetGroupResponse) ProtoMessage() {}
 
 func (x *SetGroupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[57]
+	mi := &file_controlv1_control_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3923,7 +4351,7 @@ func (x *SetGroupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetGroupResponse.ProtoReflect.Descriptor instead.
 func (*SetGroupResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{57}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *SetGroupResponse) GetGroup() *Group {
@@ -3941,7 +4369,7 @@ type ListGroupsRequest struct {
 
 func (x *ListGroupsRequest) Reset() {
 	*x = ListGroupsRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[58]
+	mi := &file_controlv1_control_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3953,7 +4381,7 @@ func (x *ListGroupsRequest) String() string {
 func (*ListGroupsRequest) ProtoMessage() {}
 
 func (x *ListGroupsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[58]
+	mi := &file_controlv1_control_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3966,7 +4394,7 @@ func (x *ListGroupsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGroupsRequest.ProtoReflect.Descriptor instead.
 func (*ListGroupsRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{58}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{65}
 }
 
 type ListGroupsResponse struct {
@@ -3978,7 +4406,7 @@ type ListGroupsResponse struct {
 
 func (x *ListGroupsResponse) Reset() {
 	*x = ListGroupsResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[59]
+	mi := &file_controlv1_control_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3990,7 +4418,7 @@ func (x *ListGroupsResponse) String() string {
 func (*ListGroupsResponse) ProtoMessage() {}
 
 func (x *ListGroupsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[59]
+	mi := &file_controlv1_control_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4003,7 +4431,7 @@ func (x *ListGroupsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGroupsResponse.ProtoReflect.Descriptor instead.
 func (*ListGroupsResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{59}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ListGroupsResponse) GetGroups() []*Group {
@@ -4022,7 +4450,7 @@ type RemoveGroupRequest struct {
 
 func (x *RemoveGroupRequest) Reset() {
 	*x = RemoveGroupRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[60]
+	mi := &file_controlv1_control_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4034,7 +4462,7 @@ func (x *RemoveGroupRequest) String() string {
 func (*RemoveGroupRequest) ProtoMessage() {}
 
 func (x *RemoveGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[60]
+	mi := &file_controlv1_control_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4047,7 +4475,7 @@ func (x *RemoveGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveGroupRequest.ProtoReflect.Descriptor instead.
 func (*RemoveGroupRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{60}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *RemoveGroupRequest) GetName() string {
@@ -4065,7 +4493,7 @@ type RemoveGroupResponse struct {
 
 func (x *RemoveGroupResponse) Reset() {
 	*x = RemoveGroupResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[61]
+	mi := &file_controlv1_control_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4077,7 +4505,7 @@ func (x *RemoveGroupResponse) String() string {
 func (*RemoveGroupResponse) ProtoMessage() {}
 
 func (x *RemoveGroupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[61]
+	mi := &file_controlv1_control_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4090,7 +4518,7 @@ func (x *RemoveGroupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveGroupResponse.ProtoReflect.Descriptor instead.
 func (*RemoveGroupResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{61}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{68}
 }
 
 type RemoveGrantRequest struct {
@@ -4102,7 +4530,7 @@ type RemoveGrantRequest struct {
 
 func (x *RemoveGrantRequest) Reset() {
 	*x = RemoveGrantRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[62]
+	mi := &file_controlv1_control_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4114,7 +4542,7 @@ func (x *RemoveGrantRequest) String() string {
 func (*RemoveGrantRequest) ProtoMessage() {}
 
 func (x *RemoveGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[62]
+	mi := &file_controlv1_control_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4127,7 +4555,7 @@ func (x *RemoveGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveGrantRequest.ProtoReflect.Descriptor instead.
 func (*RemoveGrantRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{62}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *RemoveGrantRequest) GetId() uint32 {
@@ -4145,7 +4573,7 @@ type RemoveGrantResponse struct {
 
 func (x *RemoveGrantResponse) Reset() {
 	*x = RemoveGrantResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[63]
+	mi := &file_controlv1_control_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4157,7 +4585,7 @@ func (x *RemoveGrantResponse) String() string {
 func (*RemoveGrantResponse) ProtoMessage() {}
 
 func (x *RemoveGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[63]
+	mi := &file_controlv1_control_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4170,7 +4598,7 @@ func (x *RemoveGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveGrantResponse.ProtoReflect.Descriptor instead.
 func (*RemoveGrantResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{63}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{70}
 }
 
 type AddRelayRequest struct {
@@ -4185,7 +4613,7 @@ type AddRelayRequest struct {
 
 func (x *AddRelayRequest) Reset() {
 	*x = AddRelayRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[64]
+	mi := &file_controlv1_control_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4197,7 +4625,7 @@ func (x *AddRelayRequest) String() string {
 func (*AddRelayRequest) ProtoMessage() {}
 
 func (x *AddRelayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[64]
+	mi := &file_controlv1_control_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4210,7 +4638,7 @@ func (x *AddRelayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddRelayRequest.ProtoReflect.Descriptor instead.
 func (*AddRelayRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{64}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *AddRelayRequest) GetName() string {
@@ -4250,7 +4678,7 @@ type AddRelayResponse struct {
 
 func (x *AddRelayResponse) Reset() {
 	*x = AddRelayResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[65]
+	mi := &file_controlv1_control_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4262,7 +4690,7 @@ func (x *AddRelayResponse) String() string {
 func (*AddRelayResponse) ProtoMessage() {}
 
 func (x *AddRelayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[65]
+	mi := &file_controlv1_control_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4275,7 +4703,7 @@ func (x *AddRelayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddRelayResponse.ProtoReflect.Descriptor instead.
 func (*AddRelayResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{65}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *AddRelayResponse) GetCredential() string {
@@ -4297,7 +4725,7 @@ type RelayDescription struct {
 
 func (x *RelayDescription) Reset() {
 	*x = RelayDescription{}
-	mi := &file_controlv1_control_proto_msgTypes[66]
+	mi := &file_controlv1_control_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4309,7 +4737,7 @@ func (x *RelayDescription) String() string {
 func (*RelayDescription) ProtoMessage() {}
 
 func (x *RelayDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[66]
+	mi := &file_controlv1_control_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4322,7 +4750,7 @@ func (x *RelayDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelayDescription.ProtoReflect.Descriptor instead.
 func (*RelayDescription) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{66}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *RelayDescription) GetName() string {
@@ -4361,7 +4789,7 @@ type ListRelaysRequest struct {
 
 func (x *ListRelaysRequest) Reset() {
 	*x = ListRelaysRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[67]
+	mi := &file_controlv1_control_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4373,7 +4801,7 @@ func (x *ListRelaysRequest) String() string {
 func (*ListRelaysRequest) ProtoMessage() {}
 
 func (x *ListRelaysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[67]
+	mi := &file_controlv1_control_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4386,7 +4814,7 @@ func (x *ListRelaysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRelaysRequest.ProtoReflect.Descriptor instead.
 func (*ListRelaysRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{67}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{74}
 }
 
 type ListRelaysResponse struct {
@@ -4398,7 +4826,7 @@ type ListRelaysResponse struct {
 
 func (x *ListRelaysResponse) Reset() {
 	*x = ListRelaysResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[68]
+	mi := &file_controlv1_control_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4410,7 +4838,7 @@ func (x *ListRelaysResponse) String() string {
 func (*ListRelaysResponse) ProtoMessage() {}
 
 func (x *ListRelaysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[68]
+	mi := &file_controlv1_control_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4423,7 +4851,7 @@ func (x *ListRelaysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRelaysResponse.ProtoReflect.Descriptor instead.
 func (*ListRelaysResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{68}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *ListRelaysResponse) GetRelays() []*RelayDescription {
@@ -4442,7 +4870,7 @@ type RemoveRelayRequest struct {
 
 func (x *RemoveRelayRequest) Reset() {
 	*x = RemoveRelayRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[69]
+	mi := &file_controlv1_control_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4454,7 +4882,7 @@ func (x *RemoveRelayRequest) String() string {
 func (*RemoveRelayRequest) ProtoMessage() {}
 
 func (x *RemoveRelayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[69]
+	mi := &file_controlv1_control_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4467,7 +4895,7 @@ func (x *RemoveRelayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRelayRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRelayRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{69}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *RemoveRelayRequest) GetName() string {
@@ -4485,7 +4913,7 @@ type RemoveRelayResponse struct {
 
 func (x *RemoveRelayResponse) Reset() {
 	*x = RemoveRelayResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[70]
+	mi := &file_controlv1_control_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4497,7 +4925,7 @@ func (x *RemoveRelayResponse) String() string {
 func (*RemoveRelayResponse) ProtoMessage() {}
 
 func (x *RemoveRelayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[70]
+	mi := &file_controlv1_control_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4510,7 +4938,7 @@ func (x *RemoveRelayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRelayResponse.ProtoReflect.Descriptor instead.
 func (*RemoveRelayResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{70}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{77}
 }
 
 type ListAuditRequest struct {
@@ -4523,7 +4951,7 @@ type ListAuditRequest struct {
 
 func (x *ListAuditRequest) Reset() {
 	*x = ListAuditRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[71]
+	mi := &file_controlv1_control_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4535,7 +4963,7 @@ func (x *ListAuditRequest) String() string {
 func (*ListAuditRequest) ProtoMessage() {}
 
 func (x *ListAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[71]
+	mi := &file_controlv1_control_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4548,7 +4976,7 @@ func (x *ListAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditRequest.ProtoReflect.Descriptor instead.
 func (*ListAuditRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{71}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *ListAuditRequest) GetAfter() uint64 {
@@ -4577,7 +5005,7 @@ type ListAuditResponse struct {
 
 func (x *ListAuditResponse) Reset() {
 	*x = ListAuditResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[72]
+	mi := &file_controlv1_control_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4589,7 +5017,7 @@ func (x *ListAuditResponse) String() string {
 func (*ListAuditResponse) ProtoMessage() {}
 
 func (x *ListAuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[72]
+	mi := &file_controlv1_control_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4602,7 +5030,7 @@ func (x *ListAuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditResponse.ProtoReflect.Descriptor instead.
 func (*ListAuditResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{72}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *ListAuditResponse) GetEntries() []*AuditEntry {
@@ -4653,7 +5081,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_controlv1_control_proto_msgTypes[73]
+	mi := &file_controlv1_control_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4665,7 +5093,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[73]
+	mi := &file_controlv1_control_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4678,7 +5106,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{73}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *AuditEntry) GetSequence() uint64 {
@@ -4765,7 +5193,7 @@ type Admin struct {
 
 func (x *Admin) Reset() {
 	*x = Admin{}
-	mi := &file_controlv1_control_proto_msgTypes[74]
+	mi := &file_controlv1_control_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4777,7 +5205,7 @@ func (x *Admin) String() string {
 func (*Admin) ProtoMessage() {}
 
 func (x *Admin) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[74]
+	mi := &file_controlv1_control_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4790,7 +5218,7 @@ func (x *Admin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Admin.ProtoReflect.Descriptor instead.
 func (*Admin) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{74}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *Admin) GetId() uint32 {
@@ -4846,7 +5274,7 @@ type AddAdminRequest struct {
 
 func (x *AddAdminRequest) Reset() {
 	*x = AddAdminRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[75]
+	mi := &file_controlv1_control_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4858,7 +5286,7 @@ func (x *AddAdminRequest) String() string {
 func (*AddAdminRequest) ProtoMessage() {}
 
 func (x *AddAdminRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[75]
+	mi := &file_controlv1_control_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4871,7 +5299,7 @@ func (x *AddAdminRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddAdminRequest.ProtoReflect.Descriptor instead.
 func (*AddAdminRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{75}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *AddAdminRequest) GetName() string {
@@ -4905,7 +5333,7 @@ type AddAdminResponse struct {
 
 func (x *AddAdminResponse) Reset() {
 	*x = AddAdminResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[76]
+	mi := &file_controlv1_control_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4917,7 +5345,7 @@ func (x *AddAdminResponse) String() string {
 func (*AddAdminResponse) ProtoMessage() {}
 
 func (x *AddAdminResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[76]
+	mi := &file_controlv1_control_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4930,7 +5358,7 @@ func (x *AddAdminResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddAdminResponse.ProtoReflect.Descriptor instead.
 func (*AddAdminResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{76}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *AddAdminResponse) GetCertificate() []byte {
@@ -4955,7 +5383,7 @@ type ListAdminsRequest struct {
 
 func (x *ListAdminsRequest) Reset() {
 	*x = ListAdminsRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[77]
+	mi := &file_controlv1_control_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4967,7 +5395,7 @@ func (x *ListAdminsRequest) String() string {
 func (*ListAdminsRequest) ProtoMessage() {}
 
 func (x *ListAdminsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[77]
+	mi := &file_controlv1_control_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4980,7 +5408,7 @@ func (x *ListAdminsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAdminsRequest.ProtoReflect.Descriptor instead.
 func (*ListAdminsRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{77}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{84}
 }
 
 type ListAdminsResponse struct {
@@ -4992,7 +5420,7 @@ type ListAdminsResponse struct {
 
 func (x *ListAdminsResponse) Reset() {
 	*x = ListAdminsResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[78]
+	mi := &file_controlv1_control_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5004,7 +5432,7 @@ func (x *ListAdminsResponse) String() string {
 func (*ListAdminsResponse) ProtoMessage() {}
 
 func (x *ListAdminsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[78]
+	mi := &file_controlv1_control_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5017,7 +5445,7 @@ func (x *ListAdminsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAdminsResponse.ProtoReflect.Descriptor instead.
 func (*ListAdminsResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{78}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *ListAdminsResponse) GetAdmins() []*Admin {
@@ -5036,7 +5464,7 @@ type RevokeAdminRequest struct {
 
 func (x *RevokeAdminRequest) Reset() {
 	*x = RevokeAdminRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[79]
+	mi := &file_controlv1_control_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5048,7 +5476,7 @@ func (x *RevokeAdminRequest) String() string {
 func (*RevokeAdminRequest) ProtoMessage() {}
 
 func (x *RevokeAdminRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[79]
+	mi := &file_controlv1_control_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5061,7 +5489,7 @@ func (x *RevokeAdminRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeAdminRequest.ProtoReflect.Descriptor instead.
 func (*RevokeAdminRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{79}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *RevokeAdminRequest) GetId() uint32 {
@@ -5079,7 +5507,7 @@ type RevokeAdminResponse struct {
 
 func (x *RevokeAdminResponse) Reset() {
 	*x = RevokeAdminResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[80]
+	mi := &file_controlv1_control_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5091,7 +5519,7 @@ func (x *RevokeAdminResponse) String() string {
 func (*RevokeAdminResponse) ProtoMessage() {}
 
 func (x *RevokeAdminResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[80]
+	mi := &file_controlv1_control_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5104,7 +5532,7 @@ func (x *RevokeAdminResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeAdminResponse.ProtoReflect.Descriptor instead.
 func (*RevokeAdminResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{80}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{87}
 }
 
 type RaiseEpochRequest struct {
@@ -5115,7 +5543,7 @@ type RaiseEpochRequest struct {
 
 func (x *RaiseEpochRequest) Reset() {
 	*x = RaiseEpochRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[81]
+	mi := &file_controlv1_control_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5127,7 +5555,7 @@ func (x *RaiseEpochRequest) String() string {
 func (*RaiseEpochRequest) ProtoMessage() {}
 
 func (x *RaiseEpochRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[81]
+	mi := &file_controlv1_control_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5140,7 +5568,7 @@ func (x *RaiseEpochRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseEpochRequest.ProtoReflect.Descriptor instead.
 func (*RaiseEpochRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{81}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{88}
 }
 
 type RaiseEpochResponse struct {
@@ -5152,7 +5580,7 @@ type RaiseEpochResponse struct {
 
 func (x *RaiseEpochResponse) Reset() {
 	*x = RaiseEpochResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[82]
+	mi := &file_controlv1_control_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5164,7 +5592,7 @@ func (x *RaiseEpochResponse) String() string {
 func (*RaiseEpochResponse) ProtoMessage() {}
 
 func (x *RaiseEpochResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[82]
+	mi := &file_controlv1_control_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5177,7 +5605,7 @@ func (x *RaiseEpochResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseEpochResponse.ProtoReflect.Descriptor instead.
 func (*RaiseEpochResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{82}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *RaiseEpochResponse) GetEpoch() uint64 {
@@ -5211,10 +5639,11 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\x02ca\x18\x02 \x01(\fR\x02ca\x12\x12\n" +
 	"\x04zone\x18\x03 \x01(\tR\x04zone\x12 \n" +
 	"\vcontrollers\x18\x04 \x03(\tR\vcontrollers\x128\n" +
-	"\x06status\x18\x05 \x01(\x0e2 .etherloom.control.v1.NodeStatusR\x06status\"]\n" +
+	"\x06status\x18\x05 \x01(\x0e2 .etherloom.control.v1.NodeStatusR\x06status\"\x8f\x01\n" +
 	"\aRefusal\x128\n" +
 	"\x06status\x18\x01 \x01(\x0e2 .etherloom.control.v1.NodeStatusR\x06status\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\"\x82\x01\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\x120\n" +
+	"\x05until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\x82\x01\n" +
 	"\vNodeMessage\x123\n" +
 	"\x05hello\x18\x01 \x01(\v2\x1b.etherloom.control.v1.HelloH\x00R\x05hello\x126\n" +
 	"\x06signal\x18\x02 \x01(\v2\x1c.etherloom.control.v1.SignalH\x00R\x06signalB\x06\n" +
@@ -5353,7 +5782,7 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\aapprove\x18\x06 \x01(\bR\aapprove\"j\n" +
 	"\x13CreateTokenResponse\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12=\n" +
-	"\vdescription\x18\x02 \x01(\v2\x1b.etherloom.control.v1.TokenR\vdescription\"\x9f\x02\n" +
+	"\vdescription\x18\x02 \x01(\v2\x1b.etherloom.control.v1.TokenR\vdescription\"\xb7\x02\n" +
 	"\x05Token\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x12\n" +
@@ -5365,13 +5794,14 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\aexpires\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x18\n" +
 	"\aapprove\x18\t \x01(\bR\aapprove\x12\x18\n" +
 	"\arevoked\x18\n" +
-	" \x01(\bR\arevoked\"\x13\n" +
+	" \x01(\bR\arevoked\x12\x16\n" +
+	"\x06locked\x18\v \x01(\bR\x06locked\"\x13\n" +
 	"\x11ListTokensRequest\"I\n" +
 	"\x12ListTokensResponse\x123\n" +
 	"\x06tokens\x18\x01 \x03(\v2\x1b.etherloom.control.v1.TokenR\x06tokens\"$\n" +
 	"\x12RevokeTokenRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x15\n" +
-	"\x13RevokeTokenResponse\"\xcf\x05\n" +
+	"\x13RevokeTokenResponse\"\xc0\x06\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -5395,7 +5825,34 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\bmax_wire\x18\x11 \x01(\rR\amaxWire\x12\x10\n" +
 	"\x03aes\x18\x12 \x01(\bR\x03aes\x12\x16\n" +
 	"\x06online\x18\x13 \x01(\bR\x06online\x12A\n" +
-	"\x0erevoked_before\x18\x14 \x01(\v2\x1a.google.protobuf.TimestampR\rrevokedBefore\"&\n" +
+	"\x0erevoked_before\x18\x14 \x01(\v2\x1a.google.protobuf.TimestampR\rrevokedBefore\x120\n" +
+	"\x05locks\x18\x15 \x03(\v2\x1a.etherloom.control.v1.LockR\x05locks\x12=\n" +
+	"\flocked_until\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\vlockedUntil\"\xda\x01\n" +
+	"\x04Lock\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\rR\x02id\x12\x16\n" +
+	"\x06target\x18\x02 \x01(\tR\x06target\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x12\x0e\n" +
+	"\x02by\x18\x04 \x01(\tR\x02by\x124\n" +
+	"\acreated\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x124\n" +
+	"\aexpires\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x14\n" +
+	"\x05nodes\x18\a \x03(\tR\x05nodes\"o\n" +
+	"\x0eAddLockRequest\x12\x16\n" +
+	"\x06target\x18\x01 \x01(\tR\x06target\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\x12+\n" +
+	"\x03ttl\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\"q\n" +
+	"\x0fAddLockResponse\x12.\n" +
+	"\x04lock\x18\x01 \x01(\v2\x1a.etherloom.control.v1.LockR\x04lock\x12.\n" +
+	"\x04node\x18\x02 \x01(\v2\x1a.etherloom.control.v1.NodeR\x04node\"\x12\n" +
+	"\x10ListLocksRequest\"E\n" +
+	"\x11ListLocksResponse\x120\n" +
+	"\x05locks\x18\x01 \x03(\v2\x1a.etherloom.control.v1.LockR\x05locks\";\n" +
+	"\x11RemoveLockRequest\x12\x16\n" +
+	"\x06target\x18\x01 \x01(\tR\x06target\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\rR\x02id\"\xa8\x01\n" +
+	"\x12RemoveLockResponse\x122\n" +
+	"\x06lifted\x18\x01 \x03(\v2\x1a.etherloom.control.v1.LockR\x06lifted\x12.\n" +
+	"\x04held\x18\x02 \x03(\v2\x1a.etherloom.control.v1.NodeR\x04held\x12.\n" +
+	"\x04node\x18\x03 \x01(\v2\x1a.etherloom.control.v1.NodeR\x04node\"&\n" +
 	"\x10ListNodesRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"E\n" +
 	"\x11ListNodesResponse\x120\n" +
@@ -5564,7 +6021,7 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\x04Sync\x12!.etherloom.control.v1.NodeMessage\x1a'.etherloom.control.v1.ControllerMessage(\x010\x01\x12P\n" +
 	"\x05Renew\x12\".etherloom.control.v1.RenewRequest\x1a#.etherloom.control.v1.RenewResponse\x12h\n" +
 	"\rReportAddress\x12*.etherloom.control.v1.ReportAddressRequest\x1a+.etherloom.control.v1.ReportAddressResponse\x12z\n" +
-	"\x13RaiseHandshakeNonce\x120.etherloom.control.v1.RaiseHandshakeNonceRequest\x1a1.etherloom.control.v1.RaiseHandshakeNonceResponse2\xc4\x12\n" +
+	"\x13RaiseHandshakeNonce\x120.etherloom.control.v1.RaiseHandshakeNonceRequest\x1a1.etherloom.control.v1.RaiseHandshakeNonceResponse2\xdb\x14\n" +
 	"\fAdminService\x12b\n" +
 	"\vCreateToken\x12(.etherloom.control.v1.CreateTokenRequest\x1a).etherloom.control.v1.CreateTokenResponse\x12_\n" +
 	"\n" +
@@ -5573,7 +6030,11 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\tListNodes\x12&.etherloom.control.v1.ListNodesRequest\x1a'.etherloom.control.v1.ListNodesResponse\x12h\n" +
 	"\rSetNodeStatus\x12*.etherloom.control.v1.SetNodeStatusRequest\x1a+.etherloom.control.v1.SetNodeStatusResponse\x12k\n" +
 	"\x0eSetNodeAddress\x12+.etherloom.control.v1.SetNodeAddressRequest\x1a,.etherloom.control.v1.SetNodeAddressResponse\x12e\n" +
-	"\fSetNodeRoles\x12).etherloom.control.v1.SetNodeRolesRequest\x1a*.etherloom.control.v1.SetNodeRolesResponse\x12_\n" +
+	"\fSetNodeRoles\x12).etherloom.control.v1.SetNodeRolesRequest\x1a*.etherloom.control.v1.SetNodeRolesResponse\x12V\n" +
+	"\aAddLock\x12$.etherloom.control.v1.AddLockRequest\x1a%.etherloom.control.v1.AddLockResponse\x12\\\n" +
+	"\tListLocks\x12&.etherloom.control.v1.ListLocksRequest\x1a'.etherloom.control.v1.ListLocksResponse\x12_\n" +
+	"\n" +
+	"RemoveLock\x12'.etherloom.control.v1.RemoveLockRequest\x1a(.etherloom.control.v1.RemoveLockResponse\x12_\n" +
 	"\n" +
 	"AddSegment\x12'.etherloom.control.v1.AddSegmentRequest\x1a(.etherloom.control.v1.AddSegmentResponse\x12e\n" +
 	"\fListSegments\x12).etherloom.control.v1.ListSegmentsRequest\x1a*.etherloom.control.v1.ListSegmentsResponse\x12h\n" +
@@ -5611,7 +6072,7 @@ func file_controlv1_control_proto_rawDescGZIP() []byte {
 }
 
 var file_controlv1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_controlv1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 84)
+var file_controlv1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 91)
 var file_controlv1_control_proto_goTypes = []any{
 	(AddressMode)(0),                    // 0: etherloom.control.v1.AddressMode
 	(NodeStatus)(0),                     // 1: etherloom.control.v1.NodeStatus
@@ -5651,187 +6112,212 @@ var file_controlv1_control_proto_goTypes = []any{
 	(*RevokeTokenRequest)(nil),          // 35: etherloom.control.v1.RevokeTokenRequest
 	(*RevokeTokenResponse)(nil),         // 36: etherloom.control.v1.RevokeTokenResponse
 	(*Node)(nil),                        // 37: etherloom.control.v1.Node
-	(*ListNodesRequest)(nil),            // 38: etherloom.control.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),           // 39: etherloom.control.v1.ListNodesResponse
-	(*SetNodeStatusRequest)(nil),        // 40: etherloom.control.v1.SetNodeStatusRequest
-	(*SetNodeStatusResponse)(nil),       // 41: etherloom.control.v1.SetNodeStatusResponse
-	(*SetNodeAddressRequest)(nil),       // 42: etherloom.control.v1.SetNodeAddressRequest
-	(*SetNodeAddressResponse)(nil),      // 43: etherloom.control.v1.SetNodeAddressResponse
-	(*SetNodeRolesRequest)(nil),         // 44: etherloom.control.v1.SetNodeRolesRequest
-	(*SetNodeRolesResponse)(nil),        // 45: etherloom.control.v1.SetNodeRolesResponse
-	(*AddSegmentRequest)(nil),           // 46: etherloom.control.v1.AddSegmentRequest
-	(*AddSegmentResponse)(nil),          // 47: etherloom.control.v1.AddSegmentResponse
-	(*ListSegmentsRequest)(nil),         // 48: etherloom.control.v1.ListSegmentsRequest
-	(*ListSegmentsResponse)(nil),        // 49: etherloom.control.v1.ListSegmentsResponse
-	(*RemoveSegmentRequest)(nil),        // 50: etherloom.control.v1.RemoveSegmentRequest
-	(*RemoveSegmentResponse)(nil),       // 51: etherloom.control.v1.RemoveSegmentResponse
-	(*GrantRule)(nil),                   // 52: etherloom.control.v1.GrantRule
-	(*AddGrantRequest)(nil),             // 53: etherloom.control.v1.AddGrantRequest
-	(*AddGrantResponse)(nil),            // 54: etherloom.control.v1.AddGrantResponse
-	(*ListGrantsRequest)(nil),           // 55: etherloom.control.v1.ListGrantsRequest
-	(*ListGrantsResponse)(nil),          // 56: etherloom.control.v1.ListGrantsResponse
-	(*Group)(nil),                       // 57: etherloom.control.v1.Group
-	(*SetGroupRequest)(nil),             // 58: etherloom.control.v1.SetGroupRequest
-	(*SetGroupResponse)(nil),            // 59: etherloom.control.v1.SetGroupResponse
-	(*ListGroupsRequest)(nil),           // 60: etherloom.control.v1.ListGroupsRequest
-	(*ListGroupsResponse)(nil),          // 61: etherloom.control.v1.ListGroupsResponse
-	(*RemoveGroupRequest)(nil),          // 62: etherloom.control.v1.RemoveGroupRequest
-	(*RemoveGroupResponse)(nil),         // 63: etherloom.control.v1.RemoveGroupResponse
-	(*RemoveGrantRequest)(nil),          // 64: etherloom.control.v1.RemoveGrantRequest
-	(*RemoveGrantResponse)(nil),         // 65: etherloom.control.v1.RemoveGrantResponse
-	(*AddRelayRequest)(nil),             // 66: etherloom.control.v1.AddRelayRequest
-	(*AddRelayResponse)(nil),            // 67: etherloom.control.v1.AddRelayResponse
-	(*RelayDescription)(nil),            // 68: etherloom.control.v1.RelayDescription
-	(*ListRelaysRequest)(nil),           // 69: etherloom.control.v1.ListRelaysRequest
-	(*ListRelaysResponse)(nil),          // 70: etherloom.control.v1.ListRelaysResponse
-	(*RemoveRelayRequest)(nil),          // 71: etherloom.control.v1.RemoveRelayRequest
-	(*RemoveRelayResponse)(nil),         // 72: etherloom.control.v1.RemoveRelayResponse
-	(*ListAuditRequest)(nil),            // 73: etherloom.control.v1.ListAuditRequest
-	(*ListAuditResponse)(nil),           // 74: etherloom.control.v1.ListAuditResponse
-	(*AuditEntry)(nil),                  // 75: etherloom.control.v1.AuditEntry
-	(*Admin)(nil),                       // 76: etherloom.control.v1.Admin
-	(*AddAdminRequest)(nil),             // 77: etherloom.control.v1.AddAdminRequest
-	(*AddAdminResponse)(nil),            // 78: etherloom.control.v1.AddAdminResponse
-	(*ListAdminsRequest)(nil),           // 79: etherloom.control.v1.ListAdminsRequest
-	(*ListAdminsResponse)(nil),          // 80: etherloom.control.v1.ListAdminsResponse
-	(*RevokeAdminRequest)(nil),          // 81: etherloom.control.v1.RevokeAdminRequest
-	(*RevokeAdminResponse)(nil),         // 82: etherloom.control.v1.RevokeAdminResponse
-	(*RaiseEpochRequest)(nil),           // 83: etherloom.control.v1.RaiseEpochRequest
-	(*RaiseEpochResponse)(nil),          // 84: etherloom.control.v1.RaiseEpochResponse
-	nil,                                 // 85: etherloom.control.v1.Delta.SetEntry
-	(*timestamppb.Timestamp)(nil),       // 86: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),         // 87: google.protobuf.Duration
+	(*Lock)(nil),                        // 38: etherloom.control.v1.Lock
+	(*AddLockRequest)(nil),              // 39: etherloom.control.v1.AddLockRequest
+	(*AddLockResponse)(nil),             // 40: etherloom.control.v1.AddLockResponse
+	(*ListLocksRequest)(nil),            // 41: etherloom.control.v1.ListLocksRequest
+	(*ListLocksResponse)(nil),           // 42: etherloom.control.v1.ListLocksResponse
+	(*RemoveLockRequest)(nil),           // 43: etherloom.control.v1.RemoveLockRequest
+	(*RemoveLockResponse)(nil),          // 44: etherloom.control.v1.RemoveLockResponse
+	(*ListNodesRequest)(nil),            // 45: etherloom.control.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),           // 46: etherloom.control.v1.ListNodesResponse
+	(*SetNodeStatusRequest)(nil),        // 47: etherloom.control.v1.SetNodeStatusRequest
+	(*SetNodeStatusResponse)(nil),       // 48: etherloom.control.v1.SetNodeStatusResponse
+	(*SetNodeAddressRequest)(nil),       // 49: etherloom.control.v1.SetNodeAddressRequest
+	(*SetNodeAddressResponse)(nil),      // 50: etherloom.control.v1.SetNodeAddressResponse
+	(*SetNodeRolesRequest)(nil),         // 51: etherloom.control.v1.SetNodeRolesRequest
+	(*SetNodeRolesResponse)(nil),        // 52: etherloom.control.v1.SetNodeRolesResponse
+	(*AddSegmentRequest)(nil),           // 53: etherloom.control.v1.AddSegmentRequest
+	(*AddSegmentResponse)(nil),          // 54: etherloom.control.v1.AddSegmentResponse
+	(*ListSegmentsRequest)(nil),         // 55: etherloom.control.v1.ListSegmentsRequest
+	(*ListSegmentsResponse)(nil),        // 56: etherloom.control.v1.ListSegmentsResponse
+	(*RemoveSegmentRequest)(nil),        // 57: etherloom.control.v1.RemoveSegmentRequest
+	(*RemoveSegmentResponse)(nil),       // 58: etherloom.control.v1.RemoveSegmentResponse
+	(*GrantRule)(nil),                   // 59: etherloom.control.v1.GrantRule
+	(*AddGrantRequest)(nil),             // 60: etherloom.control.v1.AddGrantRequest
+	(*AddGrantResponse)(nil),            // 61: etherloom.control.v1.AddGrantResponse
+	(*ListGrantsRequest)(nil),           // 62: etherloom.control.v1.ListGrantsRequest
+	(*ListGrantsResponse)(nil),          // 63: etherloom.control.v1.ListGrantsResponse
+	(*Group)(nil),                       // 64: etherloom.control.v1.Group
+	(*SetGroupRequest)(nil),             // 65: etherloom.control.v1.SetGroupRequest
+	(*SetGroupResponse)(nil),            // 66: etherloom.control.v1.SetGroupResponse
+	(*ListGroupsRequest)(nil),           // 67: etherloom.control.v1.ListGroupsRequest
+	(*ListGroupsResponse)(nil),          // 68: etherloom.control.v1.ListGroupsResponse
+	(*RemoveGroupRequest)(nil),          // 69: etherloom.control.v1.RemoveGroupRequest
+	(*RemoveGroupResponse)(nil),         // 70: etherloom.control.v1.RemoveGroupResponse
+	(*RemoveGrantRequest)(nil),          // 71: etherloom.control.v1.RemoveGrantRequest
+	(*RemoveGrantResponse)(nil),         // 72: etherloom.control.v1.RemoveGrantResponse
+	(*AddRelayRequest)(nil),             // 73: etherloom.control.v1.AddRelayRequest
+	(*AddRelayResponse)(nil),            // 74: etherloom.control.v1.AddRelayResponse
+	(*RelayDescription)(nil),            // 75: etherloom.control.v1.RelayDescription
+	(*ListRelaysRequest)(nil),           // 76: etherloom.control.v1.ListRelaysRequest
+	(*ListRelaysResponse)(nil),          // 77: etherloom.control.v1.ListRelaysResponse
+	(*RemoveRelayRequest)(nil),          // 78: etherloom.control.v1.RemoveRelayRequest
+	(*RemoveRelayResponse)(nil),         // 79: etherloom.control.v1.RemoveRelayResponse
+	(*ListAuditRequest)(nil),            // 80: etherloom.control.v1.ListAuditRequest
+	(*ListAuditResponse)(nil),           // 81: etherloom.control.v1.ListAuditResponse
+	(*AuditEntry)(nil),                  // 82: etherloom.control.v1.AuditEntry
+	(*Admin)(nil),                       // 83: etherloom.control.v1.Admin
+	(*AddAdminRequest)(nil),             // 84: etherloom.control.v1.AddAdminRequest
+	(*AddAdminResponse)(nil),            // 85: etherloom.control.v1.AddAdminResponse
+	(*ListAdminsRequest)(nil),           // 86: etherloom.control.v1.ListAdminsRequest
+	(*ListAdminsResponse)(nil),          // 87: etherloom.control.v1.ListAdminsResponse
+	(*RevokeAdminRequest)(nil),          // 88: etherloom.control.v1.RevokeAdminRequest
+	(*RevokeAdminResponse)(nil),         // 89: etherloom.control.v1.RevokeAdminResponse
+	(*RaiseEpochRequest)(nil),           // 90: etherloom.control.v1.RaiseEpochRequest
+	(*RaiseEpochResponse)(nil),          // 91: etherloom.control.v1.RaiseEpochResponse
+	nil,                                 // 92: etherloom.control.v1.Delta.SetEntry
+	(*timestamppb.Timestamp)(nil),       // 93: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),         // 94: google.protobuf.Duration
 }
 var file_controlv1_control_proto_depIdxs = []int32{
-	1,  // 0: etherloom.control.v1.EnrolResponse.status:type_name -> etherloom.control.v1.NodeStatus
-	1,  // 1: etherloom.control.v1.Refusal.status:type_name -> etherloom.control.v1.NodeStatus
-	8,  // 2: etherloom.control.v1.NodeMessage.hello:type_name -> etherloom.control.v1.Hello
-	9,  // 3: etherloom.control.v1.NodeMessage.signal:type_name -> etherloom.control.v1.Signal
-	20, // 4: etherloom.control.v1.Hello.audit_head:type_name -> etherloom.control.v1.AuditHead
-	18, // 5: etherloom.control.v1.ControllerMessage.delta:type_name -> etherloom.control.v1.Delta
-	9,  // 6: etherloom.control.v1.ControllerMessage.signal:type_name -> etherloom.control.v1.Signal
-	11, // 7: etherloom.control.v1.ControllerMessage.alive:type_name -> etherloom.control.v1.Alive
-	86, // 8: etherloom.control.v1.Alive.now:type_name -> google.protobuf.Timestamp
-	85, // 9: etherloom.control.v1.Delta.set:type_name -> etherloom.control.v1.Delta.SetEntry
-	86, // 10: etherloom.control.v1.StateHeader.issued:type_name -> google.protobuf.Timestamp
-	86, // 11: etherloom.control.v1.StateHeader.expires:type_name -> google.protobuf.Timestamp
-	20, // 12: etherloom.control.v1.StateHeader.audit_head:type_name -> etherloom.control.v1.AuditHead
-	22, // 13: etherloom.control.v1.Resource.settings:type_name -> etherloom.control.v1.Settings
-	23, // 14: etherloom.control.v1.Resource.segment:type_name -> etherloom.control.v1.Segment
-	24, // 15: etherloom.control.v1.Resource.self:type_name -> etherloom.control.v1.Peer
-	24, // 16: etherloom.control.v1.Resource.peer:type_name -> etherloom.control.v1.Peer
-	26, // 17: etherloom.control.v1.Resource.grant:type_name -> etherloom.control.v1.Grant
-	28, // 18: etherloom.control.v1.Resource.relay:type_name -> etherloom.control.v1.Relay
-	29, // 19: etherloom.control.v1.Resource.revocation:type_name -> etherloom.control.v1.Revocation
-	27, // 20: etherloom.control.v1.Resource.reach:type_name -> etherloom.control.v1.Reach
-	87, // 21: etherloom.control.v1.Settings.certificate_lifetime:type_name -> google.protobuf.Duration
-	87, // 22: etherloom.control.v1.Settings.grace:type_name -> google.protobuf.Duration
-	87, // 23: etherloom.control.v1.Settings.link_idle:type_name -> google.protobuf.Duration
-	25, // 24: etherloom.control.v1.Peer.stations:type_name -> etherloom.control.v1.Station
-	0,  // 25: etherloom.control.v1.Station.mode:type_name -> etherloom.control.v1.AddressMode
-	86, // 26: etherloom.control.v1.Grant.expires:type_name -> google.protobuf.Timestamp
-	86, // 27: etherloom.control.v1.Reach.expires:type_name -> google.protobuf.Timestamp
-	86, // 28: etherloom.control.v1.Relay.expires:type_name -> google.protobuf.Timestamp
-	86, // 29: etherloom.control.v1.Revocation.not_before:type_name -> google.protobuf.Timestamp
-	87, // 30: etherloom.control.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	32, // 31: etherloom.control.v1.CreateTokenResponse.description:type_name -> etherloom.control.v1.Token
-	86, // 32: etherloom.control.v1.Token.created:type_name -> google.protobuf.Timestamp
-	86, // 33: etherloom.control.v1.Token.expires:type_name -> google.protobuf.Timestamp
-	32, // 34: etherloom.control.v1.ListTokensResponse.tokens:type_name -> etherloom.control.v1.Token
-	1,  // 35: etherloom.control.v1.Node.status:type_name -> etherloom.control.v1.NodeStatus
-	25, // 36: etherloom.control.v1.Node.stations:type_name -> etherloom.control.v1.Station
-	86, // 37: etherloom.control.v1.Node.enrolled:type_name -> google.protobuf.Timestamp
-	86, // 38: etherloom.control.v1.Node.certificate_expires:type_name -> google.protobuf.Timestamp
-	86, // 39: etherloom.control.v1.Node.revoked_before:type_name -> google.protobuf.Timestamp
-	37, // 40: etherloom.control.v1.ListNodesResponse.nodes:type_name -> etherloom.control.v1.Node
-	1,  // 41: etherloom.control.v1.SetNodeStatusRequest.status:type_name -> etherloom.control.v1.NodeStatus
-	37, // 42: etherloom.control.v1.SetNodeStatusResponse.node:type_name -> etherloom.control.v1.Node
-	0,  // 43: etherloom.control.v1.SetNodeAddressRequest.mode:type_name -> etherloom.control.v1.AddressMode
-	37, // 44: etherloom.control.v1.SetNodeAddressResponse.node:type_name -> etherloom.control.v1.Node
-	37, // 45: etherloom.control.v1.SetNodeRolesResponse.node:type_name -> etherloom.control.v1.Node
-	23, // 46: etherloom.control.v1.AddSegmentResponse.segment:type_name -> etherloom.control.v1.Segment
-	23, // 47: etherloom.control.v1.ListSegmentsResponse.segments:type_name -> etherloom.control.v1.Segment
-	86, // 48: etherloom.control.v1.GrantRule.expires:type_name -> google.protobuf.Timestamp
-	86, // 49: etherloom.control.v1.GrantRule.created:type_name -> google.protobuf.Timestamp
-	86, // 50: etherloom.control.v1.AddGrantRequest.expires:type_name -> google.protobuf.Timestamp
-	52, // 51: etherloom.control.v1.AddGrantResponse.grant:type_name -> etherloom.control.v1.GrantRule
-	52, // 52: etherloom.control.v1.ListGrantsResponse.grants:type_name -> etherloom.control.v1.GrantRule
-	57, // 53: etherloom.control.v1.SetGroupResponse.group:type_name -> etherloom.control.v1.Group
-	57, // 54: etherloom.control.v1.ListGroupsResponse.groups:type_name -> etherloom.control.v1.Group
-	68, // 55: etherloom.control.v1.ListRelaysResponse.relays:type_name -> etherloom.control.v1.RelayDescription
-	75, // 56: etherloom.control.v1.ListAuditResponse.entries:type_name -> etherloom.control.v1.AuditEntry
-	20, // 57: etherloom.control.v1.ListAuditResponse.head:type_name -> etherloom.control.v1.AuditHead
-	86, // 58: etherloom.control.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	86, // 59: etherloom.control.v1.Admin.created:type_name -> google.protobuf.Timestamp
-	86, // 60: etherloom.control.v1.Admin.expires:type_name -> google.protobuf.Timestamp
-	87, // 61: etherloom.control.v1.AddAdminRequest.lifetime:type_name -> google.protobuf.Duration
-	76, // 62: etherloom.control.v1.AddAdminResponse.admin:type_name -> etherloom.control.v1.Admin
-	76, // 63: etherloom.control.v1.ListAdminsResponse.admins:type_name -> etherloom.control.v1.Admin
-	2,  // 64: etherloom.control.v1.EnrolService.Begin:input_type -> etherloom.control.v1.BeginRequest
-	4,  // 65: etherloom.control.v1.EnrolService.Enrol:input_type -> etherloom.control.v1.EnrolRequest
-	7,  // 66: etherloom.control.v1.NodeService.Sync:input_type -> etherloom.control.v1.NodeMessage
-	12, // 67: etherloom.control.v1.NodeService.Renew:input_type -> etherloom.control.v1.RenewRequest
-	14, // 68: etherloom.control.v1.NodeService.ReportAddress:input_type -> etherloom.control.v1.ReportAddressRequest
-	16, // 69: etherloom.control.v1.NodeService.RaiseHandshakeNonce:input_type -> etherloom.control.v1.RaiseHandshakeNonceRequest
-	30, // 70: etherloom.control.v1.AdminService.CreateToken:input_type -> etherloom.control.v1.CreateTokenRequest
-	33, // 71: etherloom.control.v1.AdminService.ListTokens:input_type -> etherloom.control.v1.ListTokensRequest
-	35, // 72: etherloom.control.v1.AdminService.RevokeToken:input_type -> etherloom.control.v1.RevokeTokenRequest
-	38, // 73: etherloom.control.v1.AdminService.ListNodes:input_type -> etherloom.control.v1.ListNodesRequest
-	40, // 74: etherloom.control.v1.AdminService.SetNodeStatus:input_type -> etherloom.control.v1.SetNodeStatusRequest
-	42, // 75: etherloom.control.v1.AdminService.SetNodeAddress:input_type -> etherloom.control.v1.SetNodeAddressRequest
-	44, // 76: etherloom.control.v1.AdminService.SetNodeRoles:input_type -> etherloom.control.v1.SetNodeRolesRequest
-	46, // 77: etherloom.control.v1.AdminService.AddSegment:input_type -> etherloom.control.v1.AddSegmentRequest
-	48, // 78: etherloom.control.v1.AdminService.ListSegments:input_type -> etherloom.control.v1.ListSegmentsRequest
-	50, // 79: etherloom.control.v1.AdminService.RemoveSegment:input_type -> etherloom.control.v1.RemoveSegmentRequest
-	53, // 80: etherloom.control.v1.AdminService.AddGrant:input_type -> etherloom.control.v1.AddGrantRequest
-	55, // 81: etherloom.control.v1.AdminService.ListGrants:input_type -> etherloom.control.v1.ListGrantsRequest
-	64, // 82: etherloom.control.v1.AdminService.RemoveGrant:input_type -> etherloom.control.v1.RemoveGrantRequest
-	58, // 83: etherloom.control.v1.AdminService.SetGroup:input_type -> etherloom.control.v1.SetGroupRequest
-	60, // 84: etherloom.control.v1.AdminService.ListGroups:input_type -> etherloom.control.v1.ListGroupsRequest
-	62, // 85: etherloom.control.v1.AdminService.RemoveGroup:input_type -> etherloom.control.v1.RemoveGroupRequest
-	66, // 86: etherloom.control.v1.AdminService.AddRelay:input_type -> etherloom.control.v1.AddRelayRequest
-	69, // 87: etherloom.control.v1.AdminService.ListRelays:input_type -> etherloom.control.v1.ListRelaysRequest
-	71, // 88: etherloom.control.v1.AdminService.RemoveRelay:input_type -> etherloom.control.v1.RemoveRelayRequest
-	73, // 89: etherloom.control.v1.AdminService.ListAudit:input_type -> etherloom.control.v1.ListAuditRequest
-	77, // 90: etherloom.control.v1.AdminService.AddAdmin:input_type -> etherloom.control.v1.AddAdminRequest
-	79, // 91: etherloom.control.v1.AdminService.ListAdmins:input_type -> etherloom.control.v1.ListAdminsRequest
-	81, // 92: etherloom.control.v1.AdminService.RevokeAdmin:input_type -> etherloom.control.v1.RevokeAdminRequest
-	83, // 93: etherloom.control.v1.AdminService.RaiseEpoch:input_type -> etherloom.control.v1.RaiseEpochRequest
-	3,  // 94: etherloom.control.v1.EnrolService.Begin:output_type -> etherloom.control.v1.BeginResponse
-	5,  // 95: etherloom.control.v1.EnrolService.Enrol:output_type -> etherloom.control.v1.EnrolResponse
-	10, // 96: etherloom.control.v1.NodeService.Sync:output_type -> etherloom.control.v1.ControllerMessage
-	13, // 97: etherloom.control.v1.NodeService.Renew:output_type -> etherloom.control.v1.RenewResponse
-	15, // 98: etherloom.control.v1.NodeService.ReportAddress:output_type -> etherloom.control.v1.ReportAddressResponse
-	17, // 99: etherloom.control.v1.NodeService.RaiseHandshakeNonce:output_type -> etherloom.control.v1.RaiseHandshakeNonceResponse
-	31, // 100: etherloom.control.v1.AdminService.CreateToken:output_type -> etherloom.control.v1.CreateTokenResponse
-	34, // 101: etherloom.control.v1.AdminService.ListTokens:output_type -> etherloom.control.v1.ListTokensResponse
-	36, // 102: etherloom.control.v1.AdminService.RevokeToken:output_type -> etherloom.control.v1.RevokeTokenResponse
-	39, // 103: etherloom.control.v1.AdminService.ListNodes:output_type -> etherloom.control.v1.ListNodesResponse
-	41, // 104: etherloom.control.v1.AdminService.SetNodeStatus:output_type -> etherloom.control.v1.SetNodeStatusResponse
-	43, // 105: etherloom.control.v1.AdminService.SetNodeAddress:output_type -> etherloom.control.v1.SetNodeAddressResponse
-	45, // 106: etherloom.control.v1.AdminService.SetNodeRoles:output_type -> etherloom.control.v1.SetNodeRolesResponse
-	47, // 107: etherloom.control.v1.AdminService.AddSegment:output_type -> etherloom.control.v1.AddSegmentResponse
-	49, // 108: etherloom.control.v1.AdminService.ListSegments:output_type -> etherloom.control.v1.ListSegmentsResponse
-	51, // 109: etherloom.control.v1.AdminService.RemoveSegment:output_type -> etherloom.control.v1.RemoveSegmentResponse
-	54, // 110: etherloom.control.v1.AdminService.AddGrant:output_type -> etherloom.control.v1.AddGrantResponse
-	56, // 111: etherloom.control.v1.AdminService.ListGrants:output_type -> etherloom.control.v1.ListGrantsResponse
-	65, // 112: etherloom.control.v1.AdminService.RemoveGrant:output_type -> etherloom.control.v1.RemoveGrantResponse
-	59, // 113: etherloom.control.v1.AdminService.SetGroup:output_type -> etherloom.control.v1.SetGroupResponse
-	61, // 114: etherloom.control.v1.AdminService.ListGroups:output_type -> etherloom.control.v1.ListGroupsResponse
-	63, // 115: etherloom.control.v1.AdminService.RemoveGroup:output_type -> etherloom.control.v1.RemoveGroupResponse
-	67, // 116: etherloom.control.v1.AdminService.AddRelay:output_type -> etherloom.control.v1.AddRelayResponse
-	70, // 117: etherloom.control.v1.AdminService.ListRelays:output_type -> etherloom.control.v1.ListRelaysResponse
-	72, // 118: etherloom.control.v1.AdminService.RemoveRelay:output_type -> etherloom.control.v1.RemoveRelayResponse
-	74, // 119: etherloom.control.v1.AdminService.ListAudit:output_type -> etherloom.control.v1.ListAuditResponse
-	78, // 120: etherloom.control.v1.AdminService.AddAdmin:output_type -> etherloom.control.v1.AddAdminResponse
-	80, // 121: etherloom.control.v1.AdminService.ListAdmins:output_type -> etherloom.control.v1.ListAdminsResponse
-	82, // 122: etherloom.control.v1.AdminService.RevokeAdmin:output_type -> etherloom.control.v1.RevokeAdminResponse
-	84, // 123: etherloom.control.v1.AdminService.RaiseEpoch:output_type -> etherloom.control.v1.RaiseEpochResponse
-	94, // [94:124] is the sub-list for method output_type
-	64, // [64:94] is the sub-list for method input_type
-	64, // [64:64] is the sub-list for extension type_name
-	64, // [64:64] is the sub-list for extension extendee
-	0,  // [0:64] is the sub-list for field type_name
+	1,   // 0: etherloom.control.v1.EnrolResponse.status:type_name -> etherloom.control.v1.NodeStatus
+	1,   // 1: etherloom.control.v1.Refusal.status:type_name -> etherloom.control.v1.NodeStatus
+	93,  // 2: etherloom.control.v1.Refusal.until:type_name -> google.protobuf.Timestamp
+	8,   // 3: etherloom.control.v1.NodeMessage.hello:type_name -> etherloom.control.v1.Hello
+	9,   // 4: etherloom.control.v1.NodeMessage.signal:type_name -> etherloom.control.v1.Signal
+	20,  // 5: etherloom.control.v1.Hello.audit_head:type_name -> etherloom.control.v1.AuditHead
+	18,  // 6: etherloom.control.v1.ControllerMessage.delta:type_name -> etherloom.control.v1.Delta
+	9,   // 7: etherloom.control.v1.ControllerMessage.signal:type_name -> etherloom.control.v1.Signal
+	11,  // 8: etherloom.control.v1.ControllerMessage.alive:type_name -> etherloom.control.v1.Alive
+	93,  // 9: etherloom.control.v1.Alive.now:type_name -> google.protobuf.Timestamp
+	92,  // 10: etherloom.control.v1.Delta.set:type_name -> etherloom.control.v1.Delta.SetEntry
+	93,  // 11: etherloom.control.v1.StateHeader.issued:type_name -> google.protobuf.Timestamp
+	93,  // 12: etherloom.control.v1.StateHeader.expires:type_name -> google.protobuf.Timestamp
+	20,  // 13: etherloom.control.v1.StateHeader.audit_head:type_name -> etherloom.control.v1.AuditHead
+	22,  // 14: etherloom.control.v1.Resource.settings:type_name -> etherloom.control.v1.Settings
+	23,  // 15: etherloom.control.v1.Resource.segment:type_name -> etherloom.control.v1.Segment
+	24,  // 16: etherloom.control.v1.Resource.self:type_name -> etherloom.control.v1.Peer
+	24,  // 17: etherloom.control.v1.Resource.peer:type_name -> etherloom.control.v1.Peer
+	26,  // 18: etherloom.control.v1.Resource.grant:type_name -> etherloom.control.v1.Grant
+	28,  // 19: etherloom.control.v1.Resource.relay:type_name -> etherloom.control.v1.Relay
+	29,  // 20: etherloom.control.v1.Resource.revocation:type_name -> etherloom.control.v1.Revocation
+	27,  // 21: etherloom.control.v1.Resource.reach:type_name -> etherloom.control.v1.Reach
+	94,  // 22: etherloom.control.v1.Settings.certificate_lifetime:type_name -> google.protobuf.Duration
+	94,  // 23: etherloom.control.v1.Settings.grace:type_name -> google.protobuf.Duration
+	94,  // 24: etherloom.control.v1.Settings.link_idle:type_name -> google.protobuf.Duration
+	25,  // 25: etherloom.control.v1.Peer.stations:type_name -> etherloom.control.v1.Station
+	0,   // 26: etherloom.control.v1.Station.mode:type_name -> etherloom.control.v1.AddressMode
+	93,  // 27: etherloom.control.v1.Grant.expires:type_name -> google.protobuf.Timestamp
+	93,  // 28: etherloom.control.v1.Reach.expires:type_name -> google.protobuf.Timestamp
+	93,  // 29: etherloom.control.v1.Relay.expires:type_name -> google.protobuf.Timestamp
+	93,  // 30: etherloom.control.v1.Revocation.not_before:type_name -> google.protobuf.Timestamp
+	94,  // 31: etherloom.control.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	32,  // 32: etherloom.control.v1.CreateTokenResponse.description:type_name -> etherloom.control.v1.Token
+	93,  // 33: etherloom.control.v1.Token.created:type_name -> google.protobuf.Timestamp
+	93,  // 34: etherloom.control.v1.Token.expires:type_name -> google.protobuf.Timestamp
+	32,  // 35: etherloom.control.v1.ListTokensResponse.tokens:type_name -> etherloom.control.v1.Token
+	1,   // 36: etherloom.control.v1.Node.status:type_name -> etherloom.control.v1.NodeStatus
+	25,  // 37: etherloom.control.v1.Node.stations:type_name -> etherloom.control.v1.Station
+	93,  // 38: etherloom.control.v1.Node.enrolled:type_name -> google.protobuf.Timestamp
+	93,  // 39: etherloom.control.v1.Node.certificate_expires:type_name -> google.protobuf.Timestamp
+	93,  // 40: etherloom.control.v1.Node.revoked_before:type_name -> google.protobuf.Timestamp
+	38,  // 41: etherloom.control.v1.Node.locks:type_name -> etherloom.control.v1.Lock
+	93,  // 42: etherloom.control.v1.Node.locked_until:type_name -> google.protobuf.Timestamp
+	93,  // 43: etherloom.control.v1.Lock.created:type_name -> google.protobuf.Timestamp
+	93,  // 44: etherloom.control.v1.Lock.expires:type_name -> google.protobuf.Timestamp
+	94,  // 45: etherloom.control.v1.AddLockRequest.ttl:type_name -> google.protobuf.Duration
+	38,  // 46: etherloom.control.v1.AddLockResponse.lock:type_name -> etherloom.control.v1.Lock
+	37,  // 47: etherloom.control.v1.AddLockResponse.node:type_name -> etherloom.control.v1.Node
+	38,  // 48: etherloom.control.v1.ListLocksResponse.locks:type_name -> etherloom.control.v1.Lock
+	38,  // 49: etherloom.control.v1.RemoveLockResponse.lifted:type_name -> etherloom.control.v1.Lock
+	37,  // 50: etherloom.control.v1.RemoveLockResponse.held:type_name -> etherloom.control.v1.Node
+	37,  // 51: etherloom.control.v1.RemoveLockResponse.node:type_name -> etherloom.control.v1.Node
+	37,  // 52: etherloom.control.v1.ListNodesResponse.nodes:type_name -> etherloom.control.v1.Node
+	1,   // 53: etherloom.control.v1.SetNodeStatusRequest.status:type_name -> etherloom.control.v1.NodeStatus
+	37,  // 54: etherloom.control.v1.SetNodeStatusResponse.node:type_name -> etherloom.control.v1.Node
+	0,   // 55: etherloom.control.v1.SetNodeAddressRequest.mode:type_name -> etherloom.control.v1.AddressMode
+	37,  // 56: etherloom.control.v1.SetNodeAddressResponse.node:type_name -> etherloom.control.v1.Node
+	37,  // 57: etherloom.control.v1.SetNodeRolesResponse.node:type_name -> etherloom.control.v1.Node
+	23,  // 58: etherloom.control.v1.AddSegmentResponse.segment:type_name -> etherloom.control.v1.Segment
+	23,  // 59: etherloom.control.v1.ListSegmentsResponse.segments:type_name -> etherloom.control.v1.Segment
+	93,  // 60: etherloom.control.v1.GrantRule.expires:type_name -> google.protobuf.Timestamp
+	93,  // 61: etherloom.control.v1.GrantRule.created:type_name -> google.protobuf.Timestamp
+	93,  // 62: etherloom.control.v1.AddGrantRequest.expires:type_name -> google.protobuf.Timestamp
+	59,  // 63: etherloom.control.v1.AddGrantResponse.grant:type_name -> etherloom.control.v1.GrantRule
+	59,  // 64: etherloom.control.v1.ListGrantsResponse.grants:type_name -> etherloom.control.v1.GrantRule
+	64,  // 65: etherloom.control.v1.SetGroupResponse.group:type_name -> etherloom.control.v1.Group
+	64,  // 66: etherloom.control.v1.ListGroupsResponse.groups:type_name -> etherloom.control.v1.Group
+	75,  // 67: etherloom.control.v1.ListRelaysResponse.relays:type_name -> etherloom.control.v1.RelayDescription
+	82,  // 68: etherloom.control.v1.ListAuditResponse.entries:type_name -> etherloom.control.v1.AuditEntry
+	20,  // 69: etherloom.control.v1.ListAuditResponse.head:type_name -> etherloom.control.v1.AuditHead
+	93,  // 70: etherloom.control.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	93,  // 71: etherloom.control.v1.Admin.created:type_name -> google.protobuf.Timestamp
+	93,  // 72: etherloom.control.v1.Admin.expires:type_name -> google.protobuf.Timestamp
+	94,  // 73: etherloom.control.v1.AddAdminRequest.lifetime:type_name -> google.protobuf.Duration
+	83,  // 74: etherloom.control.v1.AddAdminResponse.admin:type_name -> etherloom.control.v1.Admin
+	83,  // 75: etherloom.control.v1.ListAdminsResponse.admins:type_name -> etherloom.control.v1.Admin
+	2,   // 76: etherloom.control.v1.EnrolService.Begin:input_type -> etherloom.control.v1.BeginRequest
+	4,   // 77: etherloom.control.v1.EnrolService.Enrol:input_type -> etherloom.control.v1.EnrolRequest
+	7,   // 78: etherloom.control.v1.NodeService.Sync:input_type -> etherloom.control.v1.NodeMessage
+	12,  // 79: etherloom.control.v1.NodeService.Renew:input_type -> etherloom.control.v1.RenewRequest
+	14,  // 80: etherloom.control.v1.NodeService.ReportAddress:input_type -> etherloom.control.v1.ReportAddressRequest
+	16,  // 81: etherloom.control.v1.NodeService.RaiseHandshakeNonce:input_type -> etherloom.control.v1.RaiseHandshakeNonceRequest
+	30,  // 82: etherloom.control.v1.AdminService.CreateToken:input_type -> etherloom.control.v1.CreateTokenRequest
+	33,  // 83: etherloom.control.v1.AdminService.ListTokens:input_type -> etherloom.control.v1.ListTokensRequest
+	35,  // 84: etherloom.control.v1.AdminService.RevokeToken:input_type -> etherloom.control.v1.RevokeTokenRequest
+	45,  // 85: etherloom.control.v1.AdminService.ListNodes:input_type -> etherloom.control.v1.ListNodesRequest
+	47,  // 86: etherloom.control.v1.AdminService.SetNodeStatus:input_type -> etherloom.control.v1.SetNodeStatusRequest
+	49,  // 87: etherloom.control.v1.AdminService.SetNodeAddress:input_type -> etherloom.control.v1.SetNodeAddressRequest
+	51,  // 88: etherloom.control.v1.AdminService.SetNodeRoles:input_type -> etherloom.control.v1.SetNodeRolesRequest
+	39,  // 89: etherloom.control.v1.AdminService.AddLock:input_type -> etherloom.control.v1.AddLockRequest
+	41,  // 90: etherloom.control.v1.AdminService.ListLocks:input_type -> etherloom.control.v1.ListLocksRequest
+	43,  // 91: etherloom.control.v1.AdminService.RemoveLock:input_type -> etherloom.control.v1.RemoveLockRequest
+	53,  // 92: etherloom.control.v1.AdminService.AddSegment:input_type -> etherloom.control.v1.AddSegmentRequest
+	55,  // 93: etherloom.control.v1.AdminService.ListSegments:input_type -> etherloom.control.v1.ListSegmentsRequest
+	57,  // 94: etherloom.control.v1.AdminService.RemoveSegment:input_type -> etherloom.control.v1.RemoveSegmentRequest
+	60,  // 95: etherloom.control.v1.AdminService.AddGrant:input_type -> etherloom.control.v1.AddGrantRequest
+	62,  // 96: etherloom.control.v1.AdminService.ListGrants:input_type -> etherloom.control.v1.ListGrantsRequest
+	71,  // 97: etherloom.control.v1.AdminService.RemoveGrant:input_type -> etherloom.control.v1.RemoveGrantRequest
+	65,  // 98: etherloom.control.v1.AdminService.SetGroup:input_type -> etherloom.control.v1.SetGroupRequest
+	67,  // 99: etherloom.control.v1.AdminService.ListGroups:input_type -> etherloom.control.v1.ListGroupsRequest
+	69,  // 100: etherloom.control.v1.AdminService.RemoveGroup:input_type -> etherloom.control.v1.RemoveGroupRequest
+	73,  // 101: etherloom.control.v1.AdminService.AddRelay:input_type -> etherloom.control.v1.AddRelayRequest
+	76,  // 102: etherloom.control.v1.AdminService.ListRelays:input_type -> etherloom.control.v1.ListRelaysRequest
+	78,  // 103: etherloom.control.v1.AdminService.RemoveRelay:input_type -> etherloom.control.v1.RemoveRelayRequest
+	80,  // 104: etherloom.control.v1.AdminService.ListAudit:input_type -> etherloom.control.v1.ListAuditRequest
+	84,  // 105: etherloom.control.v1.AdminService.AddAdmin:input_type -> etherloom.control.v1.AddAdminRequest
+	86,  // 106: etherloom.control.v1.AdminService.ListAdmins:input_type -> etherloom.control.v1.ListAdminsRequest
+	88,  // 107: etherloom.control.v1.AdminService.RevokeAdmin:input_type -> etherloom.control.v1.RevokeAdminRequest
+	90,  // 108: etherloom.control.v1.AdminService.RaiseEpoch:input_type -> etherloom.control.v1.RaiseEpochRequest
+	3,   // 109: etherloom.control.v1.EnrolService.Begin:output_type -> etherloom.control.v1.BeginResponse
+	5,   // 110: etherloom.control.v1.EnrolService.Enrol:output_type -> etherloom.control.v1.EnrolResponse
+	10,  // 111: etherloom.control.v1.NodeService.Sync:output_type -> etherloom.control.v1.ControllerMessage
+	13,  // 112: etherloom.control.v1.NodeService.Renew:output_type -> etherloom.control.v1.RenewResponse
+	15,  // 113: etherloom.control.v1.NodeService.ReportAddress:output_type -> etherloom.control.v1.ReportAddressResponse
+	17,  // 114: etherloom.control.v1.NodeService.RaiseHandshakeNonce:output_type -> etherloom.control.v1.RaiseHandshakeNonceResponse
+	31,  // 115: etherloom.control.v1.AdminService.CreateToken:output_type -> etherloom.control.v1.CreateTokenResponse
+	34,  // 116: etherloom.control.v1.AdminService.ListTokens:output_type -> etherloom.control.v1.ListTokensResponse
+	36,  // 117: etherloom.control.v1.AdminService.RevokeToken:output_type -> etherloom.control.v1.RevokeTokenResponse
+	46,  // 118: etherloom.control.v1.AdminService.ListNodes:output_type -> etherloom.control.v1.ListNodesResponse
+	48,  // 119: etherloom.control.v1.AdminService.SetNodeStatus:output_type -> etherloom.control.v1.SetNodeStatusResponse
+	50,  // 120: etherloom.control.v1.AdminService.SetNodeAddress:output_type -> etherloom.control.v1.SetNodeAddressResponse
+	52,  // 121: etherloom.control.v1.AdminService.SetNodeRoles:output_type -> etherloom.control.v1.SetNodeRolesResponse
+	40,  // 122: etherloom.control.v1.AdminService.AddLock:output_type -> etherloom.control.v1.AddLockResponse
+	42,  // 123: etherloom.control.v1.AdminService.ListLocks:output_type -> etherloom.control.v1.ListLocksResponse
+	44,  // 124: etherloom.control.v1.AdminService.RemoveLock:output_type -> etherloom.control.v1.RemoveLockResponse
+	54,  // 125: etherloom.control.v1.AdminService.AddSegment:output_type -> etherloom.control.v1.AddSegmentResponse
+	56,  // 126: etherloom.control.v1.AdminService.ListSegments:output_type -> etherloom.control.v1.ListSegmentsResponse
+	58,  // 127: etherloom.control.v1.AdminService.RemoveSegment:output_type -> etherloom.control.v1.RemoveSegmentResponse
+	61,  // 128: etherloom.control.v1.AdminService.AddGrant:output_type -> etherloom.control.v1.AddGrantResponse
+	63,  // 129: etherloom.control.v1.AdminService.ListGrants:output_type -> etherloom.control.v1.ListGrantsResponse
+	72,  // 130: etherloom.control.v1.AdminService.RemoveGrant:output_type -> etherloom.control.v1.RemoveGrantResponse
+	66,  // 131: etherloom.control.v1.AdminService.SetGroup:output_type -> etherloom.control.v1.SetGroupResponse
+	68,  // 132: etherloom.control.v1.AdminService.ListGroups:output_type -> etherloom.control.v1.ListGroupsResponse
+	70,  // 133: etherloom.control.v1.AdminService.RemoveGroup:output_type -> etherloom.control.v1.RemoveGroupResponse
+	74,  // 134: etherloom.control.v1.AdminService.AddRelay:output_type -> etherloom.control.v1.AddRelayResponse
+	77,  // 135: etherloom.control.v1.AdminService.ListRelays:output_type -> etherloom.control.v1.ListRelaysResponse
+	79,  // 136: etherloom.control.v1.AdminService.RemoveRelay:output_type -> etherloom.control.v1.RemoveRelayResponse
+	81,  // 137: etherloom.control.v1.AdminService.ListAudit:output_type -> etherloom.control.v1.ListAuditResponse
+	85,  // 138: etherloom.control.v1.AdminService.AddAdmin:output_type -> etherloom.control.v1.AddAdminResponse
+	87,  // 139: etherloom.control.v1.AdminService.ListAdmins:output_type -> etherloom.control.v1.ListAdminsResponse
+	89,  // 140: etherloom.control.v1.AdminService.RevokeAdmin:output_type -> etherloom.control.v1.RevokeAdminResponse
+	91,  // 141: etherloom.control.v1.AdminService.RaiseEpoch:output_type -> etherloom.control.v1.RaiseEpochResponse
+	109, // [109:142] is the sub-list for method output_type
+	76,  // [76:109] is the sub-list for method input_type
+	76,  // [76:76] is the sub-list for extension type_name
+	76,  // [76:76] is the sub-list for extension extendee
+	0,   // [0:76] is the sub-list for field type_name
 }
 
 func init() { file_controlv1_control_proto_init() }
@@ -5864,7 +6350,7 @@ func file_controlv1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_controlv1_control_proto_rawDesc), len(file_controlv1_control_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   84,
+			NumMessages:   91,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -45,13 +45,13 @@ func (c census) selected(s Selector) []identity.ID {
 
 // active returns those of them that are active.
 func (c census) active(s Selector) []identity.ID {
-	return slices.DeleteFunc(c.selected(s), func(id identity.ID) bool { return c.m.Nodes[id].Status != StatusActive })
+	return slices.DeleteFunc(c.selected(s), func(id identity.ID) bool { return c.m.Status(c.m.Nodes[id]) != StatusActive })
 }
 
 // revoked returns those of them that are cut off and have a station on a segment.
 func (c census) revoked(s Selector, vni VNI) []identity.ID {
 	return slices.DeleteFunc(c.selected(s), func(id identity.ID) bool {
 		n := c.m.Nodes[id]
-		return !n.cutOff() || n.station(vni) == nil
+		return !c.m.cutOff(n) || n.station(vni) == nil
 	})
 }

@@ -55,6 +55,7 @@ type Counters struct {
 	Admin      identity.ID `json:"admin"`
 	Segment    VNI         `json:"segment"`
 	Grant      GrantID     `json:"grant"`
+	Lock       LockID      `json:"lock,omitempty"`
 }
 
 // Key is "counters".
@@ -119,23 +120,25 @@ type Status string
 const (
 	StatusPending Status = "pending" // enrolled, waits for approval
 	StatusActive  Status = "active"
-	StatusLocked  Status = "locked"  // cut off until it is unlocked
+	StatusLocked  Status = "locked"  // cut off until no lock holds it
 	StatusRemoved Status = "removed" // cut off for ever
 )
 
 // Node is a machine that enrolled. Its record is never deleted, so that its id and keys are never accepted again.
 type Node struct {
-	ID       identity.ID `json:"id"`
-	Name     string      `json:"name"`
-	Site     string      `json:"site,omitempty"`
-	Roles    []string    `json:"roles"`
-	Labels   []string    `json:"labels,omitempty"`
-	Status   Status      `json:"status"`
-	Message  string      `json:"message,omitempty"` // why it is locked
-	Sign     []byte      `json:"sign"`              // Ed25519
-	Static   []byte      `json:"static"`            // X25519
-	Token    string      `json:"token"`             // id of the token that it enrolled with
-	Enrolled time.Time   `json:"enrolled"`
+	ID     identity.ID `json:"id"`
+	Name   string      `json:"name"`
+	Site   string      `json:"site,omitempty"`
+	Roles  []string    `json:"roles"`
+	Labels []string    `json:"labels,omitempty"`
+	// OwnStatus is what the record itself says: pending, active or removed, and locked where an older program wrote it. What
+	// holds is Model.Status, which sees the locks.
+	OwnStatus Status    `json:"status"`
+	Message   string    `json:"message,omitempty"` // why it was removed
+	Sign      []byte    `json:"sign"`              // Ed25519
+	Static    []byte    `json:"static"`            // X25519
+	Token     string    `json:"token"`             // id of the token that it enrolled with
+	Enrolled  time.Time `json:"enrolled"`
 
 	Serial  string    `json:"serial"` // of its newest certificate
 	Expires time.Time `json:"expires"`
@@ -149,11 +152,11 @@ type Node struct {
 	MaxWire        uint32    `json:"max_wire,omitempty"`
 	AES            bool      `json:"aes,omitempty"`
 
-	// CutAt is when it was locked or removed, SlotUntil when the last TURN credential ends that it may hold then.
+	// CutAt is when it was removed, SlotUntil when the last TURN credential ends that it may hold then.
 	CutAt     time.Time `json:"cut_at,omitzero"`
 	SlotUntil time.Time `json:"slot_until,omitzero"`
 	// Forgotten means that nothing that was ever signed for a locked or removed node can still be valid, so that its
-	// peers need not be told of it.
+	// peers need not be told of it. A new certificate ends that.
 	Forgotten bool `json:"forgotten,omitempty"`
 }
 

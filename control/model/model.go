@@ -1,7 +1,7 @@
 // Package model holds what is true of one network, and what follows from it.
 //
 // Facts are the durable records: the certificate authority, settings, controllers, administrators, tokens, nodes,
-// segments, grants, relays, and the head of the audit log. Each has a key, under which package store keeps it. Only
+// segments, grants, locks, relays, and the head of the audit log. Each has a key, under which package store keeps it. Only
 // what must survive goes into a fact; who is connected now is nobody's fact.
 //
 // A Model is all facts at one revision of the store, with what follows from them worked out: who bears which name, who
@@ -14,7 +14,7 @@
 //	   +-- selects active nodes: 1, 2 ---------------------+--- Derive --------> Grants   7: by 1, 2
 //	       each has a Station on lan (MAC, addresses)      |                     Revoked  node 3
 //	                                                       |
-//	                             node 3, locked, had a Station on lan
+//	          lock: label:lost=yes selects node 3, which had a Station on lan
 //
 // Nothing here reads a clock: what the passing of time makes true becomes a fact by an act of a controller (package
 // server, steward.go). So every controller at the same revision has the same Model.
@@ -50,6 +50,7 @@ type Model struct {
 	Segments    map[VNI]*Segment
 	Grants      map[GrantID]*Grant
 	Groups      map[string]*Group
+	Locks       map[LockID]*Lock
 	Relays      map[string]*Relay
 
 	// Version is the revision of the store at which the last fact changed; 0 before the network was made. All
@@ -66,6 +67,7 @@ type Model struct {
 	memberOf map[identity.ID][]*View
 	reaches  map[GrantID]*Reach
 	reachOf  map[identity.ID][]*Reach
+	lockedBy map[identity.ID][]*Lock
 	vacant   []vacancy
 }
 
@@ -126,7 +128,7 @@ func Derive(f Facts, version uint64, previous *Model) *Model {
 		Facts: f, Version: version,
 		Controllers: map[identity.ID]*Controller{}, Admins: map[identity.ID]*Admin{}, Tokens: map[string]*Token{},
 		Nodes: map[identity.ID]*Node{}, Segments: map[VNI]*Segment{}, Grants: map[GrantID]*Grant{},
-		Groups: map[string]*Group{}, Relays: map[string]*Relay{},
+		Groups: map[string]*Group{}, Locks: map[LockID]*Lock{}, Relays: map[string]*Relay{},
 		names: map[string]*Node{}, keys: map[string]string{}, segments: map[string]*Segment{},
 		profiles: map[identity.ID]*Profile{}, views: map[VNI]*View{}, memberOf: map[identity.ID][]*View{},
 		reaches: map[GrantID]*Reach{}, reachOf: map[identity.ID][]*Reach{},
@@ -136,6 +138,7 @@ func Derive(f Facts, version uint64, previous *Model) *Model {
 	}
 	m.deriveShared(previous.Shared)
 	m.deriveNames()
+	m.deriveLocks()
 	for id, n := range m.Nodes {
 		m.profiles[id] = profile(n, previous)
 	}
@@ -168,6 +171,8 @@ func (m *Model) sort(x Fact) {
 		m.Grants[x.ID] = x
 	case *Group:
 		m.Groups[x.Name] = x
+	case *Lock:
+		m.Locks[x.ID] = x
 	case *Relay:
 		m.Relays[x.Name] = x
 	}
@@ -192,7 +197,7 @@ func (m *Model) deriveShared(previous *Shared) {
 func (m *Model) deriveNames() {
 	for _, n := range m.Nodes {
 		m.keys[string(n.Sign)], m.keys[string(n.Static)] = n.Key(), n.Key()
-		if n.Status != StatusRemoved {
+		if n.OwnStatus != StatusRemoved {
 			m.names[n.Name] = n
 		}
 	}
@@ -270,7 +275,7 @@ func (m *Model) Vacant() bool { return len(m.vacant) > 0 }
 func (m *Model) FreeSlot() uint32 {
 	used := map[uint32]bool{}
 	for _, n := range m.Nodes {
-		if n.Status != StatusRemoved || !n.Forgotten {
+		if n.OwnStatus != StatusRemoved || !n.Forgotten {
 			used[n.RelaySlot] = true
 		}
 	}

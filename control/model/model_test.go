@@ -32,7 +32,7 @@ func key32(kind byte, id identity.ID) []byte {
 
 func node(id identity.ID, labels ...string) *Node {
 	return &Node{
-		ID: id, Name: fmt.Sprint("n", id), Roles: []string{"member"}, Labels: labels, Status: StatusActive,
+		ID: id, Name: fmt.Sprint("n", id), Roles: []string{"member"}, Labels: labels, OwnStatus: StatusActive,
 		Sign: key32('s', id), Static: key32('x', id), RelaySlot: uint32(id),
 	}
 }
@@ -77,7 +77,7 @@ func members(v *View) []identity.ID {
 
 func TestMembership(t *testing.T) {
 	pending, locked, removed, forgotten := node(4, "site=a"), node(5, "site=a"), node(6, "site=a"), node(7, "site=a")
-	pending.Status, locked.Status, removed.Status, forgotten.Status = StatusPending, StatusLocked, StatusRemoved, StatusLocked
+	pending.OwnStatus, locked.OwnStatus, removed.OwnStatus, forgotten.OwnStatus = StatusPending, StatusLocked, StatusRemoved, StatusLocked
 	forgotten.Forgotten, forgotten.Stations = true, []Station{{VNI: 1, MAC: MAC{2, 7}, Mode: ModeNone}}
 	locked.Stations = []Station{{VNI: 1, MAC: MAC{2, 5}, Mode: ModeNone}}
 	removed.Stations = []Station{{VNI: 1, MAC: MAC{2, 6}, Mode: ModeNone}, {VNI: 2, MAC: MAC{2, 6}, Mode: ModeNone}}
@@ -161,7 +161,9 @@ func TestUnchangedIsShared(t *testing.T) {
 		{"certificate renewed", editNode(1, func(n *Node) { n.Serial = "x"; n.Expires = time.Unix(9, 0) }), true, true, true},
 		{"token made", change(func(f Facts) { f["token/x"] = &Token{ID: "x"} }), true, true, true},
 		{"program changed", editNode(1, func(n *Node) { n.MaxWire = 2 }), true, false, true},
-		{"node locked", editNode(3, func(n *Node) { n.Status = StatusLocked }), true, true, false},
+		{"node locked", editNode(3, func(n *Node) { n.OwnStatus = StatusLocked }), true, true, false},
+		{"lock on a node", change(func(f Facts) { f["lock/1"] = &Lock{ID: 1, Node: 3} }), true, true, false},
+		{"lock on nobody", change(func(f Facts) { f["lock/1"] = &Lock{ID: 1, Label: "no=body"} }), true, true, true},
 		{"grant removed", change(func(f Facts) { delete(f, "grant/2") }), true, true, false},
 		{"grant expires", change(func(f Facts) { f["grant/1"] = &Grant{ID: 1, Label: "a=1", VNI: 1, Expires: time.Unix(9, 0)} }), true, false, true},
 		{"segment renamed", change(func(f Facts) {
@@ -212,7 +214,7 @@ func TestDeriveIsDeterministic(t *testing.T) {
 func TestFreeSlot(t *testing.T) {
 	a, b, c := node(1), node(2), node(3)
 	a.RelaySlot, b.RelaySlot, c.RelaySlot = 1, 2, 3
-	b.Status = StatusRemoved
+	b.OwnStatus = StatusRemoved
 	if slot := Derive(facts(a, b, c), 1, nil).FreeSlot(); slot != 4 {
 		t.Errorf("slot %d is free while the removed node may still use its own", slot)
 	}
@@ -307,10 +309,22 @@ func FuzzSelectors(f *testing.F) {
 	f.Add("label:a=b")
 	f.Add("segment:seg1")
 	f.Add("10.64.0.0/20")
-	m := Derive(facts(segment(1, "10.64.0.0/20"), node(1)), 1, nil)
+	f.Add("token:t1")
+	m := Derive(facts(segment(1, "10.64.0.0/20"), node(1), &Token{ID: "t1"}), 1, nil)
 	f.Fuzz(func(t *testing.T, text string) {
 		if s, err := m.Select(text); err == nil && !one(s) {
 			t.Fatalf("Select(%q) = %+v", text, s)
+		}
+		if l, err := m.LockOf(text); err == nil {
+			means := 0
+			for _, set := range []bool{l.Node == 1, l.Label != "", l.Token == "t1"} {
+				if set {
+					means++
+				}
+			}
+			if means != 1 || l.Target != text {
+				t.Fatalf("LockOf(%q) = %+v", text, l)
+			}
 		}
 		if vni, _, err := m.Target(text, ""); err == nil && vni != 1 {
 			t.Fatalf("Target(%q) = %d", text, vni)
@@ -331,6 +345,7 @@ func TestRecords(t *testing.T) {
 		&Counters{Node: 1, Grant: 5}, &Head{Sequence: 4, Hash: make([]byte, 32)},
 		&Controller{ID: 1, Sign: make([]byte, 32), URLs: []string{"https://a"}}, &Admin{ID: 1, Sign: make([]byte, 32)},
 		&Token{ID: "ab", Hash: make([]byte, 32)}, node(7, "a=b"), segment(1, "10.64.0.0/20"), &Grant{ID: 2, VNI: 1, Target: &Selector{Group: "g"}, Allow: []string{"tcp:22"}}, &Group{Name: "g", Labels: []string{"a=b"}}, &Relay{Name: "r"},
+		&Lock{ID: 3, Target: "label:a=b", Label: "a=b", By: "x", Expires: time.Unix(1, 0).UTC()},
 	}
 	for _, f := range all {
 		b, err := Encode(f)
@@ -402,7 +417,7 @@ func TestProtoForms(t *testing.T) {
 	}
 	n := node(7, "a=b")
 	n.Stations = []Station{{VNI: 1, MAC: MAC{2}, Mode: ModeAuto, Addresses: []netip.Prefix{pfx("10.64.0.1/20")}}}
-	if p := n.Proto(); p.Id != 7 || p.Status != controlv1.NodeStatus_NODE_STATUS_ACTIVE || p.Stations[0].Addresses[0] != "10.64.0.1/20" || p.Enrolled != nil {
+	if p := (&Model{}).NodeProto(n); p.Id != 7 || p.Status != controlv1.NodeStatus_NODE_STATUS_ACTIVE || p.Stations[0].Addresses[0] != "10.64.0.1/20" || p.Enrolled != nil {
 		t.Errorf("node travels as %v", p)
 	}
 }

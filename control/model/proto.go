@@ -121,14 +121,18 @@ func (a *Admin) Proto() *controlv1.Admin {
 	}
 }
 
-// Proto is the node as an administrator sees it. Whether it is online is not a fact.
-func (n *Node) Proto() *controlv1.Node {
+// NodeProto is the node as an administrator sees it. Whether it is online is not a fact.
+func (m *Model) NodeProto(n *Node) *controlv1.Node {
+	message, until := m.Why(n)
 	out := &controlv1.Node{
 		Id: uint32(n.ID), Name: n.Name, Site: n.Site, Roles: n.Roles, Labels: n.Labels,
-		Status: n.Status.Proto(), Message: n.Message, SignKey: n.Sign, StaticKey: n.Static,
+		Status: m.Status(n).Proto(), Message: message, SignKey: n.Sign, StaticKey: n.Static,
 		Enrolled: stamp(n.Enrolled), CertificateExpires: stamp(n.Expires), CertificateSerial: n.Serial,
 		HandshakeNonce: n.HandshakeNonce, RelaySlot: n.RelaySlot, Agent: n.Agent, MaxWire: n.MaxWire, Aes: n.AES,
-		RevokedBefore: stamp(n.CutAt),
+		RevokedBefore: stamp(m.CutAt(n)), LockedUntil: stamp(until),
+	}
+	for _, l := range m.LocksOn(n) {
+		out.Locks = append(out.Locks, l.Proto())
 	}
 	for i := range n.Stations {
 		out.Stations = append(out.Stations, n.Stations[i].Proto())

@@ -95,6 +95,8 @@ func blank(key string) Fact {
 		return new(Grant)
 	case "group":
 		return new(Group)
+	case "lock":
+		return new(Lock)
 	case "relay":
 		return new(Relay)
 	}

@@ -123,7 +123,7 @@ func (m *Model) checkAddress(n *Node, seg *Segment, a netip.Addr) error {
 	if !usable(a) || a == seg.IPv4.Addr() || a == lastOf(seg.IPv4) {
 		return fmt.Errorf("address %s is not one that a host can have on segment %q", a, seg.Name)
 	}
-	if owner := m.occupied(seg.VNI).addresses[a]; owner != 0 && owner != n.ID && m.Nodes[owner].Status != StatusRemoved {
+	if owner := m.occupied(seg.VNI).addresses[a]; owner != 0 && owner != n.ID && m.Nodes[owner].OwnStatus != StatusRemoved {
 		return fmt.Errorf("address %s is in use on segment %q by node %q: choose another", a, seg.Name, m.Nodes[owner].Name)
 	}
 	return nil
@@ -181,7 +181,7 @@ func (m *Model) occupied(vni VNI) occupancy {
 		}
 		o.macs[s.MAC] = id
 		for _, p := range s.Addresses {
-			if n.Status != StatusRemoved || o.addresses[p.Addr()] == 0 {
+			if n.OwnStatus != StatusRemoved || o.addresses[p.Addr()] == 0 {
 				o.addresses[p.Addr()] = id
 			}
 		}
@@ -256,7 +256,7 @@ func SameRelay(a, b *Relay) bool { return reflect.DeepEqual(a, b) }
 func (n *Node) Forget() *Node {
 	c := n.Clone()
 	c.Forgotten = true
-	if c.Status == StatusRemoved {
+	if c.OwnStatus == StatusRemoved {
 		c.Stations = nil
 	}
 	return c

@@ -71,7 +71,7 @@ func TestSegmentFull(t *testing.T) {
 // desk is a segment with three nodes on it, and another segment.
 func desk(t *testing.T) *Model {
 	gone := node(4, "a=b")
-	gone.Status = StatusRemoved
+	gone.OwnStatus = StatusRemoved
 	gone.Stations = []Station{{VNI: 1, MAC: MAC{2, 4}, Mode: ModeStatic, Addresses: []netip.Prefix{pfx("10.64.0.3/24"), pfx("10.64.0.9/24")}}}
 	dhcp := node(3, "a=b")
 	dhcp.Stations = []Station{{VNI: 1, MAC: MAC{2, 3}, Mode: ModeDHCP, Addresses: []netip.Prefix{pfx("fd00:0:0:1::3/64")}}}
@@ -234,7 +234,7 @@ func TestForget(t *testing.T) {
 		t.Errorf("lowest free address after that is %v", free)
 	}
 	locked := m.Nodes[1].Clone()
-	locked.Status = StatusLocked
+	locked.OwnStatus = StatusLocked
 	if n := locked.Forget(); len(n.Stations) != 1 {
 		t.Error("a locked node lost its addresses")
 	}

@@ -124,7 +124,7 @@ func (m *Model) revoked() map[VNI][]identity.ID {
 	out := map[VNI][]identity.ID{}
 	for _, id := range slices.Sorted(maps.Keys(m.Nodes)) {
 		n := m.Nodes[id]
-		if !n.cutOff() {
+		if !m.cutOff(n) {
 			continue
 		}
 		for _, s := range n.Stations {
@@ -135,8 +135,9 @@ func (m *Model) revoked() map[VNI][]identity.ID {
 }
 
 // cutOff reports whether the node is locked or removed, and others may not have heard of it.
-func (n *Node) cutOff() bool {
-	return !n.Forgotten && (n.Status == StatusLocked || n.Status == StatusRemoved)
+func (m *Model) cutOff(n *Node) bool {
+	status := m.Status(n)
+	return !n.Forgotten && (status == StatusLocked || status == StatusRemoved)
 }
 
 // sameGrant reports whether two records say the same.

@@ -6,13 +6,13 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"time"
 
 	"connectrpc.com/connect"
 
 	"github.com/etherloom/etherloom/control/controlv1"
 	"github.com/etherloom/etherloom/control/model"
 	"github.com/etherloom/etherloom/control/store"
+	"github.com/etherloom/etherloom/identity"
 )
 
 // inOrder returns a map's values in the order of its keys.
@@ -26,10 +26,10 @@ func inOrder[K cmp.Ordered, V any](m map[K]V) []V {
 
 // ListNodes lists nodes, removed ones too.
 func (s *adminService) ListNodes(_ context.Context, r *controlv1.ListNodesRequest) (*controlv1.ListNodesResponse, error) {
-	out := &controlv1.ListNodesResponse{}
-	for _, n := range inOrder(s.c.store.Model().Nodes) {
+	m, out := s.c.store.Model(), &controlv1.ListNodesResponse{}
+	for _, n := range inOrder(m.Nodes) {
 		if r.GetName() == "" || r.GetName() == n.Name {
-			out.Nodes = append(out.Nodes, s.describe(n))
+			out.Nodes = append(out.Nodes, s.describe(m, n))
 		}
 	}
 	if r.GetName() != "" && len(out.Nodes) == 0 {
@@ -38,10 +38,16 @@ func (s *adminService) ListNodes(_ context.Context, r *controlv1.ListNodesReques
 	return out, nil
 }
 
-func (s *adminService) describe(n *model.Node) *controlv1.Node {
-	p := n.Proto()
+func (s *adminService) describe(m *model.Model, n *model.Node) *controlv1.Node {
+	p := m.NodeProto(n)
 	p.Online = s.c.hub.online(n.ID)
 	return p
+}
+
+// current describes a node as it is now, after a transaction.
+func (s *adminService) current(id identity.ID) *controlv1.Node {
+	m := s.c.store.Model()
+	return s.describe(m, m.Nodes[id])
 }
 
 // SetNodeStatus approves, locks, unlocks or removes a node.
@@ -49,58 +55,58 @@ func (s *adminService) SetNodeStatus(ctx context.Context, r *controlv1.SetNodeSt
 	if err := checkText("message", r.GetMessage()); err != nil {
 		return nil, err
 	}
-	var node *model.Node
+	var id identity.ID
 	err := s.update(ctx, func(tx *store.Tx) error {
-		old := tx.Model.NodeNamed(r.GetName())
-		if old == nil {
+		n := tx.Model.NodeNamed(r.GetName())
+		if n == nil {
 			return noSuchNode(r.GetName())
 		}
-		action, next, err := withStatus(tx, old, r)
-		if err != nil {
-			return err
-		}
-		if node = next; !model.Same(old, next) {
-			tx.Put(action, next)
-		}
-		return nil
+		id = n.ID
+		return setStatus(tx, n, r, callerOf(ctx).actor().Name)
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &controlv1.SetNodeStatusResponse{Node: s.describe(node)}, nil
+	return &controlv1.SetNodeStatusResponse{Node: s.current(id)}, nil
 }
 
-// withStatus returns a node's record with another status, and what the audit log calls the change.
-func withStatus(tx *store.Tx, old *model.Node, r *controlv1.SetNodeStatusRequest) (action string, n *model.Node, err error) {
-	n = old.Clone()
-	n.Message = r.GetMessage()
+// setStatus does what a request wants of a node: a lock on its name is made or lifted, and its record changed for the rest.
+func setStatus(tx *store.Tx, n *model.Node, r *controlv1.SetNodeStatusRequest, by string) error {
+	target := "node:" + n.Name
 	switch r.GetStatus() {
 	case controlv1.NodeStatus_NODE_STATUS_ACTIVE:
-		action = "node.unlock"
-		if old.Status == model.StatusPending {
-			action = "node.approve"
+		if n.OwnStatus == model.StatusPending {
+			approved := n.Clone()
+			approved.OwnStatus = model.StatusActive
+			tx.Put("node.approve", approved)
+			return nil
 		}
-		n.Status, n.Forgotten = model.StatusActive, false
-		n.CutAt, n.SlotUntil = time.Time{}, time.Time{}
+		locks, err := findLocks(tx.Model, &controlv1.RemoveLockRequest{Target: target})
+		for _, l := range locks {
+			lift(tx, l)
+		}
+		return err
 	case controlv1.NodeStatus_NODE_STATUS_LOCKED:
-		action, n.Status = "node.lock", model.StatusLocked
-		markCut(tx, n)
+		_, err := putLock(tx, target, r.GetMessage(), 0, by)
+		return err
 	case controlv1.NodeStatus_NODE_STATUS_REMOVED:
-		action, n.Status = "node.remove", model.StatusRemoved
-		markCut(tx, n)
+		tx.Put("node.remove", removed(tx, n, r.GetMessage()))
+		return nil
 	default:
-		return "", nil, refuse(connect.CodeInvalidArgument, "a node's status can be set to active, locked or removed, found %v", r.GetStatus())
+		return refuse(connect.CodeInvalidArgument, "a node's status can be set to active, locked or removed, found %v", r.GetStatus())
 	}
-	return action, n, nil
 }
 
-// markCut notes when a node was cut off first, and until when the TURN credential may last that it has.
-func markCut(tx *store.Tx, n *model.Node) {
-	if n.CutAt.IsZero() {
-		n.CutAt = tx.Now()
+// removed is the record of a node that is removed. It notes when the node was cut off first, and until when the TURN
+// credential may last that it has.
+func removed(tx *store.Tx, n *model.Node, message string) *model.Node {
+	c := n.Clone()
+	c.OwnStatus, c.Message, c.Forgotten = model.StatusRemoved, message, false
+	if c.CutAt = tx.Model.CutAt(n); c.CutAt.IsZero() {
+		c.CutAt = tx.Now()
 	}
-	n.SlotUntil = tx.Model.Settings.CredentialsUntil
-	n.Forgotten = false
+	c.SlotUntil = tx.Model.Settings.CredentialsUntil
+	return c
 }
 
 // SetNodeAddress sets how a node comes by its addresses on a segment.
@@ -138,7 +144,7 @@ func (s *adminService) SetNodeAddress(ctx context.Context, r *controlv1.SetNodeA
 	if err != nil {
 		return nil, err
 	}
-	return &controlv1.SetNodeAddressResponse{Node: s.describe(node)}, nil
+	return &controlv1.SetNodeAddressResponse{Node: s.current(node.ID)}, nil
 }
 
 // SetNodeRoles adds and removes what a node may be for others on a segment.
@@ -175,7 +181,7 @@ func (s *adminService) SetNodeRoles(ctx context.Context, r *controlv1.SetNodeRol
 	if err != nil {
 		return nil, err
 	}
-	return &controlv1.SetNodeRolesResponse{Node: s.describe(node)}, nil
+	return &controlv1.SetNodeRolesResponse{Node: s.current(node.ID)}, nil
 }
 
 func stationRoles(names []string) (out []model.Role, err error) {

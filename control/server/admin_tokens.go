@@ -75,9 +75,11 @@ func tokenFrom(r *controlv1.CreateTokenRequest) (*model.Token, error) {
 
 // ListTokens lists all tokens, without their secrets, which nobody has.
 func (s *adminService) ListTokens(context.Context, *controlv1.ListTokensRequest) (*controlv1.ListTokensResponse, error) {
-	out := &controlv1.ListTokensResponse{}
-	for _, t := range inOrder(s.c.store.Model().Tokens) {
-		out.Tokens = append(out.Tokens, t.Proto())
+	m, out := s.c.store.Model(), &controlv1.ListTokensResponse{}
+	for _, t := range inOrder(m.Tokens) {
+		p := t.Proto()
+		p.Locked = m.LockOnToken(t.ID) != nil
+		out.Tokens = append(out.Tokens, p)
 	}
 	return out, nil
 }

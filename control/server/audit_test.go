@@ -93,19 +93,25 @@ func TestEveryChangeIsAudited(t *testing.T) {
 		"machine token.use token/" + list.Tokens[0].Id, "machine node.enrol node/1",
 		"admin grant.add grant/1", "admin node.seat node/1", "admin segment.add segment/2", "admin segment.remove segment/2",
 		"admin relay.add relay/r", "admin relay.remove relay/r", "admin node.address node/1", "admin node.role node/1", "node node.renew node/1", "node node.nonce node/1",
-		"admin node.lock node/1", "admin grant.remove grant/1", "admin token.revoke token/" + list.Tokens[0].Id, "admin epoch.raise settings",
+		"admin lock.add lock/1", "admin grant.remove grant/1", "admin token.revoke token/" + list.Tokens[0].Id, "admin epoch.raise settings",
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("log is\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 	lock := entries[18].Detail
-	for _, part := range []string{`"before":{`, `"status":"active"`, `"after":{`, `"status":"locked"`, `"message":"lost laptop"`} {
+	for _, part := range []string{`{"after":{`, `"by":"` + admin + `"`, `"target":"node:a"`, `"node":1`, `"message":"lost laptop"`} {
 		if !strings.Contains(lock, part) {
 			t.Errorf("detail of the lock lacks %s: %s", part, lock)
 		}
 	}
-	if strings.Contains(lock, "static") {
-		t.Errorf("detail of the lock shows what did not change: %s", lock)
+	renewal := entries[15].Detail
+	for _, part := range []string{`"before":{`, `"after":{`, `"serial":`} {
+		if !strings.Contains(renewal, part) {
+			t.Errorf("detail of the renewal lacks %s: %s", part, renewal)
+		}
+	}
+	if strings.Contains(renewal, "static") {
+		t.Errorf("detail of the renewal shows what did not change: %s", renewal)
 	}
 }
 

@@ -48,11 +48,12 @@ func (s *enrolment) Enrol(ctx context.Context, r *controlv1.EnrolRequest) (*cont
 	if err != nil {
 		return nil, err
 	}
-	s.c.log.Info("node enrolled", slog.String("peer", node.Name), slog.Uint64("id", uint64(node.ID)),
-		slog.String("status", string(node.Status)))
 	m := s.c.store.Model()
+	status := m.Status(node)
+	s.c.log.Info("node enrolled", slog.String("peer", node.Name), slog.Uint64("id", uint64(node.ID)),
+		slog.String("status", string(status)))
 	return &controlv1.EnrolResponse{
-		Certificate: leaf.DER, Ca: s.c.CA(), Zone: m.Settings.Zone, Controllers: m.Shared.Controllers, Status: node.Status.Proto(),
+		Certificate: leaf.DER, Ca: s.c.CA(), Zone: m.Settings.Zone, Controllers: m.Shared.Controllers, Status: status.Proto(),
 	}, nil
 }
 
@@ -100,11 +101,11 @@ func (c *Controller) enrol(tx *store.Tx, e identity.Enrolment) (*model.Node, *id
 	}
 	n := &model.Node{
 		ID: tx.NextNode(), Name: e.Name, Site: token.Site, Roles: rolesOf(token.Role), Labels: token.Labels,
-		Status: model.StatusActive, Sign: e.Sign, Static: e.Static[:], Token: token.ID, Enrolled: tx.Now(),
+		OwnStatus: model.StatusActive, Sign: e.Sign, Static: e.Static[:], Token: token.ID, Enrolled: tx.Now(),
 		RelaySlot: tx.Model.FreeSlot(),
 	}
 	if token.Approve {
-		n.Status = model.StatusPending
+		n.OwnStatus = model.StatusPending
 	}
 	leaf, err := c.certifyNode(n, tx)
 	if err != nil {
@@ -136,7 +137,7 @@ func (c *Controller) certifyNode(n *model.Node, tx *store.Tx) (*identity.Certifi
 	if err != nil {
 		return nil, err
 	}
-	n.Serial, n.Expires = leaf.Serial, leaf.NotAfter
+	n.Serial, n.Expires, n.Forgotten = leaf.Serial, leaf.NotAfter, false
 	if leaf.NotAfter.After(n.CertifiedUntil) {
 		n.CertifiedUntil = leaf.NotAfter
 	}
@@ -168,6 +169,10 @@ func findToken(m *model.Model, secret []byte, now time.Time) (*model.Token, erro
 		return nil, refuse(connect.CodeFailedPrecondition, "token %s expired at %s: "+again, t.ID, t.Expires.UTC().Format(time.RFC3339))
 	case t.Used >= t.Uses:
 		return nil, refuse(connect.CodeFailedPrecondition, "token %s has been used up (%d of %d): "+again, t.ID, t.Used, t.Uses)
+	}
+	if l := m.LockOnToken(t.ID); l != nil {
+		return nil, refuse(connect.CodeFailedPrecondition, "token %s is locked by an administrator%s%s: wait until it is unlocked, or "+again,
+			t.ID, untilText(l.Expires), because(l.Message))
 	}
 	return t, nil
 }

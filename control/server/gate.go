@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/etherloom/etherloom/control/controlv1"
 	"github.com/etherloom/etherloom/control/controlv1/controlv1connect"
@@ -150,6 +151,10 @@ func (g *gate) identify(who *caller, r *http.Request, want identity.Kind, method
 	if want == identity.KindAdmin {
 		return checkAdmin(m, cert, now)
 	}
+	if method == "Sync" {
+		_, err = knownNode(m, cert) // a node that was cut off is told so there, signed, before its stream ends
+		return err
+	}
 	_, err = checkNode(m, cert)
 	return err
 }
@@ -163,23 +168,51 @@ func graceful(v *identity.Verifier, m *model.Model) *identity.Verifier {
 	}
 }
 
-// checkNode holds a verified leaf against what is known of its node now.
-func checkNode(m *model.Model, leaf *identity.Certificate) (*model.Node, error) {
+// knownNode holds a verified leaf against what is known of its node now.
+func knownNode(m *model.Model, leaf *identity.Certificate) (*model.Node, error) {
 	n := m.Nodes[leaf.Name.ID]
 	// Ids can come back when an old backup of the store is restored; keys cannot.
 	if n == nil || !bytes.Equal(n.Sign, leaf.Sign) || !bytes.Equal(n.Static, leaf.Static[:]) {
 		return nil, refuse(connect.CodePermissionDenied, "this network knows no node %d with your keys: join again with a new token",
 			leaf.Name.ID)
 	}
-	switch n.Status {
-	case model.StatusLocked:
-		return nil, cut(n, "node %q is locked by an administrator%s", n.Name, because(n.Message))
-	case model.StatusRemoved:
-		return nil, cut(n, "node %q was removed from the network by an administrator%s: to come back, join again with a new token",
-			n.Name, because(n.Message))
-	case model.StatusActive, model.StatusPending:
+	return n, nil
+}
+
+// checkNode is knownNode, and refuses nodes that are locked or removed.
+func checkNode(m *model.Model, leaf *identity.Certificate) (*model.Node, error) {
+	n, err := knownNode(m, leaf)
+	if err != nil {
+		return nil, err
+	}
+	if err := cut(m, n); err != nil {
+		return nil, err
 	}
 	return n, nil
+}
+
+// cut is an error that tells a node what administrators decided about it; nil unless it is locked or removed.
+func cut(m *model.Model, n *model.Node) error {
+	message, until := m.Why(n)
+	var text string
+	switch m.Status(n) {
+	case model.StatusLocked:
+		text = fmt.Sprintf("node %q is locked by an administrator%s%s", n.Name, untilText(until), because(message))
+	case model.StatusRemoved:
+		text = fmt.Sprintf("node %q was removed from the network by an administrator%s: to come back, join again with a new token",
+			n.Name, because(message))
+	case model.StatusActive, model.StatusPending:
+		return nil
+	}
+	err := connect.NewError(connect.CodePermissionDenied, errors.New(text))
+	refusal := &controlv1.Refusal{Status: m.Status(n).Proto(), Message: message}
+	if !until.IsZero() {
+		refusal.Until = timestamppb.New(until)
+	}
+	if detail, encoding := connect.NewErrorDetail(refusal); encoding == nil {
+		err.AddDetail(detail)
+	}
+	return err
 }
 
 func because(message string) string {
@@ -189,14 +222,12 @@ func because(message string) string {
 	return ": " + message
 }
 
-// cut is an error that tells a node what an administrator decided about it.
-func cut(n *model.Node, format string, args ...any) error {
-	err := connect.NewError(connect.CodePermissionDenied, fmt.Errorf(format, args...))
-	detail, encoding := connect.NewErrorDetail(&controlv1.Refusal{Status: n.Status.Proto(), Message: n.Message})
-	if encoding == nil {
-		err.AddDetail(detail)
+// untilText says when something ends by itself, if it does.
+func untilText(t time.Time) string {
+	if t.IsZero() {
+		return ""
 	}
-	return err
+	return " until " + t.UTC().Format(time.RFC3339)
 }
 
 func checkAdmin(m *model.Model, leaf *identity.Certificate, now time.Time) error {

@@ -71,8 +71,9 @@ func knows(s state.State, peer identity.ID) bool {
 
 // active repeats the gate's question: the writer may be about to cut the node off.
 func (s *nodeService) active(st *stream) bool {
-	n, err := checkNode(s.c.store.Model(), st.who.leaf)
-	return err == nil && n.Status == model.StatusActive
+	m := s.c.store.Model()
+	n, err := checkNode(m, st.who.leaf)
+	return err == nil && m.Status(n) == model.StatusActive
 }
 
 // Renew certifies the node's keys anew.

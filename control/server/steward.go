@@ -53,13 +53,8 @@ const maxChores = 25
 
 // chores does what is due.
 func (c *Controller) chores(tx *store.Tx) error {
-	m, now, left := tx.Model, tx.Now(), maxChores
-	for _, id := range slices.Sorted(maps.Keys(m.Grants)) {
-		if g := m.Grants[id]; left > 0 && !grantEnd(m, g).After(now) {
-			tx.Delete("grant.expire", g)
-			left--
-		}
-	}
+	m, now := tx.Model, tx.Now()
+	left := expire(tx, maxChores)
 	for _, id := range slices.Sorted(maps.Keys(m.Nodes)) {
 		n := m.Nodes[id]
 		if end := forgetAt(m, n); left > 0 && !end.IsZero() && !end.After(now) {
@@ -82,6 +77,24 @@ func (c *Controller) chores(tx *store.Tx) error {
 	return nil // members without a station are seated by the store
 }
 
+// expire deletes grants and locks whose time is over, up to a number, and returns what is left of that.
+func expire(tx *store.Tx, left int) int {
+	m, now := tx.Model, tx.Now()
+	for _, id := range slices.Sorted(maps.Keys(m.Grants)) {
+		if g := m.Grants[id]; left > 0 && !grantEnd(m, g).After(now) {
+			tx.Delete("grant.expire", g)
+			left--
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(m.Locks)) {
+		if l := m.Locks[id]; left > 0 && !lockEnd(m, l).After(now) {
+			tx.Delete("lock.expire", l)
+			left--
+		}
+	}
+	return left
+}
+
 // never is when nothing is due.
 func never() time.Time { return time.Unix(1<<40, 0) }
 
@@ -90,6 +103,11 @@ func (c *Controller) nextChore(m *model.Model) time.Time {
 	next := renewCredentials(m)
 	for _, g := range m.Grants {
 		if end := grantEnd(m, g); end.Before(next) {
+			next = end
+		}
+	}
+	for _, l := range m.Locks {
+		if end := lockEnd(m, l); end.Before(next) {
 			next = end
 		}
 	}
@@ -108,30 +126,39 @@ func (c *Controller) nextChore(m *model.Model) time.Time {
 
 // grantEnd is when a grant is to be deleted: when it expires, or at once if a node that it names was removed.
 func grantEnd(m *model.Model, g *model.Grant) time.Time {
-	ends := []identity.ID{g.Node}
+	target := identity.ID(0)
 	if g.Target != nil {
-		ends = append(ends, g.Target.Node)
+		target = g.Target.Node
 	}
-	for _, id := range ends {
-		if n := m.Nodes[id]; n != nil && n.Status == model.StatusRemoved {
+	return endOf(m, g.Expires, g.Node, target)
+}
+
+// lockEnd is when a lock is to be deleted, by the same rule.
+func lockEnd(m *model.Model, l *model.Lock) time.Time { return endOf(m, l.Expires, l.Node) }
+
+// endOf is the end of what an administrator has said about nodes; zero if one of them was removed.
+func endOf(m *model.Model, expires time.Time, ids ...identity.ID) time.Time {
+	for _, id := range ids {
+		if n := m.Nodes[id]; n != nil && n.OwnStatus == model.StatusRemoved {
 			return time.Time{}
 		}
 	}
-	if g.Expires.IsZero() {
+	if expires.IsZero() {
 		return never()
 	}
-	return g.Expires
+	return expires
 }
 
 // forgetAt is when nothing that was signed for a locked or removed node can be valid any more: no certificate, not even
 // within the grace, and no TURN credential. It is zero if there is nothing to forget.
 func forgetAt(m *model.Model, n *model.Node) time.Time {
-	if n.Forgotten || n.Status != model.StatusLocked && n.Status != model.StatusRemoved {
+	status := m.Status(n)
+	if n.Forgotten || status != model.StatusLocked && status != model.StatusRemoved {
 		return time.Time{}
 	}
 	end := n.CertifiedUntil.Add(time.Duration(m.Settings.Grace))
-	if n.SlotUntil.After(end) {
-		end = n.SlotUntil
+	if slot := m.CredentialUntil(n); slot.After(end) {
+		end = slot
 	}
 	return end
 }

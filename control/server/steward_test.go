@@ -177,7 +177,7 @@ func TestFullSegment(t *testing.T) {
 	// However it came about that there are more members than addresses (here, past the rules), the network goes on: nodes
 	// can be locked, and what is due is done.
 	fact, err := model.Encode(&model.Node{
-		ID: 50, Name: "x", Labels: []string{"a=b"}, Status: model.StatusActive, Sign: bytes.Repeat([]byte{1}, 32),
+		ID: 50, Name: "x", Labels: []string{"a=b"}, OwnStatus: model.StatusActive, Sign: bytes.Repeat([]byte{1}, 32),
 		Static: bytes.Repeat([]byte{2}, 32), RelaySlot: 50,
 	})
 	must(t, err)

@@ -84,6 +84,9 @@ func (st *stream) run(ctx context.Context, s *nodeService) error {
 	if err := errors.Join(st.who.conn.SetReadDeadline(time.Time{}), st.who.conn.SetWriteDeadline(time.Time{})); err != nil {
 		return fmt.Errorf("stream's deadline: %w", err)
 	}
+	if m := st.c.store.Model(); st.mustGo(m) != nil {
+		return st.farewell(m)
+	}
 	st.c.hub.add(st)
 	defer st.c.hub.remove(st)
 	st.c.stats.streams.Add(1)
@@ -164,8 +167,8 @@ func (st *stream) write(ctx context.Context) error {
 	defer end.Stop()
 	for {
 		m, stale := st.c.store.Current()
-		if _, err := checkNode(m, st.who.leaf); err != nil {
-			return err
+		if st.mustGo(m) != nil {
+			return st.farewell(m)
 		}
 		if err := st.tell(m); err != nil {
 			return err
@@ -200,6 +203,30 @@ func (st *stream) await(ctx context.Context, stale <-chan struct{}, renew, alive
 		return refuse(connect.CodeAborted, "the node has opened %d newer streams", maxStreams)
 	}
 	return nil
+}
+
+// mustGo says why the node may have no stream.
+func (st *stream) mustGo(m *model.Model) error {
+	_, err := checkNode(m, st.who.leaf)
+	return err
+}
+
+// farewell ends the stream of a node that must go. If it was cut off it is told, signed like any other, the state in which
+// it shares nothing with anybody, unless it holds that already: so its own end closes, too, and stays closed when it starts
+// again.
+func (st *stream) farewell(m *model.Model) error {
+	why := st.mustGo(m)
+	if _, err := knownNode(m, st.who.leaf); err != nil {
+		return why
+	}
+	next, err := st.c.compiler.Compile(m, st.node, st.told)
+	if err != nil || st.told != nil && next.Hash == st.told.Hash {
+		return why
+	}
+	if err := st.tell(m); err != nil {
+		st.c.log.Info("a node that was cut off was not told its state", slog.Uint64("id", uint64(st.node)), slog.Any("err", err))
+	}
+	return why
 }
 
 // hello takes what the node says it holds.

@@ -373,7 +373,7 @@ func TestSeatMany(t *testing.T) {
 				key := func(b byte) []byte {
 					return append(bytes.Repeat([]byte{b}, 28), byte(id>>24), byte(id>>16), byte(id>>8), byte(id))
 				}
-				tx.Put("node.enrol", &model.Node{ID: id, Name: fmt.Sprint("n", id), Labels: []string{"a=b"}, Status: model.StatusActive, Sign: key(1), Static: key(2)})
+				tx.Put("node.enrol", &model.Node{ID: id, Name: fmt.Sprint("n", id), Labels: []string{"a=b"}, OwnStatus: model.StatusActive, Sign: key(1), Static: key(2)})
 			}
 			return nil
 		}))

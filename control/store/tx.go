@@ -117,6 +117,13 @@ func (tx *Tx) NextGrant() model.GrantID {
 	return tx.counters.Grant
 }
 
+// NextLock returns an id that no lock ever had.
+func (tx *Tx) NextLock() model.LockID {
+	tx.counters.Lock++
+	tx.count()
+	return tx.counters.Lock
+}
+
 // seat gives stations to the members that the transaction leaves without one, as far as there is room.
 func (tx *Tx) seat() error {
 	if len(tx.changes) == 0 && !tx.Model.Vacant() {

@@ -78,8 +78,16 @@ func (r *rig) party(n *world.Node) (p party) {
 	return p
 }
 
-// packetSocket opens a socket that sends frames out of a host's TAP.
-func (r *rig) packetSocket(h *lab.Host) (fd int) {
+// packetSocket opens a socket that sends frames out of a host's TAP, for as long as the test runs.
+func (r *rig) packetSocket(h *lab.Host) int {
+	r.Helper()
+	fd := r.tapSocket(h)
+	r.Cleanup(func() { _ = unix.Close(fd) })
+	return fd
+}
+
+// tapSocket opens such a socket, which the caller closes.
+func (r *rig) tapSocket(h *lab.Host) (fd int) {
 	r.Helper()
 	r.ok(h.Do(func() error {
 		ifi, err := net.InterfaceByName("loom0")
@@ -91,7 +99,6 @@ func (r *rig) packetSocket(h *lab.Host) (fd int) {
 		}
 		return unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: ifi.Index})
 	}))
-	r.Cleanup(func() { _ = unix.Close(fd) })
 	return fd
 }
 

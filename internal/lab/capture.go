@@ -231,6 +231,22 @@ func (c *Capture) Contains(marker []byte) (bool, error) {
 // Each calls f with each frame captured so far, from the Ethernet header on, until f returns false. It returns
 // ErrIncomplete if frames were lost.
 func (c *Capture) Each(f func(frame []byte) bool) error {
+	return c.EachAt(func(frame []byte, _ time.Time) bool { return f(frame) })
+}
+
+// Seen returns how many frames with the marker were captured so far, and when the kernel saw the last.
+func (c *Capture) Seen(marker []byte) (n int, last time.Time, err error) {
+	err = c.EachAt(func(frame []byte, at time.Time) bool {
+		if bytes.Contains(frame, marker) {
+			n, last = n+1, at
+		}
+		return true
+	})
+	return n, last, err
+}
+
+// EachAt is Each with the times at which the kernel saw the frames.
+func (c *Capture) EachAt(f func(frame []byte, at time.Time) bool) error {
 	if err := c.flush(); err != nil {
 		return err
 	}
@@ -244,14 +260,14 @@ func (c *Capture) Each(f func(frame []byte) bool) error {
 		return err
 	}
 	for {
-		frame, _, err := reader.ReadPacketData()
+		frame, info, err := reader.ReadPacketData()
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) { // the rest was written after flush
 			break
 		}
 		if err != nil {
 			return err
 		}
-		if !f(frame) {
+		if !f(frame, info.Timestamp) {
 			break
 		}
 	}

@@ -55,6 +55,16 @@ func TestCaptureFindsMarker(t *testing.T) {
 	contains(c, "datagram in clear", true)
 	contains(c, "never in clear", false)
 
+	began := time.Now()
+	send(t, from, server2+":5000", "datagram in clear")
+	receive(t, to, patient)
+	if n, last, err := port.Seen([]byte("datagram in clear")); n != 2 || last.Before(began) || last.After(time.Now()) || err != nil {
+		t.Errorf("seen %d times, last %v after the second began: %v", n, last.Sub(began), err)
+	}
+	if n, last, err := port.Seen([]byte("never in clear")); n != 0 || !last.IsZero() || err != nil {
+		t.Errorf("what was never sent was seen %d times, last at %v: %v", n, last, err)
+	}
+
 	before, lost := port.Frames()
 	if before < 4 || lost != 0 {
 		t.Errorf("%d frames, %d lost", before, lost)

@@ -75,6 +75,12 @@ const (
 	// AdminServiceSetNodeRolesProcedure is the fully-qualified name of the AdminService's SetNodeRoles
 	// RPC.
 	AdminServiceSetNodeRolesProcedure = "/etherloom.control.v1.AdminService/SetNodeRoles"
+	// AdminServiceAddLockProcedure is the fully-qualified name of the AdminService's AddLock RPC.
+	AdminServiceAddLockProcedure = "/etherloom.control.v1.AdminService/AddLock"
+	// AdminServiceListLocksProcedure is the fully-qualified name of the AdminService's ListLocks RPC.
+	AdminServiceListLocksProcedure = "/etherloom.control.v1.AdminService/ListLocks"
+	// AdminServiceRemoveLockProcedure is the fully-qualified name of the AdminService's RemoveLock RPC.
+	AdminServiceRemoveLockProcedure = "/etherloom.control.v1.AdminService/RemoveLock"
 	// AdminServiceAddSegmentProcedure is the fully-qualified name of the AdminService's AddSegment RPC.
 	AdminServiceAddSegmentProcedure = "/etherloom.control.v1.AdminService/AddSegment"
 	// AdminServiceListSegmentsProcedure is the fully-qualified name of the AdminService's ListSegments
@@ -227,7 +233,8 @@ func (UnimplementedEnrolServiceHandler) Enrol(context.Context, *controlv1.EnrolR
 
 // NodeServiceClient is a client for the etherloom.control.v1.NodeService service.
 type NodeServiceClient interface {
-	// Sync is the long-lived stream: hello and signals up, signed state and signals down.
+	// Sync is the long-lived stream: hello and signals up, signed state and signals down. A node that is locked or removed
+	// is told the state in which it shares nothing, unless it holds that, and then its stream ends with a Refusal.
 	Sync(context.Context) (*connect.BidiStreamForClientSimple[controlv1.NodeMessage, controlv1.ControllerMessage], error)
 	// Renew certifies the node's keys anew. It also takes a certificate that ended while no controller could renew it.
 	Renew(context.Context, *controlv1.RenewRequest) (*controlv1.RenewResponse, error)
@@ -318,7 +325,8 @@ func (c *nodeServiceClient) RaiseHandshakeNonce(ctx context.Context, req *contro
 
 // NodeServiceHandler is an implementation of the etherloom.control.v1.NodeService service.
 type NodeServiceHandler interface {
-	// Sync is the long-lived stream: hello and signals up, signed state and signals down.
+	// Sync is the long-lived stream: hello and signals up, signed state and signals down. A node that is locked or removed
+	// is told the state in which it shares nothing, unless it holds that, and then its stream ends with a Refusal.
 	Sync(context.Context, *connect.BidiStream[controlv1.NodeMessage, controlv1.ControllerMessage]) error
 	// Renew certifies the node's keys anew. It also takes a certificate that ended while no controller could renew it.
 	Renew(context.Context, *controlv1.RenewRequest) (*controlv1.RenewResponse, error)
@@ -404,6 +412,11 @@ type AdminServiceClient interface {
 	SetNodeStatus(context.Context, *controlv1.SetNodeStatusRequest) (*controlv1.SetNodeStatusResponse, error)
 	SetNodeAddress(context.Context, *controlv1.SetNodeAddressRequest) (*controlv1.SetNodeAddressResponse, error)
 	SetNodeRoles(context.Context, *controlv1.SetNodeRolesRequest) (*controlv1.SetNodeRolesResponse, error)
+	// AddLock cuts nodes off. If there is a lock on the same target it lasts as long as the longer of the two.
+	AddLock(context.Context, *controlv1.AddLockRequest) (*controlv1.AddLockResponse, error)
+	ListLocks(context.Context, *controlv1.ListLocksRequest) (*controlv1.ListLocksResponse, error)
+	// RemoveLock lifts the locks on one target, or one lock.
+	RemoveLock(context.Context, *controlv1.RemoveLockRequest) (*controlv1.RemoveLockResponse, error)
 	AddSegment(context.Context, *controlv1.AddSegmentRequest) (*controlv1.AddSegmentResponse, error)
 	ListSegments(context.Context, *controlv1.ListSegmentsRequest) (*controlv1.ListSegmentsResponse, error)
 	RemoveSegment(context.Context, *controlv1.RemoveSegmentRequest) (*controlv1.RemoveSegmentResponse, error)
@@ -478,6 +491,24 @@ func NewAdminServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			httpClient,
 			baseURL+AdminServiceSetNodeRolesProcedure,
 			connect.WithSchema(adminServiceMethods.ByName("SetNodeRoles")),
+			connect.WithClientOptions(opts...),
+		),
+		addLock: connect.NewClient[controlv1.AddLockRequest, controlv1.AddLockResponse](
+			httpClient,
+			baseURL+AdminServiceAddLockProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("AddLock")),
+			connect.WithClientOptions(opts...),
+		),
+		listLocks: connect.NewClient[controlv1.ListLocksRequest, controlv1.ListLocksResponse](
+			httpClient,
+			baseURL+AdminServiceListLocksProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("ListLocks")),
+			connect.WithClientOptions(opts...),
+		),
+		removeLock: connect.NewClient[controlv1.RemoveLockRequest, controlv1.RemoveLockResponse](
+			httpClient,
+			baseURL+AdminServiceRemoveLockProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("RemoveLock")),
 			connect.WithClientOptions(opts...),
 		),
 		addSegment: connect.NewClient[controlv1.AddSegmentRequest, controlv1.AddSegmentResponse](
@@ -594,6 +625,9 @@ type adminServiceClient struct {
 	setNodeStatus  *connect.Client[controlv1.SetNodeStatusRequest, controlv1.SetNodeStatusResponse]
 	setNodeAddress *connect.Client[controlv1.SetNodeAddressRequest, controlv1.SetNodeAddressResponse]
 	setNodeRoles   *connect.Client[controlv1.SetNodeRolesRequest, controlv1.SetNodeRolesResponse]
+	addLock        *connect.Client[controlv1.AddLockRequest, controlv1.AddLockResponse]
+	listLocks      *connect.Client[controlv1.ListLocksRequest, controlv1.ListLocksResponse]
+	removeLock     *connect.Client[controlv1.RemoveLockRequest, controlv1.RemoveLockResponse]
 	addSegment     *connect.Client[controlv1.AddSegmentRequest, controlv1.AddSegmentResponse]
 	listSegments   *connect.Client[controlv1.ListSegmentsRequest, controlv1.ListSegmentsResponse]
 	removeSegment  *connect.Client[controlv1.RemoveSegmentRequest, controlv1.RemoveSegmentResponse]
@@ -670,6 +704,33 @@ func (c *adminServiceClient) SetNodeAddress(ctx context.Context, req *controlv1.
 // SetNodeRoles calls etherloom.control.v1.AdminService.SetNodeRoles.
 func (c *adminServiceClient) SetNodeRoles(ctx context.Context, req *controlv1.SetNodeRolesRequest) (*controlv1.SetNodeRolesResponse, error) {
 	response, err := c.setNodeRoles.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// AddLock calls etherloom.control.v1.AdminService.AddLock.
+func (c *adminServiceClient) AddLock(ctx context.Context, req *controlv1.AddLockRequest) (*controlv1.AddLockResponse, error) {
+	response, err := c.addLock.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// ListLocks calls etherloom.control.v1.AdminService.ListLocks.
+func (c *adminServiceClient) ListLocks(ctx context.Context, req *controlv1.ListLocksRequest) (*controlv1.ListLocksResponse, error) {
+	response, err := c.listLocks.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// RemoveLock calls etherloom.control.v1.AdminService.RemoveLock.
+func (c *adminServiceClient) RemoveLock(ctx context.Context, req *controlv1.RemoveLockRequest) (*controlv1.RemoveLockResponse, error) {
+	response, err := c.removeLock.CallUnary(ctx, connect.NewRequest(req))
 	if response != nil {
 		return response.Msg, err
 	}
@@ -838,6 +899,11 @@ type AdminServiceHandler interface {
 	SetNodeStatus(context.Context, *controlv1.SetNodeStatusRequest) (*controlv1.SetNodeStatusResponse, error)
 	SetNodeAddress(context.Context, *controlv1.SetNodeAddressRequest) (*controlv1.SetNodeAddressResponse, error)
 	SetNodeRoles(context.Context, *controlv1.SetNodeRolesRequest) (*controlv1.SetNodeRolesResponse, error)
+	// AddLock cuts nodes off. If there is a lock on the same target it lasts as long as the longer of the two.
+	AddLock(context.Context, *controlv1.AddLockRequest) (*controlv1.AddLockResponse, error)
+	ListLocks(context.Context, *controlv1.ListLocksRequest) (*controlv1.ListLocksResponse, error)
+	// RemoveLock lifts the locks on one target, or one lock.
+	RemoveLock(context.Context, *controlv1.RemoveLockRequest) (*controlv1.RemoveLockResponse, error)
 	AddSegment(context.Context, *controlv1.AddSegmentRequest) (*controlv1.AddSegmentResponse, error)
 	ListSegments(context.Context, *controlv1.ListSegmentsRequest) (*controlv1.ListSegmentsResponse, error)
 	RemoveSegment(context.Context, *controlv1.RemoveSegmentRequest) (*controlv1.RemoveSegmentResponse, error)
@@ -908,6 +974,24 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 		AdminServiceSetNodeRolesProcedure,
 		svc.SetNodeRoles,
 		connect.WithSchema(adminServiceMethods.ByName("SetNodeRoles")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceAddLockHandler := connect.NewUnaryHandlerSimple(
+		AdminServiceAddLockProcedure,
+		svc.AddLock,
+		connect.WithSchema(adminServiceMethods.ByName("AddLock")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceListLocksHandler := connect.NewUnaryHandlerSimple(
+		AdminServiceListLocksProcedure,
+		svc.ListLocks,
+		connect.WithSchema(adminServiceMethods.ByName("ListLocks")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceRemoveLockHandler := connect.NewUnaryHandlerSimple(
+		AdminServiceRemoveLockProcedure,
+		svc.RemoveLock,
+		connect.WithSchema(adminServiceMethods.ByName("RemoveLock")),
 		connect.WithHandlerOptions(opts...),
 	)
 	adminServiceAddSegmentHandler := connect.NewUnaryHandlerSimple(
@@ -1028,6 +1112,12 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 			adminServiceSetNodeAddressHandler.ServeHTTP(w, r)
 		case AdminServiceSetNodeRolesProcedure:
 			adminServiceSetNodeRolesHandler.ServeHTTP(w, r)
+		case AdminServiceAddLockProcedure:
+			adminServiceAddLockHandler.ServeHTTP(w, r)
+		case AdminServiceListLocksProcedure:
+			adminServiceListLocksHandler.ServeHTTP(w, r)
+		case AdminServiceRemoveLockProcedure:
+			adminServiceRemoveLockHandler.ServeHTTP(w, r)
 		case AdminServiceAddSegmentProcedure:
 			adminServiceAddSegmentHandler.ServeHTTP(w, r)
 		case AdminServiceListSegmentsProcedure:
@@ -1097,6 +1187,18 @@ func (UnimplementedAdminServiceHandler) SetNodeAddress(context.Context, *control
 
 func (UnimplementedAdminServiceHandler) SetNodeRoles(context.Context, *controlv1.SetNodeRolesRequest) (*controlv1.SetNodeRolesResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("etherloom.control.v1.AdminService.SetNodeRoles is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) AddLock(context.Context, *controlv1.AddLockRequest) (*controlv1.AddLockResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("etherloom.control.v1.AdminService.AddLock is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) ListLocks(context.Context, *controlv1.ListLocksRequest) (*controlv1.ListLocksResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("etherloom.control.v1.AdminService.ListLocks is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) RemoveLock(context.Context, *controlv1.RemoveLockRequest) (*controlv1.RemoveLockResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("etherloom.control.v1.AdminService.RemoveLock is not implemented"))
 }
 
 func (UnimplementedAdminServiceHandler) AddSegment(context.Context, *controlv1.AddSegmentRequest) (*controlv1.AddSegmentResponse, error) {
