@@ -200,6 +200,7 @@ type Grant struct {
 	Node    identity.ID `json:"node,omitempty"` // or
 	Label   string      `json:"label,omitempty"`
 	VNI     VNI         `json:"vni"`
+	When    string      `json:"when,omitempty"` // CEL (package condition); empty: always
 	Created time.Time   `json:"created"`
 	Expires time.Time   `json:"expires,omitzero"` // zero: never
 }

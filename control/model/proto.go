@@ -84,7 +84,7 @@ func (s *Segment) Proto() *controlv1.Segment {
 // Proto is the grant as an administrator sees it.
 func (g *Grant) Proto() *controlv1.GrantRule {
 	return &controlv1.GrantRule{
-		Id: uint32(g.ID), From: g.From, To: g.To, Created: stamp(g.Created), Expires: stamp(g.Expires),
+		Id: uint32(g.ID), From: g.From, To: g.To, Created: stamp(g.Created), Expires: stamp(g.Expires), When: g.When,
 	}
 }
 

@@ -93,6 +93,8 @@ func blank(key string) Fact {
 		return new(Segment)
 	case "grant":
 		return new(Grant)
+	case "verdict":
+		return new(Verdict)
 	case "relay":
 		return new(Relay)
 	}

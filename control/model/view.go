@@ -14,7 +14,7 @@ func (m *Model) deriveViews(previous *Model) {
 	grants := map[VNI][]*Access{}
 	for _, id := range slices.Sorted(maps.Keys(m.Grants)) {
 		g := m.Grants[id]
-		a := &Access{ID: id, VNI: g.VNI, Sources: m.selected(g, byLabel), Expires: g.Expires}
+		a := &Access{ID: id, VNI: g.VNI, Sources: m.meeting(g, m.selected(g, byLabel)), Expires: g.Expires}
 		grants[g.VNI] = append(grants[g.VNI], a)
 	}
 	revoked := m.revoked()
