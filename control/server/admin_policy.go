@@ -108,6 +108,12 @@ func (s *adminService) AddGrant(ctx context.Context, r *controlv1.AddGrantReques
 	if err != nil {
 		return nil, err
 	}
+	when := strings.TrimSpace(r.GetWhen())
+	if when != "" {
+		if _, err := s.c.judge.compiler.Compile(when); err != nil {
+			return nil, refuse(connect.CodeInvalidArgument, "%w", err)
+		}
+	}
 	var g *model.Grant
 	err = s.update(ctx, func(tx *store.Tx) error {
 		node, label, err := tx.Model.Source(r.GetFrom())
@@ -119,12 +125,13 @@ func (s *adminService) AddGrant(ctx context.Context, r *controlv1.AddGrantReques
 			return refuse(connect.CodeInvalidArgument, "%w", err)
 		}
 		for _, same := range inOrder(tx.Model.Grants) {
-			if same.Node == node && same.Label == label && same.VNI == vni && same.Expires.Equal(expires) {
+			if same.Node == node && same.Label == label && same.VNI == vni && same.When == when && same.Expires.Equal(expires) {
 				return refuse(connect.CodeAlreadyExists, "grant %d says this already", same.ID)
 			}
 		}
 		g = &model.Grant{
-			ID: tx.NextGrant(), From: r.GetFrom(), To: r.GetTo(), Node: node, Label: label, VNI: vni, Created: tx.Now(), Expires: expires,
+			ID: tx.NextGrant(), From: r.GetFrom(), To: r.GetTo(), Node: node, Label: label, VNI: vni, When: when, Created: tx.Now(),
+			Expires: expires,
 		}
 		tx.Put("grant.add", g)
 		return nil
@@ -138,8 +145,15 @@ func (s *adminService) AddGrant(ctx context.Context, r *controlv1.AddGrantReques
 // ListGrants lists all grants.
 func (s *adminService) ListGrants(context.Context, *controlv1.ListGrantsRequest) (*controlv1.ListGrantsResponse, error) {
 	out := &controlv1.ListGrantsResponse{}
-	for _, g := range inOrder(s.c.store.Model().Grants) {
-		out.Grants = append(out.Grants, g.Proto())
+	m := s.c.store.Model()
+	for _, g := range inOrder(m.Grants) {
+		p := g.Proto()
+		for _, id := range m.Candidates(g.ID) {
+			if m.Verdicts[g.ID].Holds(id) {
+				p.Holders = append(p.Holders, m.Nodes[id].Name)
+			}
+		}
+		out.Grants = append(out.Grants, p)
 	}
 	return out, nil
 }
