@@ -11,6 +11,7 @@ import (
 
 	"github.com/etherloom/etherloom/internal/settings"
 	"github.com/etherloom/etherloom/node/statedir"
+	"github.com/etherloom/etherloom/posture"
 )
 
 // Config is what an administrator can set on the machine. Every field has a key in the file, a flag and an environment
@@ -41,6 +42,8 @@ type Config struct {
 		FDBAge  time.Duration `yaml:"fdb_age" mapstructure:"fdb_age" usage:"how long an address that sends nothing is remembered"`
 	} `yaml:"timers" mapstructure:"timers"`
 
+	Posture posture.Config `yaml:"posture" mapstructure:"posture"`
+
 	Log settings.Log `yaml:"log" mapstructure:"log"`
 }
 
@@ -52,6 +55,7 @@ func Defaults() Config {
 	c.DNS.Resolver, c.DNS.Forward = "auto", true
 	c.Timers.Probe, c.Timers.Rekey, c.Timers.FDBAge = 500*time.Millisecond, 2*time.Minute, 5*time.Minute
 	c.Timers.PathMTU = time.Minute
+	c.Posture.Interval = 30 * time.Second
 	c.Log = settings.DefaultLog()
 	return c
 }
@@ -79,7 +83,7 @@ func (c *Config) Check() error {
 	}{{"timers.probe", c.Timers.Probe}, {"timers.rekey", c.Timers.Rekey}, {"timers.path_mtu", c.Timers.PathMTU}, {"timers.fdb_age", c.Timers.FDBAge}} {
 		need(t.value >= 10*time.Millisecond, t.key, "%v is less than 10ms", t.value)
 	}
-	return errors.Join(append(errs, c.Log.Check())...)
+	return errors.Join(append(errs, c.Posture.Check(), c.Log.Check())...)
 }
 
 const maxQueues = 16

@@ -19,9 +19,9 @@ func (q *question) fixes(drop vswitch.Drop, receiver party) []Fix {
 	segment := firstOr(q.on.name, "SEGMENT")
 	switch drop {
 	case vswitch.Drop(policy.NoGrant), vswitch.Drop(policy.GrantExpired):
-		return []Fix{q.grantFix(source)}
+		return []Fix{q.grantFix(source), conditionFix(source)}
 	case vswitch.Drop(policy.NotMember):
-		return []Fix{q.grantFix(receiver)}
+		return []Fix{q.grantFix(receiver), conditionFix(receiver)}
 	case vswitch.Drop(policy.UnknownGrant):
 		return []Fix{{Text: "sender and receiver are told different things of the policy, or the grant is gone: compare the policy's version in " +
 			"`etherloom status` on both; `etherloom grant list` shows an administrator what there is"}}
@@ -70,6 +70,15 @@ func (q *question) grantFix(p party) Fix {
 		text = "let " + name + " use a segment (`etherloom segment list`)"
 	}
 	return Fix{text, "etherloom grant add --from node:" + name + " --to segment:" + segment}
+}
+
+// conditionFix reminds of grants that are there and not held. Nodes are told of no conditions.
+func conditionFix(p party) Fix {
+	return Fix{
+		"or, if there is a grant already, meet its condition: `etherloom posture` on " + p.name + " shows what is judged, and an administrator sees " +
+			"who holds which grant",
+		"etherloom grant list",
+	}
 }
 
 // macFix says from which address the source may send.

@@ -107,6 +107,10 @@ func showNode(cmd *cobra.Command, n *v1.Node) error {
 		mode := strings.ToLower(strings.TrimPrefix(s.GetMode().String(), "ADDRESS_MODE_"))
 		rows = append(rows, []string{fmt.Sprintf("segment %d", s.GetVni()), fmt.Sprintf("MAC %s, %s: %s", macText(s.GetMac()), mode, dash(strings.Join(s.GetAddresses(), " ")))})
 	}
+	if n.GetPosture() != nil {
+		rows = append(rows, []string{"posture", "received " + until(n.GetPostureReceived().AsTime())})
+		rows = append(rows, postureRows(n.GetPosture(), "posture ")...)
+	}
 	return table(cmd, "WHAT VALUE", rows)
 }
 

@@ -106,6 +106,7 @@ func grantAdd(a *admin) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&req.From, "from", "", "node:NAME or label:KEY=VALUE")
 	cmd.Flags().StringVar(&req.To, "to", "", "segment:NAME")
+	cmd.Flags().StringVar(&req.When, "when", "", "condition, such as 'posture.disk_encrypted' (docs/operations.md): only machines that meet it hold the grant, while they do")
 	cmd.Flags().StringVar(&expires, "expires", "", "when it ends: a time such as 2030-01-31T18:00:00Z, or how long from now, such as 8h")
 	return cmd
 }
@@ -143,11 +144,28 @@ func grantList(a *admin) *cobra.Command {
 					if g.GetExpires() != nil {
 						end = until(g.GetExpires().AsTime())
 					}
-					rows = append(rows, []string{fmt.Sprint(g.GetId()), g.GetFrom(), g.GetTo(), end})
+					rows = append(rows, []string{fmt.Sprint(g.GetId()), g.GetFrom(), g.GetTo(), end, whenText(g), heldBy(g)})
 				}
-				return table(cmd, "ID FROM TO EXPIRES", rows)
+				return table(cmd, "ID FROM TO EXPIRES WHEN HELD-BY", rows)
 			})
 		},
+	}
+}
+
+// whenText is a grant's condition, on one line.
+func whenText(g *v1.GrantRule) string { return dash(strings.Join(strings.Fields(g.GetWhen()), " ")) }
+
+// heldBy says which machines meet a grant's condition now.
+func heldBy(g *v1.GrantRule) string {
+	switch list := g.GetHolders(); {
+	case g.GetWhen() == "":
+		return "all"
+	case len(list) == 0:
+		return "nobody"
+	case len(list) > 5:
+		return fmt.Sprintf("%s and %d more", strings.Join(list[:5], ","), len(list)-5)
+	default:
+		return strings.Join(list, ",")
 	}
 }
 
