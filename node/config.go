@@ -12,6 +12,7 @@ import (
 	"github.com/etherloom/etherloom/internal/settings"
 	"github.com/etherloom/etherloom/node/statedir"
 	"github.com/etherloom/etherloom/policy"
+	"github.com/etherloom/etherloom/posture"
 )
 
 // Config is what an administrator can set on the machine. Every field has a key in the file, a flag and an environment
@@ -49,6 +50,8 @@ type Config struct {
 		Joins     int `yaml:"joins" mapstructure:"joins" usage:"the same of reports that join and leave multicast groups"`
 	} `yaml:"limits" mapstructure:"limits"`
 
+	Posture posture.Config `yaml:"posture" mapstructure:"posture"`
+
 	Log settings.Log `yaml:"log" mapstructure:"log"`
 }
 
@@ -62,6 +65,7 @@ func Defaults() Config {
 	c.Timers.PathMTU = time.Minute
 	limits := policy.DefaultLimits()
 	c.Limits.Broadcast, c.Limits.Multicast, c.Limits.Control, c.Limits.Joins = limits.Broadcast, limits.Multicast, limits.Control, limits.Joins
+	c.Posture.Interval = 30 * time.Second
 	c.Log = settings.DefaultLog()
 	return c
 }
@@ -95,7 +99,7 @@ func (c *Config) Check() error {
 	}{{"limits.broadcast", c.Limits.Broadcast}, {"limits.multicast", c.Limits.Multicast}, {"limits.control", c.Limits.Control}, {"limits.joins", c.Limits.Joins}} {
 		need(l.value >= 0 && l.value <= mostFrames, l.key, "%d frames a second is not between 0 (any number) and %d", l.value, mostFrames)
 	}
-	return errors.Join(append(errs, c.Log.Check())...)
+	return errors.Join(append(errs, c.Posture.Check(), c.Log.Check())...)
 }
 
 // mostFrames is the highest limit, in frames a second: more of one machine no processor carries.

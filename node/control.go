@@ -62,7 +62,7 @@ func (d *Daemon) buildClient() {
 		Controllers: d.member.Controllers,
 		Verifier:    func() *identity.Verifier { return verifier },
 		Certificate: func() *tls.Certificate { return identity.TLSCertificate(d.cert.Load().DER, d.keys.Sign) },
-		Hello:       d.hello, Apply: d.take, Signaled: d.endpoint.HandleSignal, Log: d.log,
+		Hello:       d.hello, Apply: d.take, Posture: d.postureReport, Signaled: d.endpoint.HandleSignal, Log: d.log,
 	})
 }
 

@@ -48,4 +48,6 @@ func (d *Daemon) setUnderlayLocked() {
 	}
 	d.endpoint.SetAvoid(avoid)
 	d.endpoint.SetAddresses(addrs)
+	d.underlay.Store(&addrs)
+	d.watcher.Poke()
 }

@@ -59,6 +59,7 @@ func (d *Daemon) localHandler() http.Handler {
 	list("fdb", func() any { return d.FDB() })
 	list("names", func() any { return d.Names() })
 	list("drops", func() any { return d.Drops() })
+	list("posture", func() any { return d.Posture() })
 	mux.HandleFunc("POST /ping", d.localPing)
 	mux.HandleFunc("POST /explain", d.localExplain)
 	return mux
@@ -137,7 +138,7 @@ func Dial(dir *statedir.Dir) *Local {
 	return &Local{&http.Client{Transport: &http.Transport{DialContext: dialer}}}
 }
 
-// Get asks for one of the lists: status, peers, ports, fdb, names, drops.
+// Get asks for one of the lists: status, peers, ports, fdb, names, drops, posture.
 func (l *Local) Get(ctx context.Context, what string, into any) error {
 	return l.do(ctx, http.MethodGet, what, nil, into)
 }

@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,6 +32,7 @@ import (
 	"github.com/etherloom/etherloom/identity"
 	"github.com/etherloom/etherloom/node/statedir"
 	"github.com/etherloom/etherloom/policy"
+	"github.com/etherloom/etherloom/posture"
 	"github.com/etherloom/etherloom/transport"
 )
 
@@ -60,6 +62,9 @@ type Daemon struct {
 
 	held  atomic.Pointer[state.Held]              // what the controllers say; stored under mu
 	byVNI atomic.Pointer[map[policy.VNI]*segment] // for the receiving goroutines
+
+	watcher  *posture.Watcher
+	underlay atomic.Pointer[[]netip.Addr] // for the watcher; stored under mu
 
 	saver   *saver
 	targets chan hostdns.Target // the newest, for the resolver's goroutine
@@ -91,6 +96,7 @@ func New(cfg Config, dir *statedir.Dir, log *slog.Logger) (*Daemon, error) {
 		return nil, err
 	}
 	d.buildClient()
+	d.watcher = posture.New(cfg.Posture, Version, d.underlayAddresses, d.client.Report)
 	d.resolver = hostdns.New(hostdns.Config{StateDir: dir.Path(""), Log: log})
 	upstreams := d.resolver.Upstreams
 	if !cfg.DNS.Forward {
@@ -175,6 +181,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	group.Go(func() error { return bridge.Monitor(ctx, d.hostChanged) })
 	group.Go(func() error { return d.client.Run(ctx) })
 	group.Go(func() error { return d.renew(ctx) })
+	group.Go(func() error { return d.watcher.Run(ctx) })
 	d.log.Info("daemon is running", "peer", d.member.Name, "network", d.member.Network)
 	<-ctx.Done()
 	d.stop()

@@ -17,9 +17,9 @@ import (
 func (q *question) fixes(drop vswitch.Drop, receiver party) []Fix {
 	switch drop {
 	case vswitch.Drop(policy.NoGrant), vswitch.Drop(policy.GrantExpired):
-		return []Fix{q.grantFix(q.from)}
+		return []Fix{q.grantFix(q.from), conditionFix(q.from)}
 	case vswitch.Drop(policy.NotMember):
-		return []Fix{q.grantFix(receiver)}
+		return []Fix{q.grantFix(receiver), conditionFix(receiver)}
 	case vswitch.Drop(policy.NotAllowed):
 		return q.allowFixes(receiver)
 	case vswitch.Drop(policy.WrongGrant):
@@ -100,6 +100,15 @@ func (q *question) allowFixes(receiver party) []Fix {
 		"let " + q.from.name + " send " + term.String() + " to " + receiver.name + ", too",
 		fmt.Sprintf("etherloom grant add --from node:%s --to node:%s --segment %s --allow %s", q.from.name, receiver.name, q.on.name, term),
 	}}
+}
+
+// conditionFix reminds of grants that are there and not held. Nodes are told of no conditions.
+func conditionFix(p party) Fix {
+	return Fix{
+		"or, if there is a grant already, meet its condition: `etherloom posture` on " + p.name + " shows what is judged, and an administrator sees " +
+			"who holds which grant",
+		"etherloom grant list",
+	}
 }
 
 // macFix says from which address the source may send.

@@ -33,7 +33,11 @@ type config struct {
 	Certificate time.Duration `yaml:"certificate_lifetime" mapstructure:"certificate_lifetime" usage:"of nodes; default 24h"`
 	Grace       time.Duration `yaml:"grace" mapstructure:"grace" usage:"how long nodes go on without any controller; default 72h"`
 	LinkIdle    time.Duration `yaml:"link_idle" mapstructure:"link_idle" usage:"links without a frame for so long are closed; default 5m"`
-	NewAdmin    bool          `yaml:"new_admin" mapstructure:"new_admin" usage:"write a new admin.json, because the last one is lost or has expired"`
+	Posture     struct {
+		MaxAge time.Duration `yaml:"max_age" mapstructure:"max_age" usage:"how long a node that is not heard still counts as it was, for conditions on posture; default 5m"`
+		Grace  time.Duration `yaml:"grace" mapstructure:"grace" usage:"after a start, for nodes to come back before they count as not heard; default 30s"`
+	} `yaml:"posture" mapstructure:"posture"`
+	NewAdmin bool `yaml:"new_admin" mapstructure:"new_admin" usage:"write a new admin.json, because the last one is lost or has expired"`
 
 	Etcd struct {
 		Endpoints   []string `yaml:"endpoints" mapstructure:"endpoints" usage:"external etcd cluster, https://HOST:PORT; default: an embedded one"`
@@ -121,7 +125,8 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) error {
 func (cfg *config) options(log *slog.Logger) (server.Options, error) {
 	o := server.Options{
 		DataDir: cfg.DataDir, Listen: cfg.Listen, Advertise: cfg.Advertise, Zone: cfg.Zone,
-		CertificateLifetime: cfg.Certificate, Grace: cfg.Grace, LinkIdle: cfg.LinkIdle, NewAdmin: cfg.NewAdmin,
+		CertificateLifetime: cfg.Certificate, Grace: cfg.Grace, LinkIdle: cfg.LinkIdle,
+		PostureMaxAge: cfg.Posture.MaxAge, PostureGrace: cfg.Posture.Grace, NewAdmin: cfg.NewAdmin,
 		EtcdEndpoints: cfg.Etcd.Endpoints, EtcdCA: cfg.Etcd.CA, EtcdCertificate: cfg.Etcd.Certificate, EtcdKey: cfg.Etcd.Key,
 		Log: log,
 	}

@@ -63,6 +63,7 @@ func grantAdd(a *admin) *cobra.Command {
 	cmd.Flags().StringVar(&direction, "direction", "out", "who may begin: out (the source) or both")
 	cmd.Flags().StringVar(&mode, "mode", "enforce", "enforce, or observe: pass nothing and count what would pass")
 	cmd.Flags().StringVar(&req.Name, "name", "", "a name for the grant")
+	cmd.Flags().StringVar(&req.When, "when", "", "condition, such as 'posture.disk_encrypted' (docs/operations.md): only machines that meet it hold the grant, while they do")
 	cmd.Flags().StringVar(&expires, "expires", "", "when it ends: a time such as 2030-01-31T18:00:00Z, or how long from now, such as 8h")
 	return cmd
 }
@@ -111,9 +112,9 @@ func grantList(a *admin) *cobra.Command {
 					if g.GetExpires() != nil {
 						end = until(g.GetExpires().AsTime())
 					}
-					rows = append(rows, []string{fmt.Sprint(g.GetId()), dash(g.GetName()), g.GetFrom(), arrow(g), dash(g.GetSegment()), allowed(g), end})
+					rows = append(rows, []string{fmt.Sprint(g.GetId()), dash(g.GetName()), g.GetFrom(), arrow(g), dash(g.GetSegment()), allowed(g), end, whenText(g), heldBy(g)})
 				}
-				return table(cmd, "ID NAME FROM TO SEGMENT ALLOW EXPIRES", rows)
+				return table(cmd, "ID NAME FROM TO SEGMENT ALLOW EXPIRES WHEN HELD-BY", rows)
 			})
 		},
 	}
@@ -136,6 +137,23 @@ func allowed(g *v1.GrantRule) string {
 		return "any"
 	}
 	return strings.Join(g.GetAllow(), ",")
+}
+
+// whenText is a grant's condition, on one line.
+func whenText(g *v1.GrantRule) string { return dash(strings.Join(strings.Fields(g.GetWhen()), " ")) }
+
+// heldBy says which machines meet a grant's condition now.
+func heldBy(g *v1.GrantRule) string {
+	switch list := g.GetHolders(); {
+	case g.GetWhen() == "":
+		return "all"
+	case len(list) == 0:
+		return "nobody"
+	case len(list) > 5:
+		return fmt.Sprintf("%s and %d more", strings.Join(list[:5], ","), len(list)-5)
+	default:
+		return strings.Join(list, ",")
+	}
 }
 
 func grantRemove(a *admin) *cobra.Command {

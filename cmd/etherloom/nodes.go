@@ -128,6 +128,10 @@ func showNode(cmd *cobra.Command, n *v1.Node) error {
 		}
 		rows = append(rows, []string{fmt.Sprintf("segment %d", s.GetVni()), text})
 	}
+	if n.GetPosture() != nil {
+		rows = append(rows, []string{"posture", "received " + until(n.GetPostureReceived().AsTime())})
+		rows = append(rows, postureRows(n.GetPosture(), "posture ")...)
+	}
 	return table(cmd, "WHAT VALUE", rows)
 }
 

@@ -44,7 +44,8 @@ func asking[T any](use, short, key string, show func(*cobra.Command, T) error) *
 				return err
 			}
 			if l.json {
-				if _, whole := any(v).(node.Status); whole {
+				switch any(v).(type) {
+				case node.Status, node.PostureStatus:
 					return printJSON(cmd, v)
 				}
 				return printJSON(cmd, listing(use, v))

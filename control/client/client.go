@@ -20,6 +20,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/etherloom/etherloom/control/controlv1"
@@ -27,7 +28,7 @@ import (
 	"github.com/etherloom/etherloom/identity"
 )
 
-// Config is what a Client needs. All fields must be set.
+// Config is what a Client needs. All fields but Posture must be set.
 type Config struct {
 	Controllers []string // https://HOST:PORT
 	Verifier    func() *identity.Verifier
@@ -36,6 +37,9 @@ type Config struct {
 	Hello func(h *controlv1.Hello, fresh bool)
 	// Apply takes a delta. state.ErrBase makes the stream say again what is held, another error ask for the whole state.
 	Apply func(*controlv1.Delta) error
+	// Posture returns what the node says of itself, at once; nil while there is nothing to say. Each stream says it after
+	// its hello, and again after Report.
+	Posture func() *controlv1.PostureReport
 	// Signaled takes a sealed signal from a peer.
 	Signaled func(from identity.ID, sealed []byte)
 	Log      *slog.Logger
@@ -49,7 +53,8 @@ type Client struct {
 	streams map[string]*stream
 	spawn   func(*stream) // nil unless Run runs
 
-	contact contact
+	contact  contact
+	reported atomic.Int64 // when a posture report was sent last, Unix nanoseconds; 0: never
 }
 
 // New returns a Client that is not connected yet.
@@ -119,6 +124,26 @@ func (c *Client) Resync() {
 	for _, s := range c.streams {
 		s.say(c.hello(true))
 	}
+}
+
+// Report makes every stream say what Posture returns then. It does not wait.
+func (c *Client) Report() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range c.streams {
+		select {
+		case s.posture <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Reported is when a posture report was sent last; zero if none was.
+func (c *Client) Reported() time.Time {
+	if at := c.reported.Load(); at != 0 {
+		return time.Unix(0, at)
+	}
+	return time.Time{}
 }
 
 func (c *Client) hello(fresh bool) *controlv1.NodeMessage {

@@ -33,9 +33,12 @@ const maxDelta = 16 << 20
 
 // stream is the node's relation to one controller.
 type stream struct {
-	c      *Client
-	url    string
-	out    chan *controlv1.NodeMessage
+	c   *Client
+	url string
+	out chan *controlv1.NodeMessage
+	// posture asks the writer to say what the node says of itself now. What is newest then is sent, so one is enough.
+	posture chan struct{}
+
 	calls  *http.Transport // for unary
 	unary  controlv1connect.NodeServiceClient
 	cancel context.CancelFunc // ends run; guarded by Client.mu
@@ -50,7 +53,7 @@ type stream struct {
 func newStream(c *Client, url string) *stream {
 	calls := transportFor(c)
 	return &stream{
-		c: c, url: url, out: make(chan *controlv1.NodeMessage, 64), since: time.Now(), err: errors.New("connecting"), calls: calls,
+		c: c, url: url, out: make(chan *controlv1.NodeMessage, 64), posture: make(chan struct{}, 1), since: time.Now(), err: errors.New("connecting"), calls: calls,
 		unary: controlv1connect.NewNodeServiceClient(&http.Client{Transport: calls, Timeout: callTimeout}, url,
 			connect.WithReadMaxBytes(maxDelta)),
 	}
@@ -224,20 +227,44 @@ func (s *stream) cause(ctx context.Context, err error) error {
 }
 
 func (s *stream) write(ctx context.Context, rpc *connect.BidiStreamForClientSimple[controlv1.NodeMessage, controlv1.ControllerMessage], cancel context.CancelCauseFunc) {
+	send := func(m *controlv1.NodeMessage) {
+		switch err := rpc.Send(m); {
+		case errors.Is(err, io.EOF): // the controller has ended the stream; Receive learns why
+			<-ctx.Done()
+		case err != nil:
+			cancel(err)
+		}
+	}
+	select {
+	case s.posture <- struct{}{}:
+	default:
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			_ = rpc.CloseRequest()
 			return
 		case m := <-s.out:
-			switch err := rpc.Send(m); {
-			case errors.Is(err, io.EOF): // the controller has ended the stream; Receive learns why
-				<-ctx.Done()
-			case err != nil:
-				cancel(err)
+			send(m)
+		case <-s.posture:
+			if m := s.c.report(); m != nil {
+				send(m)
 			}
 		}
 	}
+}
+
+// report is the message that says what the node says of itself; nil if there is nothing to say.
+func (c *Client) report() *controlv1.NodeMessage {
+	if c.cfg.Posture == nil {
+		return nil
+	}
+	r := c.cfg.Posture()
+	if r == nil {
+		return nil
+	}
+	c.reported.Store(time.Now().UnixNano())
+	return &controlv1.NodeMessage{Kind: &controlv1.NodeMessage_Posture{Posture: r}}
 }
 
 func (s *stream) isUp() {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,6 +22,46 @@ import (
 	"github.com/etherloom/etherloom/control/state"
 	"github.com/etherloom/etherloom/identity"
 )
+
+// TestPosture: what the node says of itself follows the hello of every stream, if there is something to say, and again
+// after Report, the newest then.
+func TestPosture(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	a := d.join("a")
+	var sequence atomic.Uint64
+	a.c.cfg.Posture = func() *controlv1.PostureReport {
+		if n := sequence.Load(); n > 0 {
+			return &controlv1.PostureReport{Sequence: n}
+		}
+		return nil
+	}
+	received := func() (n *controlv1.Node) {
+		d.do(func(ctx context.Context, api controlv1connect.AdminServiceClient) error {
+			r, err := api.ListNodes(ctx, &controlv1.ListNodesRequest{Name: "a"})
+			if err == nil {
+				n = r.GetNodes()[0]
+			}
+			return err
+		})
+		return n
+	}
+	a.run()
+	eventually(t, "the stream is up", func() bool { return a.status(d.url).Connected })
+	if n := received(); n.GetPosture() != nil || !a.c.Reported().IsZero() {
+		t.Errorf("nothing was said, and %v was received", n.GetPosture())
+	}
+	for range 3 {
+		n := sequence.Add(1)
+		a.c.Report()
+		eventually(t, "it is received", func() bool { return received().GetPosture().GetSequence() == n })
+	}
+	if since := time.Since(a.c.Reported()); since < 0 || since > 10*time.Second {
+		t.Errorf("reported %v ago", since)
+	}
+	d.restart()
+	eventually(t, "it is said again", func() bool { return received().GetPosture().GetSequence() == 3 })
+}
 
 // TestStream is the main way: the stream comes up, what changes arrives, signals pass, the controller comes back after a
 // restart, and the client ends when it is told to.

@@ -470,6 +470,7 @@ type NodeMessage struct {
 	//
 	//	*NodeMessage_Hello
 	//	*NodeMessage_Signal
+	//	*NodeMessage_Posture
 	Kind          isNodeMessage_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -530,6 +531,15 @@ func (x *NodeMessage) GetSignal() *Signal {
 	return nil
 }
 
+func (x *NodeMessage) GetPosture() *PostureReport {
+	if x != nil {
+		if x, ok := x.Kind.(*NodeMessage_Posture); ok {
+			return x.Posture
+		}
+	}
+	return nil
+}
+
 type isNodeMessage_Kind interface {
 	isNodeMessage_Kind()
 }
@@ -542,9 +552,386 @@ type NodeMessage_Signal struct {
 	Signal *Signal `protobuf:"bytes,2,opt,name=signal,proto3,oneof"`
 }
 
+type NodeMessage_Posture struct {
+	Posture *PostureReport `protobuf:"bytes,3,opt,name=posture,proto3,oneof"` // after the hello, and whenever it changed
+}
+
 func (*NodeMessage_Hello) isNodeMessage_Kind() {}
 
 func (*NodeMessage_Signal) isNodeMessage_Kind() {}
+
+func (*NodeMessage_Posture) isNodeMessage_Kind() {}
+
+// PostureReport is what a node says of itself: what it is, and what it found of that which its own configuration names.
+// At most 32 files, 32 processes, 16 commands and 32 addresses, no text longer than 256 bytes, 48 KiB in all. Conditions
+// of grants see it under the names of its fields.
+type PostureReport struct {
+	state         protoimpl.MessageState     `protogen:"open.v1"`
+	Sequence      uint64                     `protobuf:"fixed64,1,opt,name=sequence,proto3" json:"sequence,omitempty"`                  // greater than that of every earlier report of the node
+	Os            string                     `protobuf:"bytes,2,opt,name=os,proto3" json:"os,omitempty"`                                // ID of os-release, such as "debian"
+	OsVersion     string                     `protobuf:"bytes,3,opt,name=os_version,json=osVersion,proto3" json:"os_version,omitempty"` // VERSION_ID of os-release
+	Kernel        string                     `protobuf:"bytes,4,opt,name=kernel,proto3" json:"kernel,omitempty"`                        // release
+	Arch          string                     `protobuf:"bytes,5,opt,name=arch,proto3" json:"arch,omitempty"`                            // as uname -m says
+	Agent         string                     `protobuf:"bytes,6,opt,name=agent,proto3" json:"agent,omitempty"`                          // version of the program
+	Hostname      string                     `protobuf:"bytes,7,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	DiskEncrypted bool                       `protobuf:"varint,8,opt,name=disk_encrypted,json=diskEncrypted,proto3" json:"disk_encrypted,omitempty"`                                              // the root file system lies on dm-crypt
+	Underlay      []string                   `protobuf:"bytes,9,rep,name=underlay,proto3" json:"underlay,omitempty"`                                                                              // source addresses of the sealed datagrams
+	Files         map[string]*PostureFile    `protobuf:"bytes,10,rep,name=files,proto3" json:"files,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`         // by path
+	Processes     map[string]*PostureProcess `protobuf:"bytes,11,rep,name=processes,proto3" json:"processes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // by path of the executable
+	Commands      map[string]*PostureCommand `protobuf:"bytes,12,rep,name=commands,proto3" json:"commands,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`   // by name
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PostureReport) Reset() {
+	*x = PostureReport{}
+	mi := &file_controlv1_control_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PostureReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PostureReport) ProtoMessage() {}
+
+func (x *PostureReport) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PostureReport.ProtoReflect.Descriptor instead.
+func (*PostureReport) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *PostureReport) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *PostureReport) GetOs() string {
+	if x != nil {
+		return x.Os
+	}
+	return ""
+}
+
+func (x *PostureReport) GetOsVersion() string {
+	if x != nil {
+		return x.OsVersion
+	}
+	return ""
+}
+
+func (x *PostureReport) GetKernel() string {
+	if x != nil {
+		return x.Kernel
+	}
+	return ""
+}
+
+func (x *PostureReport) GetArch() string {
+	if x != nil {
+		return x.Arch
+	}
+	return ""
+}
+
+func (x *PostureReport) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
+func (x *PostureReport) GetHostname() string {
+	if x != nil {
+		return x.Hostname
+	}
+	return ""
+}
+
+func (x *PostureReport) GetDiskEncrypted() bool {
+	if x != nil {
+		return x.DiskEncrypted
+	}
+	return false
+}
+
+func (x *PostureReport) GetUnderlay() []string {
+	if x != nil {
+		return x.Underlay
+	}
+	return nil
+}
+
+func (x *PostureReport) GetFiles() map[string]*PostureFile {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+func (x *PostureReport) GetProcesses() map[string]*PostureProcess {
+	if x != nil {
+		return x.Processes
+	}
+	return nil
+}
+
+func (x *PostureReport) GetCommands() map[string]*PostureCommand {
+	if x != nil {
+		return x.Commands
+	}
+	return nil
+}
+
+type PostureFile struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Exists        bool                   `protobuf:"varint,1,opt,name=exists,proto3" json:"exists,omitempty"`
+	Regular       bool                   `protobuf:"varint,2,opt,name=regular,proto3" json:"regular,omitempty"`
+	Sha256        string                 `protobuf:"bytes,3,opt,name=sha256,proto3" json:"sha256,omitempty"` // hex, of a regular file of at most 64 MiB
+	Mode          string                 `protobuf:"bytes,4,opt,name=mode,proto3" json:"mode,omitempty"`     // permission bits, such as "0644"
+	Uid           int64                  `protobuf:"varint,5,opt,name=uid,proto3" json:"uid,omitempty"`      // owner
+	Gid           int64                  `protobuf:"varint,6,opt,name=gid,proto3" json:"gid,omitempty"`
+	Size          int64                  `protobuf:"varint,7,opt,name=size,proto3" json:"size,omitempty"`  // bytes
+	Fault         string                 `protobuf:"bytes,8,opt,name=fault,proto3" json:"fault,omitempty"` // why it could not be looked at
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PostureFile) Reset() {
+	*x = PostureFile{}
+	mi := &file_controlv1_control_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PostureFile) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PostureFile) ProtoMessage() {}
+
+func (x *PostureFile) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PostureFile.ProtoReflect.Descriptor instead.
+func (*PostureFile) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *PostureFile) GetExists() bool {
+	if x != nil {
+		return x.Exists
+	}
+	return false
+}
+
+func (x *PostureFile) GetRegular() bool {
+	if x != nil {
+		return x.Regular
+	}
+	return false
+}
+
+func (x *PostureFile) GetSha256() string {
+	if x != nil {
+		return x.Sha256
+	}
+	return ""
+}
+
+func (x *PostureFile) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *PostureFile) GetUid() int64 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *PostureFile) GetGid() int64 {
+	if x != nil {
+		return x.Gid
+	}
+	return 0
+}
+
+func (x *PostureFile) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *PostureFile) GetFault() string {
+	if x != nil {
+		return x.Fault
+	}
+	return ""
+}
+
+type PostureProcess struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Running       bool                   `protobuf:"varint,1,opt,name=running,proto3" json:"running,omitempty"` // a process runs the file that is at the path now
+	Sha256        string                 `protobuf:"bytes,2,opt,name=sha256,proto3" json:"sha256,omitempty"`    // of that file, hex
+	Uid           int64                  `protobuf:"varint,3,opt,name=uid,proto3" json:"uid,omitempty"`         // owner of the file
+	Fault         string                 `protobuf:"bytes,4,opt,name=fault,proto3" json:"fault,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PostureProcess) Reset() {
+	*x = PostureProcess{}
+	mi := &file_controlv1_control_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PostureProcess) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PostureProcess) ProtoMessage() {}
+
+func (x *PostureProcess) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PostureProcess.ProtoReflect.Descriptor instead.
+func (*PostureProcess) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *PostureProcess) GetRunning() bool {
+	if x != nil {
+		return x.Running
+	}
+	return false
+}
+
+func (x *PostureProcess) GetSha256() string {
+	if x != nil {
+		return x.Sha256
+	}
+	return ""
+}
+
+func (x *PostureProcess) GetUid() int64 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *PostureProcess) GetFault() string {
+	if x != nil {
+		return x.Fault
+	}
+	return ""
+}
+
+type PostureCommand struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ran           bool                   `protobuf:"varint,1,opt,name=ran,proto3" json:"ran,omitempty"`   // it came to its end by itself, in time
+	Exit          int64                  `protobuf:"varint,2,opt,name=exit,proto3" json:"exit,omitempty"` // status
+	Line          string                 `protobuf:"bytes,3,opt,name=line,proto3" json:"line,omitempty"`  // the first of its output
+	Fault         string                 `protobuf:"bytes,4,opt,name=fault,proto3" json:"fault,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PostureCommand) Reset() {
+	*x = PostureCommand{}
+	mi := &file_controlv1_control_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PostureCommand) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PostureCommand) ProtoMessage() {}
+
+func (x *PostureCommand) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PostureCommand.ProtoReflect.Descriptor instead.
+func (*PostureCommand) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *PostureCommand) GetRan() bool {
+	if x != nil {
+		return x.Ran
+	}
+	return false
+}
+
+func (x *PostureCommand) GetExit() int64 {
+	if x != nil {
+		return x.Exit
+	}
+	return 0
+}
+
+func (x *PostureCommand) GetLine() string {
+	if x != nil {
+		return x.Line
+	}
+	return ""
+}
+
+func (x *PostureCommand) GetFault() string {
+	if x != nil {
+		return x.Fault
+	}
+	return ""
+}
 
 type Hello struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -561,7 +948,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_controlv1_control_proto_msgTypes[6]
+	mi := &file_controlv1_control_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -573,7 +960,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[6]
+	mi := &file_controlv1_control_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -586,7 +973,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{6}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Hello) GetEpoch() uint64 {
@@ -650,7 +1037,7 @@ type Signal struct {
 
 func (x *Signal) Reset() {
 	*x = Signal{}
-	mi := &file_controlv1_control_proto_msgTypes[7]
+	mi := &file_controlv1_control_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -662,7 +1049,7 @@ func (x *Signal) String() string {
 func (*Signal) ProtoMessage() {}
 
 func (x *Signal) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[7]
+	mi := &file_controlv1_control_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -675,7 +1062,7 @@ func (x *Signal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Signal.ProtoReflect.Descriptor instead.
 func (*Signal) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{7}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Signal) GetPeer() uint32 {
@@ -706,7 +1093,7 @@ type ControllerMessage struct {
 
 func (x *ControllerMessage) Reset() {
 	*x = ControllerMessage{}
-	mi := &file_controlv1_control_proto_msgTypes[8]
+	mi := &file_controlv1_control_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -718,7 +1105,7 @@ func (x *ControllerMessage) String() string {
 func (*ControllerMessage) ProtoMessage() {}
 
 func (x *ControllerMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[8]
+	mi := &file_controlv1_control_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -731,7 +1118,7 @@ func (x *ControllerMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControllerMessage.ProtoReflect.Descriptor instead.
 func (*ControllerMessage) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{8}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ControllerMessage) GetKind() isControllerMessage_Kind {
@@ -799,7 +1186,7 @@ type Alive struct {
 
 func (x *Alive) Reset() {
 	*x = Alive{}
-	mi := &file_controlv1_control_proto_msgTypes[9]
+	mi := &file_controlv1_control_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -811,7 +1198,7 @@ func (x *Alive) String() string {
 func (*Alive) ProtoMessage() {}
 
 func (x *Alive) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[9]
+	mi := &file_controlv1_control_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -824,7 +1211,7 @@ func (x *Alive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Alive.ProtoReflect.Descriptor instead.
 func (*Alive) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{9}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Alive) GetNow() *timestamppb.Timestamp {
@@ -842,7 +1229,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[10]
+	mi := &file_controlv1_control_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -854,7 +1241,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[10]
+	mi := &file_controlv1_control_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -867,7 +1254,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{10}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{14}
 }
 
 type RenewResponse struct {
@@ -879,7 +1266,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[11]
+	mi := &file_controlv1_control_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -891,7 +1278,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[11]
+	mi := &file_controlv1_control_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -904,7 +1291,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{11}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RenewResponse) GetCertificate() []byte {
@@ -924,7 +1311,7 @@ type ReportAddressRequest struct {
 
 func (x *ReportAddressRequest) Reset() {
 	*x = ReportAddressRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[12]
+	mi := &file_controlv1_control_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -936,7 +1323,7 @@ func (x *ReportAddressRequest) String() string {
 func (*ReportAddressRequest) ProtoMessage() {}
 
 func (x *ReportAddressRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[12]
+	mi := &file_controlv1_control_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -949,7 +1336,7 @@ func (x *ReportAddressRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportAddressRequest.ProtoReflect.Descriptor instead.
 func (*ReportAddressRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{12}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ReportAddressRequest) GetVni() uint32 {
@@ -974,7 +1361,7 @@ type ReportAddressResponse struct {
 
 func (x *ReportAddressResponse) Reset() {
 	*x = ReportAddressResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[13]
+	mi := &file_controlv1_control_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -986,7 +1373,7 @@ func (x *ReportAddressResponse) String() string {
 func (*ReportAddressResponse) ProtoMessage() {}
 
 func (x *ReportAddressResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[13]
+	mi := &file_controlv1_control_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -999,7 +1386,7 @@ func (x *ReportAddressResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportAddressResponse.ProtoReflect.Descriptor instead.
 func (*ReportAddressResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{13}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{17}
 }
 
 type RaiseHandshakeNonceRequest struct {
@@ -1010,7 +1397,7 @@ type RaiseHandshakeNonceRequest struct {
 
 func (x *RaiseHandshakeNonceRequest) Reset() {
 	*x = RaiseHandshakeNonceRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[14]
+	mi := &file_controlv1_control_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1022,7 +1409,7 @@ func (x *RaiseHandshakeNonceRequest) String() string {
 func (*RaiseHandshakeNonceRequest) ProtoMessage() {}
 
 func (x *RaiseHandshakeNonceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[14]
+	mi := &file_controlv1_control_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1035,7 +1422,7 @@ func (x *RaiseHandshakeNonceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseHandshakeNonceRequest.ProtoReflect.Descriptor instead.
 func (*RaiseHandshakeNonceRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{14}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{18}
 }
 
 type RaiseHandshakeNonceResponse struct {
@@ -1047,7 +1434,7 @@ type RaiseHandshakeNonceResponse struct {
 
 func (x *RaiseHandshakeNonceResponse) Reset() {
 	*x = RaiseHandshakeNonceResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[15]
+	mi := &file_controlv1_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1059,7 +1446,7 @@ func (x *RaiseHandshakeNonceResponse) String() string {
 func (*RaiseHandshakeNonceResponse) ProtoMessage() {}
 
 func (x *RaiseHandshakeNonceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[15]
+	mi := &file_controlv1_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1072,7 +1459,7 @@ func (x *RaiseHandshakeNonceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseHandshakeNonceResponse.ProtoReflect.Descriptor instead.
 func (*RaiseHandshakeNonceResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{15}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RaiseHandshakeNonceResponse) GetHandshakeNonce() uint64 {
@@ -1095,7 +1482,7 @@ type Delta struct {
 
 func (x *Delta) Reset() {
 	*x = Delta{}
-	mi := &file_controlv1_control_proto_msgTypes[16]
+	mi := &file_controlv1_control_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1107,7 +1494,7 @@ func (x *Delta) String() string {
 func (*Delta) ProtoMessage() {}
 
 func (x *Delta) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[16]
+	mi := &file_controlv1_control_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1120,7 +1507,7 @@ func (x *Delta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delta.ProtoReflect.Descriptor instead.
 func (*Delta) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{16}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Delta) GetHeader() []byte {
@@ -1175,7 +1562,7 @@ type StateHeader struct {
 
 func (x *StateHeader) Reset() {
 	*x = StateHeader{}
-	mi := &file_controlv1_control_proto_msgTypes[17]
+	mi := &file_controlv1_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1187,7 +1574,7 @@ func (x *StateHeader) String() string {
 func (*StateHeader) ProtoMessage() {}
 
 func (x *StateHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[17]
+	mi := &file_controlv1_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1200,7 +1587,7 @@ func (x *StateHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateHeader.ProtoReflect.Descriptor instead.
 func (*StateHeader) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{17}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *StateHeader) GetNetwork() []byte {
@@ -1276,7 +1663,7 @@ type AuditHead struct {
 
 func (x *AuditHead) Reset() {
 	*x = AuditHead{}
-	mi := &file_controlv1_control_proto_msgTypes[18]
+	mi := &file_controlv1_control_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1288,7 +1675,7 @@ func (x *AuditHead) String() string {
 func (*AuditHead) ProtoMessage() {}
 
 func (x *AuditHead) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[18]
+	mi := &file_controlv1_control_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1301,7 +1688,7 @@ func (x *AuditHead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditHead.ProtoReflect.Descriptor instead.
 func (*AuditHead) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{18}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *AuditHead) GetSequence() uint64 {
@@ -1338,7 +1725,7 @@ type Resource struct {
 
 func (x *Resource) Reset() {
 	*x = Resource{}
-	mi := &file_controlv1_control_proto_msgTypes[19]
+	mi := &file_controlv1_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1350,7 +1737,7 @@ func (x *Resource) String() string {
 func (*Resource) ProtoMessage() {}
 
 func (x *Resource) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[19]
+	mi := &file_controlv1_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1363,7 +1750,7 @@ func (x *Resource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resource.ProtoReflect.Descriptor instead.
 func (*Resource) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{19}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Resource) GetKind() isResource_Kind {
@@ -1511,7 +1898,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_controlv1_control_proto_msgTypes[20]
+	mi := &file_controlv1_control_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1523,7 +1910,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[20]
+	mi := &file_controlv1_control_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1536,7 +1923,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{20}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Settings) GetNetworkName() string {
@@ -1594,7 +1981,7 @@ type Segment struct {
 
 func (x *Segment) Reset() {
 	*x = Segment{}
-	mi := &file_controlv1_control_proto_msgTypes[21]
+	mi := &file_controlv1_control_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1606,7 +1993,7 @@ func (x *Segment) String() string {
 func (*Segment) ProtoMessage() {}
 
 func (x *Segment) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[21]
+	mi := &file_controlv1_control_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1619,7 +2006,7 @@ func (x *Segment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Segment.ProtoReflect.Descriptor instead.
 func (*Segment) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{21}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Segment) GetVni() uint32 {
@@ -1673,7 +2060,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_controlv1_control_proto_msgTypes[22]
+	mi := &file_controlv1_control_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1685,7 +2072,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[22]
+	mi := &file_controlv1_control_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1698,7 +2085,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{22}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Peer) GetId() uint32 {
@@ -1771,7 +2158,7 @@ type Station struct {
 
 func (x *Station) Reset() {
 	*x = Station{}
-	mi := &file_controlv1_control_proto_msgTypes[23]
+	mi := &file_controlv1_control_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1783,7 +2170,7 @@ func (x *Station) String() string {
 func (*Station) ProtoMessage() {}
 
 func (x *Station) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[23]
+	mi := &file_controlv1_control_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1796,7 +2183,7 @@ func (x *Station) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Station.ProtoReflect.Descriptor instead.
 func (*Station) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{23}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Station) GetVni() uint32 {
@@ -1847,7 +2234,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_controlv1_control_proto_msgTypes[24]
+	mi := &file_controlv1_control_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1859,7 +2246,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[24]
+	mi := &file_controlv1_control_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1872,7 +2259,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{24}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Grant) GetId() uint32 {
@@ -1922,7 +2309,7 @@ type Reach struct {
 
 func (x *Reach) Reset() {
 	*x = Reach{}
-	mi := &file_controlv1_control_proto_msgTypes[25]
+	mi := &file_controlv1_control_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1934,7 +2321,7 @@ func (x *Reach) String() string {
 func (*Reach) ProtoMessage() {}
 
 func (x *Reach) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[25]
+	mi := &file_controlv1_control_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1947,7 +2334,7 @@ func (x *Reach) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reach.ProtoReflect.Descriptor instead.
 func (*Reach) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{25}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Reach) GetId() uint32 {
@@ -2028,7 +2415,7 @@ type Relay struct {
 
 func (x *Relay) Reset() {
 	*x = Relay{}
-	mi := &file_controlv1_control_proto_msgTypes[26]
+	mi := &file_controlv1_control_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2040,7 +2427,7 @@ func (x *Relay) String() string {
 func (*Relay) ProtoMessage() {}
 
 func (x *Relay) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[26]
+	mi := &file_controlv1_control_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2053,7 +2440,7 @@ func (x *Relay) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Relay.ProtoReflect.Descriptor instead.
 func (*Relay) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{26}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Relay) GetName() string {
@@ -2115,7 +2502,7 @@ type Revocation struct {
 
 func (x *Revocation) Reset() {
 	*x = Revocation{}
-	mi := &file_controlv1_control_proto_msgTypes[27]
+	mi := &file_controlv1_control_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2127,7 +2514,7 @@ func (x *Revocation) String() string {
 func (*Revocation) ProtoMessage() {}
 
 func (x *Revocation) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[27]
+	mi := &file_controlv1_control_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2140,7 +2527,7 @@ func (x *Revocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
 func (*Revocation) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{27}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Revocation) GetId() uint32 {
@@ -2171,7 +2558,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[28]
+	mi := &file_controlv1_control_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2183,7 +2570,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[28]
+	mi := &file_controlv1_control_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2196,7 +2583,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{28}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CreateTokenRequest) GetRole() string {
@@ -2251,7 +2638,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[29]
+	mi := &file_controlv1_control_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2263,7 +2650,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[29]
+	mi := &file_controlv1_control_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2276,7 +2663,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{29}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *CreateTokenResponse) GetToken() string {
@@ -2312,7 +2699,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_controlv1_control_proto_msgTypes[30]
+	mi := &file_controlv1_control_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2324,7 +2711,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[30]
+	mi := &file_controlv1_control_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2337,7 +2724,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{30}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Token) GetId() string {
@@ -2425,7 +2812,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[31]
+	mi := &file_controlv1_control_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2437,7 +2824,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[31]
+	mi := &file_controlv1_control_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2450,7 +2837,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{31}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{35}
 }
 
 type ListTokensResponse struct {
@@ -2462,7 +2849,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[32]
+	mi := &file_controlv1_control_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2474,7 +2861,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[32]
+	mi := &file_controlv1_control_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2487,7 +2874,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{32}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListTokensResponse) GetTokens() []*Token {
@@ -2506,7 +2893,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[33]
+	mi := &file_controlv1_control_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2518,7 +2905,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[33]
+	mi := &file_controlv1_control_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2531,7 +2918,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{33}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *RevokeTokenRequest) GetId() string {
@@ -2549,7 +2936,7 @@ type RevokeTokenResponse struct {
 
 func (x *RevokeTokenResponse) Reset() {
 	*x = RevokeTokenResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[34]
+	mi := &file_controlv1_control_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2561,7 +2948,7 @@ func (x *RevokeTokenResponse) String() string {
 func (*RevokeTokenResponse) ProtoMessage() {}
 
 func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[34]
+	mi := &file_controlv1_control_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2574,7 +2961,7 @@ func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{34}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{38}
 }
 
 type Node struct {
@@ -2601,13 +2988,15 @@ type Node struct {
 	RevokedBefore      *timestamppb.Timestamp `protobuf:"bytes,20,opt,name=revoked_before,json=revokedBefore,proto3" json:"revoked_before,omitempty"`
 	Locks              []*Lock                `protobuf:"bytes,21,rep,name=locks,proto3" json:"locks,omitempty"`                                // that hold it
 	LockedUntil        *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=locked_until,json=lockedUntil,proto3" json:"locked_until,omitempty"` // unset: until it is unlocked
+	Posture            *PostureReport         `protobuf:"bytes,30,opt,name=posture,proto3" json:"posture,omitempty"`                            // the newest that the controller which answers has had
+	PostureReceived    *timestamppb.Timestamp `protobuf:"bytes,31,opt,name=posture_received,json=postureReceived,proto3" json:"posture_received,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_controlv1_control_proto_msgTypes[35]
+	mi := &file_controlv1_control_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2619,7 +3008,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[35]
+	mi := &file_controlv1_control_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2632,7 +3021,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{35}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Node) GetId() uint32 {
@@ -2789,6 +3178,20 @@ func (x *Node) GetLockedUntil() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Node) GetPosture() *PostureReport {
+	if x != nil {
+		return x.Posture
+	}
+	return nil
+}
+
+func (x *Node) GetPostureReceived() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PostureReceived
+	}
+	return nil
+}
+
 type Lock struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`        // 0: of a node that an older controller locked
@@ -2804,7 +3207,7 @@ type Lock struct {
 
 func (x *Lock) Reset() {
 	*x = Lock{}
-	mi := &file_controlv1_control_proto_msgTypes[36]
+	mi := &file_controlv1_control_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2816,7 +3219,7 @@ func (x *Lock) String() string {
 func (*Lock) ProtoMessage() {}
 
 func (x *Lock) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[36]
+	mi := &file_controlv1_control_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2829,7 +3232,7 @@ func (x *Lock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lock.ProtoReflect.Descriptor instead.
 func (*Lock) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{36}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Lock) GetId() uint32 {
@@ -2892,7 +3295,7 @@ type AddLockRequest struct {
 
 func (x *AddLockRequest) Reset() {
 	*x = AddLockRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[37]
+	mi := &file_controlv1_control_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2904,7 +3307,7 @@ func (x *AddLockRequest) String() string {
 func (*AddLockRequest) ProtoMessage() {}
 
 func (x *AddLockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[37]
+	mi := &file_controlv1_control_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2917,7 +3320,7 @@ func (x *AddLockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddLockRequest.ProtoReflect.Descriptor instead.
 func (*AddLockRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{37}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *AddLockRequest) GetTarget() string {
@@ -2951,7 +3354,7 @@ type AddLockResponse struct {
 
 func (x *AddLockResponse) Reset() {
 	*x = AddLockResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[38]
+	mi := &file_controlv1_control_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2963,7 +3366,7 @@ func (x *AddLockResponse) String() string {
 func (*AddLockResponse) ProtoMessage() {}
 
 func (x *AddLockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[38]
+	mi := &file_controlv1_control_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2976,7 +3379,7 @@ func (x *AddLockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddLockResponse.ProtoReflect.Descriptor instead.
 func (*AddLockResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{38}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *AddLockResponse) GetLock() *Lock {
@@ -3001,7 +3404,7 @@ type ListLocksRequest struct {
 
 func (x *ListLocksRequest) Reset() {
 	*x = ListLocksRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[39]
+	mi := &file_controlv1_control_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3013,7 +3416,7 @@ func (x *ListLocksRequest) String() string {
 func (*ListLocksRequest) ProtoMessage() {}
 
 func (x *ListLocksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[39]
+	mi := &file_controlv1_control_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3026,7 +3429,7 @@ func (x *ListLocksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLocksRequest.ProtoReflect.Descriptor instead.
 func (*ListLocksRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{39}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{43}
 }
 
 type ListLocksResponse struct {
@@ -3038,7 +3441,7 @@ type ListLocksResponse struct {
 
 func (x *ListLocksResponse) Reset() {
 	*x = ListLocksResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[40]
+	mi := &file_controlv1_control_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3050,7 +3453,7 @@ func (x *ListLocksResponse) String() string {
 func (*ListLocksResponse) ProtoMessage() {}
 
 func (x *ListLocksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[40]
+	mi := &file_controlv1_control_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3063,7 +3466,7 @@ func (x *ListLocksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLocksResponse.ProtoReflect.Descriptor instead.
 func (*ListLocksResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{40}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ListLocksResponse) GetLocks() []*Lock {
@@ -3083,7 +3486,7 @@ type RemoveLockRequest struct {
 
 func (x *RemoveLockRequest) Reset() {
 	*x = RemoveLockRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[41]
+	mi := &file_controlv1_control_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3095,7 +3498,7 @@ func (x *RemoveLockRequest) String() string {
 func (*RemoveLockRequest) ProtoMessage() {}
 
 func (x *RemoveLockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[41]
+	mi := &file_controlv1_control_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3108,7 +3511,7 @@ func (x *RemoveLockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveLockRequest.ProtoReflect.Descriptor instead.
 func (*RemoveLockRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{41}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *RemoveLockRequest) GetTarget() string {
@@ -3136,7 +3539,7 @@ type RemoveLockResponse struct {
 
 func (x *RemoveLockResponse) Reset() {
 	*x = RemoveLockResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[42]
+	mi := &file_controlv1_control_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3148,7 +3551,7 @@ func (x *RemoveLockResponse) String() string {
 func (*RemoveLockResponse) ProtoMessage() {}
 
 func (x *RemoveLockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[42]
+	mi := &file_controlv1_control_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3161,7 +3564,7 @@ func (x *RemoveLockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveLockResponse.ProtoReflect.Descriptor instead.
 func (*RemoveLockResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{42}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *RemoveLockResponse) GetLifted() []*Lock {
@@ -3194,7 +3597,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[43]
+	mi := &file_controlv1_control_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3206,7 +3609,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[43]
+	mi := &file_controlv1_control_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3219,7 +3622,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{43}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListNodesRequest) GetName() string {
@@ -3238,7 +3641,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[44]
+	mi := &file_controlv1_control_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3250,7 +3653,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[44]
+	mi := &file_controlv1_control_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3263,7 +3666,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{44}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ListNodesResponse) GetNodes() []*Node {
@@ -3284,7 +3687,7 @@ type SetNodeStatusRequest struct {
 
 func (x *SetNodeStatusRequest) Reset() {
 	*x = SetNodeStatusRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[45]
+	mi := &file_controlv1_control_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3296,7 +3699,7 @@ func (x *SetNodeStatusRequest) String() string {
 func (*SetNodeStatusRequest) ProtoMessage() {}
 
 func (x *SetNodeStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[45]
+	mi := &file_controlv1_control_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3309,7 +3712,7 @@ func (x *SetNodeStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNodeStatusRequest.ProtoReflect.Descriptor instead.
 func (*SetNodeStatusRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{45}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *SetNodeStatusRequest) GetName() string {
@@ -3342,7 +3745,7 @@ type SetNodeStatusResponse struct {
 
 func (x *SetNodeStatusResponse) Reset() {
 	*x = SetNodeStatusResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[46]
+	mi := &file_controlv1_control_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3354,7 +3757,7 @@ func (x *SetNodeStatusResponse) String() string {
 func (*SetNodeStatusResponse) ProtoMessage() {}
 
 func (x *SetNodeStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[46]
+	mi := &file_controlv1_control_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3367,7 +3770,7 @@ func (x *SetNodeStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNodeStatusResponse.ProtoReflect.Descriptor instead.
 func (*SetNodeStatusResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{46}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *SetNodeStatusResponse) GetNode() *Node {
@@ -3389,7 +3792,7 @@ type SetNodeAddressRequest struct {
 
 func (x *SetNodeAddressRequest) Reset() {
 	*x = SetNodeAddressRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[47]
+	mi := &file_controlv1_control_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3401,7 +3804,7 @@ func (x *SetNodeAddressRequest) String() string {
 func (*SetNodeAddressRequest) ProtoMessage() {}
 
 func (x *SetNodeAddressRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[47]
+	mi := &file_controlv1_control_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3414,7 +3817,7 @@ func (x *SetNodeAddressRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNodeAddressRequest.ProtoReflect.Descriptor instead.
 func (*SetNodeAddressRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{47}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *SetNodeAddressRequest) GetName() string {
@@ -3454,7 +3857,7 @@ type SetNodeAddressResponse struct {
 
 func (x *SetNodeAddressResponse) Reset() {
 	*x = SetNodeAddressResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[48]
+	mi := &file_controlv1_control_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3466,7 +3869,7 @@ func (x *SetNodeAddressResponse) String() string {
 func (*SetNodeAddressResponse) ProtoMessage() {}
 
 func (x *SetNodeAddressResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[48]
+	mi := &file_controlv1_control_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3479,7 +3882,7 @@ func (x *SetNodeAddressResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNodeAddressResponse.ProtoReflect.Descriptor instead.
 func (*SetNodeAddressResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{48}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *SetNodeAddressResponse) GetNode() *Node {
@@ -3501,7 +3904,7 @@ type SetNodeRolesRequest struct {
 
 func (x *SetNodeRolesRequest) Reset() {
 	*x = SetNodeRolesRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[49]
+	mi := &file_controlv1_control_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3513,7 +3916,7 @@ func (x *SetNodeRolesRequest) String() string {
 func (*SetNodeRolesRequest) ProtoMessage() {}
 
 func (x *SetNodeRolesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[49]
+	mi := &file_controlv1_control_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3526,7 +3929,7 @@ func (x *SetNodeRolesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNodeRolesRequest.ProtoReflect.Descriptor instead.
 func (*SetNodeRolesRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{49}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *SetNodeRolesRequest) GetName() string {
@@ -3566,7 +3969,7 @@ type SetNodeRolesResponse struct {
 
 func (x *SetNodeRolesResponse) Reset() {
 	*x = SetNodeRolesResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[50]
+	mi := &file_controlv1_control_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3578,7 +3981,7 @@ func (x *SetNodeRolesResponse) String() string {
 func (*SetNodeRolesResponse) ProtoMessage() {}
 
 func (x *SetNodeRolesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[50]
+	mi := &file_controlv1_control_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3591,7 +3994,7 @@ func (x *SetNodeRolesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNodeRolesResponse.ProtoReflect.Descriptor instead.
 func (*SetNodeRolesResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{50}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *SetNodeRolesResponse) GetNode() *Node {
@@ -3613,7 +4016,7 @@ type AddSegmentRequest struct {
 
 func (x *AddSegmentRequest) Reset() {
 	*x = AddSegmentRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[51]
+	mi := &file_controlv1_control_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3625,7 +4028,7 @@ func (x *AddSegmentRequest) String() string {
 func (*AddSegmentRequest) ProtoMessage() {}
 
 func (x *AddSegmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[51]
+	mi := &file_controlv1_control_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3638,7 +4041,7 @@ func (x *AddSegmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddSegmentRequest.ProtoReflect.Descriptor instead.
 func (*AddSegmentRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{51}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *AddSegmentRequest) GetName() string {
@@ -3678,7 +4081,7 @@ type AddSegmentResponse struct {
 
 func (x *AddSegmentResponse) Reset() {
 	*x = AddSegmentResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[52]
+	mi := &file_controlv1_control_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3690,7 +4093,7 @@ func (x *AddSegmentResponse) String() string {
 func (*AddSegmentResponse) ProtoMessage() {}
 
 func (x *AddSegmentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[52]
+	mi := &file_controlv1_control_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3703,7 +4106,7 @@ func (x *AddSegmentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddSegmentResponse.ProtoReflect.Descriptor instead.
 func (*AddSegmentResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{52}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *AddSegmentResponse) GetSegment() *Segment {
@@ -3721,7 +4124,7 @@ type ListSegmentsRequest struct {
 
 func (x *ListSegmentsRequest) Reset() {
 	*x = ListSegmentsRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[53]
+	mi := &file_controlv1_control_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3733,7 +4136,7 @@ func (x *ListSegmentsRequest) String() string {
 func (*ListSegmentsRequest) ProtoMessage() {}
 
 func (x *ListSegmentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[53]
+	mi := &file_controlv1_control_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3746,7 +4149,7 @@ func (x *ListSegmentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSegmentsRequest.ProtoReflect.Descriptor instead.
 func (*ListSegmentsRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{53}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{57}
 }
 
 type ListSegmentsResponse struct {
@@ -3758,7 +4161,7 @@ type ListSegmentsResponse struct {
 
 func (x *ListSegmentsResponse) Reset() {
 	*x = ListSegmentsResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[54]
+	mi := &file_controlv1_control_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3770,7 +4173,7 @@ func (x *ListSegmentsResponse) String() string {
 func (*ListSegmentsResponse) ProtoMessage() {}
 
 func (x *ListSegmentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[54]
+	mi := &file_controlv1_control_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3783,7 +4186,7 @@ func (x *ListSegmentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSegmentsResponse.ProtoReflect.Descriptor instead.
 func (*ListSegmentsResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{54}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ListSegmentsResponse) GetSegments() []*Segment {
@@ -3802,7 +4205,7 @@ type RemoveSegmentRequest struct {
 
 func (x *RemoveSegmentRequest) Reset() {
 	*x = RemoveSegmentRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[55]
+	mi := &file_controlv1_control_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3814,7 +4217,7 @@ func (x *RemoveSegmentRequest) String() string {
 func (*RemoveSegmentRequest) ProtoMessage() {}
 
 func (x *RemoveSegmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[55]
+	mi := &file_controlv1_control_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3827,7 +4230,7 @@ func (x *RemoveSegmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSegmentRequest.ProtoReflect.Descriptor instead.
 func (*RemoveSegmentRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{55}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *RemoveSegmentRequest) GetName() string {
@@ -3845,7 +4248,7 @@ type RemoveSegmentResponse struct {
 
 func (x *RemoveSegmentResponse) Reset() {
 	*x = RemoveSegmentResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[56]
+	mi := &file_controlv1_control_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3857,7 +4260,7 @@ func (x *RemoveSegmentResponse) String() string {
 func (*RemoveSegmentResponse) ProtoMessage() {}
 
 func (x *RemoveSegmentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[56]
+	mi := &file_controlv1_control_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3870,7 +4273,7 @@ func (x *RemoveSegmentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSegmentResponse.ProtoReflect.Descriptor instead.
 func (*RemoveSegmentResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{56}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{60}
 }
 
 type GrantRule struct {
@@ -3885,13 +4288,15 @@ type GrantRule struct {
 	Observe       bool                   `protobuf:"varint,8,opt,name=observe,proto3" json:"observe,omitempty"` // passes nothing, is counted
 	Name          string                 `protobuf:"bytes,10,opt,name=name,proto3" json:"name,omitempty"`       // empty: none
 	Segment       string                 `protobuf:"bytes,11,opt,name=segment,proto3" json:"segment,omitempty"` // where it holds
+	When          string                 `protobuf:"bytes,9,opt,name=when,proto3" json:"when,omitempty"`        // CEL; empty: always
+	Holders       []string               `protobuf:"bytes,30,rep,name=holders,proto3" json:"holders,omitempty"` // names of the nodes that meet the condition now
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GrantRule) Reset() {
 	*x = GrantRule{}
-	mi := &file_controlv1_control_proto_msgTypes[57]
+	mi := &file_controlv1_control_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3903,7 +4308,7 @@ func (x *GrantRule) String() string {
 func (*GrantRule) ProtoMessage() {}
 
 func (x *GrantRule) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[57]
+	mi := &file_controlv1_control_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3916,7 +4321,7 @@ func (x *GrantRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrantRule.ProtoReflect.Descriptor instead.
 func (*GrantRule) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{57}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *GrantRule) GetId() uint32 {
@@ -3989,6 +4394,20 @@ func (x *GrantRule) GetSegment() string {
 	return ""
 }
 
+func (x *GrantRule) GetWhen() string {
+	if x != nil {
+		return x.When
+	}
+	return ""
+}
+
+func (x *GrantRule) GetHolders() []string {
+	if x != nil {
+		return x.Holders
+	}
+	return nil
+}
+
 type AddGrantRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	From          string                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"` // node:NAME, label:KEY=VALUE or group:NAME
@@ -3999,13 +4418,14 @@ type AddGrantRequest struct {
 	Observe       bool                   `protobuf:"varint,6,opt,name=observe,proto3" json:"observe,omitempty"`
 	Name          string                 `protobuf:"bytes,8,opt,name=name,proto3" json:"name,omitempty"`       // empty: none
 	Segment       string                 `protobuf:"bytes,9,opt,name=segment,proto3" json:"segment,omitempty"` // where a grant to nodes holds; empty: the only segment
+	When          string                 `protobuf:"bytes,7,opt,name=when,proto3" json:"when,omitempty"`       // CEL condition on node, posture and now (control/condition)
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AddGrantRequest) Reset() {
 	*x = AddGrantRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[58]
+	mi := &file_controlv1_control_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4017,7 +4437,7 @@ func (x *AddGrantRequest) String() string {
 func (*AddGrantRequest) ProtoMessage() {}
 
 func (x *AddGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[58]
+	mi := &file_controlv1_control_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4030,7 +4450,7 @@ func (x *AddGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddGrantRequest.ProtoReflect.Descriptor instead.
 func (*AddGrantRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{58}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *AddGrantRequest) GetFrom() string {
@@ -4089,6 +4509,13 @@ func (x *AddGrantRequest) GetSegment() string {
 	return ""
 }
 
+func (x *AddGrantRequest) GetWhen() string {
+	if x != nil {
+		return x.When
+	}
+	return ""
+}
+
 type AddGrantResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Grant         *GrantRule             `protobuf:"bytes,1,opt,name=grant,proto3" json:"grant,omitempty"`
@@ -4098,7 +4525,7 @@ type AddGrantResponse struct {
 
 func (x *AddGrantResponse) Reset() {
 	*x = AddGrantResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[59]
+	mi := &file_controlv1_control_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4110,7 +4537,7 @@ func (x *AddGrantResponse) String() string {
 func (*AddGrantResponse) ProtoMessage() {}
 
 func (x *AddGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[59]
+	mi := &file_controlv1_control_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4123,7 +4550,7 @@ func (x *AddGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddGrantResponse.ProtoReflect.Descriptor instead.
 func (*AddGrantResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{59}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *AddGrantResponse) GetGrant() *GrantRule {
@@ -4141,7 +4568,7 @@ type ListGrantsRequest struct {
 
 func (x *ListGrantsRequest) Reset() {
 	*x = ListGrantsRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[60]
+	mi := &file_controlv1_control_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4153,7 +4580,7 @@ func (x *ListGrantsRequest) String() string {
 func (*ListGrantsRequest) ProtoMessage() {}
 
 func (x *ListGrantsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[60]
+	mi := &file_controlv1_control_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4166,7 +4593,7 @@ func (x *ListGrantsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGrantsRequest.ProtoReflect.Descriptor instead.
 func (*ListGrantsRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{60}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{64}
 }
 
 type ListGrantsResponse struct {
@@ -4178,7 +4605,7 @@ type ListGrantsResponse struct {
 
 func (x *ListGrantsResponse) Reset() {
 	*x = ListGrantsResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[61]
+	mi := &file_controlv1_control_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4190,7 +4617,7 @@ func (x *ListGrantsResponse) String() string {
 func (*ListGrantsResponse) ProtoMessage() {}
 
 func (x *ListGrantsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[61]
+	mi := &file_controlv1_control_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4203,7 +4630,7 @@ func (x *ListGrantsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGrantsResponse.ProtoReflect.Descriptor instead.
 func (*ListGrantsResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{61}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *ListGrantsResponse) GetGrants() []*GrantRule {
@@ -4223,7 +4650,7 @@ type Group struct {
 
 func (x *Group) Reset() {
 	*x = Group{}
-	mi := &file_controlv1_control_proto_msgTypes[62]
+	mi := &file_controlv1_control_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4235,7 +4662,7 @@ func (x *Group) String() string {
 func (*Group) ProtoMessage() {}
 
 func (x *Group) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[62]
+	mi := &file_controlv1_control_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4248,7 +4675,7 @@ func (x *Group) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Group.ProtoReflect.Descriptor instead.
 func (*Group) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{62}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Group) GetName() string {
@@ -4275,7 +4702,7 @@ type SetGroupRequest struct {
 
 func (x *SetGroupRequest) Reset() {
 	*x = SetGroupRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[63]
+	mi := &file_controlv1_control_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4287,7 +4714,7 @@ func (x *SetGroupRequest) String() string {
 func (*SetGroupRequest) ProtoMessage() {}
 
 func (x *SetGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[63]
+	mi := &file_controlv1_control_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4300,7 +4727,7 @@ func (x *SetGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetGroupRequest.ProtoReflect.Descriptor instead.
 func (*SetGroupRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{63}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *SetGroupRequest) GetName() string {
@@ -4326,7 +4753,7 @@ type SetGroupResponse struct {
 
 func (x *SetGroupResponse) Reset() {
 	*x = SetGroupResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[64]
+	mi := &file_controlv1_control_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4338,7 +4765,7 @@ func (x *SetGroupResponse) String() string {
 func (*SetGroupResponse) ProtoMessage() {}
 
 func (x *SetGroupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[64]
+	mi := &file_controlv1_control_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4351,7 +4778,7 @@ func (x *SetGroupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetGroupResponse.ProtoReflect.Descriptor instead.
 func (*SetGroupResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{64}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *SetGroupResponse) GetGroup() *Group {
@@ -4369,7 +4796,7 @@ type ListGroupsRequest struct {
 
 func (x *ListGroupsRequest) Reset() {
 	*x = ListGroupsRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[65]
+	mi := &file_controlv1_control_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4381,7 +4808,7 @@ func (x *ListGroupsRequest) String() string {
 func (*ListGroupsRequest) ProtoMessage() {}
 
 func (x *ListGroupsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[65]
+	mi := &file_controlv1_control_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4394,7 +4821,7 @@ func (x *ListGroupsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGroupsRequest.ProtoReflect.Descriptor instead.
 func (*ListGroupsRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{65}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{69}
 }
 
 type ListGroupsResponse struct {
@@ -4406,7 +4833,7 @@ type ListGroupsResponse struct {
 
 func (x *ListGroupsResponse) Reset() {
 	*x = ListGroupsResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[66]
+	mi := &file_controlv1_control_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4418,7 +4845,7 @@ func (x *ListGroupsResponse) String() string {
 func (*ListGroupsResponse) ProtoMessage() {}
 
 func (x *ListGroupsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[66]
+	mi := &file_controlv1_control_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4431,7 +4858,7 @@ func (x *ListGroupsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGroupsResponse.ProtoReflect.Descriptor instead.
 func (*ListGroupsResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{66}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ListGroupsResponse) GetGroups() []*Group {
@@ -4450,7 +4877,7 @@ type RemoveGroupRequest struct {
 
 func (x *RemoveGroupRequest) Reset() {
 	*x = RemoveGroupRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[67]
+	mi := &file_controlv1_control_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4462,7 +4889,7 @@ func (x *RemoveGroupRequest) String() string {
 func (*RemoveGroupRequest) ProtoMessage() {}
 
 func (x *RemoveGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[67]
+	mi := &file_controlv1_control_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4475,7 +4902,7 @@ func (x *RemoveGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveGroupRequest.ProtoReflect.Descriptor instead.
 func (*RemoveGroupRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{67}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *RemoveGroupRequest) GetName() string {
@@ -4493,7 +4920,7 @@ type RemoveGroupResponse struct {
 
 func (x *RemoveGroupResponse) Reset() {
 	*x = RemoveGroupResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[68]
+	mi := &file_controlv1_control_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4505,7 +4932,7 @@ func (x *RemoveGroupResponse) String() string {
 func (*RemoveGroupResponse) ProtoMessage() {}
 
 func (x *RemoveGroupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[68]
+	mi := &file_controlv1_control_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4518,7 +4945,7 @@ func (x *RemoveGroupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveGroupResponse.ProtoReflect.Descriptor instead.
 func (*RemoveGroupResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{68}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{72}
 }
 
 type RemoveGrantRequest struct {
@@ -4530,7 +4957,7 @@ type RemoveGrantRequest struct {
 
 func (x *RemoveGrantRequest) Reset() {
 	*x = RemoveGrantRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[69]
+	mi := &file_controlv1_control_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4542,7 +4969,7 @@ func (x *RemoveGrantRequest) String() string {
 func (*RemoveGrantRequest) ProtoMessage() {}
 
 func (x *RemoveGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[69]
+	mi := &file_controlv1_control_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4555,7 +4982,7 @@ func (x *RemoveGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveGrantRequest.ProtoReflect.Descriptor instead.
 func (*RemoveGrantRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{69}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *RemoveGrantRequest) GetId() uint32 {
@@ -4573,7 +5000,7 @@ type RemoveGrantResponse struct {
 
 func (x *RemoveGrantResponse) Reset() {
 	*x = RemoveGrantResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[70]
+	mi := &file_controlv1_control_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4585,7 +5012,7 @@ func (x *RemoveGrantResponse) String() string {
 func (*RemoveGrantResponse) ProtoMessage() {}
 
 func (x *RemoveGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[70]
+	mi := &file_controlv1_control_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4598,7 +5025,7 @@ func (x *RemoveGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveGrantResponse.ProtoReflect.Descriptor instead.
 func (*RemoveGrantResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{70}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{74}
 }
 
 type AddRelayRequest struct {
@@ -4613,7 +5040,7 @@ type AddRelayRequest struct {
 
 func (x *AddRelayRequest) Reset() {
 	*x = AddRelayRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[71]
+	mi := &file_controlv1_control_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4625,7 +5052,7 @@ func (x *AddRelayRequest) String() string {
 func (*AddRelayRequest) ProtoMessage() {}
 
 func (x *AddRelayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[71]
+	mi := &file_controlv1_control_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4638,7 +5065,7 @@ func (x *AddRelayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddRelayRequest.ProtoReflect.Descriptor instead.
 func (*AddRelayRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{71}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *AddRelayRequest) GetName() string {
@@ -4678,7 +5105,7 @@ type AddRelayResponse struct {
 
 func (x *AddRelayResponse) Reset() {
 	*x = AddRelayResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[72]
+	mi := &file_controlv1_control_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4690,7 +5117,7 @@ func (x *AddRelayResponse) String() string {
 func (*AddRelayResponse) ProtoMessage() {}
 
 func (x *AddRelayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[72]
+	mi := &file_controlv1_control_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4703,7 +5130,7 @@ func (x *AddRelayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddRelayResponse.ProtoReflect.Descriptor instead.
 func (*AddRelayResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{72}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *AddRelayResponse) GetCredential() string {
@@ -4725,7 +5152,7 @@ type RelayDescription struct {
 
 func (x *RelayDescription) Reset() {
 	*x = RelayDescription{}
-	mi := &file_controlv1_control_proto_msgTypes[73]
+	mi := &file_controlv1_control_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4737,7 +5164,7 @@ func (x *RelayDescription) String() string {
 func (*RelayDescription) ProtoMessage() {}
 
 func (x *RelayDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[73]
+	mi := &file_controlv1_control_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4750,7 +5177,7 @@ func (x *RelayDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelayDescription.ProtoReflect.Descriptor instead.
 func (*RelayDescription) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{73}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *RelayDescription) GetName() string {
@@ -4789,7 +5216,7 @@ type ListRelaysRequest struct {
 
 func (x *ListRelaysRequest) Reset() {
 	*x = ListRelaysRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[74]
+	mi := &file_controlv1_control_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4801,7 +5228,7 @@ func (x *ListRelaysRequest) String() string {
 func (*ListRelaysRequest) ProtoMessage() {}
 
 func (x *ListRelaysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[74]
+	mi := &file_controlv1_control_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4814,7 +5241,7 @@ func (x *ListRelaysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRelaysRequest.ProtoReflect.Descriptor instead.
 func (*ListRelaysRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{74}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{78}
 }
 
 type ListRelaysResponse struct {
@@ -4826,7 +5253,7 @@ type ListRelaysResponse struct {
 
 func (x *ListRelaysResponse) Reset() {
 	*x = ListRelaysResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[75]
+	mi := &file_controlv1_control_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4838,7 +5265,7 @@ func (x *ListRelaysResponse) String() string {
 func (*ListRelaysResponse) ProtoMessage() {}
 
 func (x *ListRelaysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[75]
+	mi := &file_controlv1_control_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4851,7 +5278,7 @@ func (x *ListRelaysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRelaysResponse.ProtoReflect.Descriptor instead.
 func (*ListRelaysResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{75}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *ListRelaysResponse) GetRelays() []*RelayDescription {
@@ -4870,7 +5297,7 @@ type RemoveRelayRequest struct {
 
 func (x *RemoveRelayRequest) Reset() {
 	*x = RemoveRelayRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[76]
+	mi := &file_controlv1_control_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4882,7 +5309,7 @@ func (x *RemoveRelayRequest) String() string {
 func (*RemoveRelayRequest) ProtoMessage() {}
 
 func (x *RemoveRelayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[76]
+	mi := &file_controlv1_control_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4895,7 +5322,7 @@ func (x *RemoveRelayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRelayRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRelayRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{76}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *RemoveRelayRequest) GetName() string {
@@ -4913,7 +5340,7 @@ type RemoveRelayResponse struct {
 
 func (x *RemoveRelayResponse) Reset() {
 	*x = RemoveRelayResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[77]
+	mi := &file_controlv1_control_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4925,7 +5352,7 @@ func (x *RemoveRelayResponse) String() string {
 func (*RemoveRelayResponse) ProtoMessage() {}
 
 func (x *RemoveRelayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[77]
+	mi := &file_controlv1_control_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4938,7 +5365,7 @@ func (x *RemoveRelayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRelayResponse.ProtoReflect.Descriptor instead.
 func (*RemoveRelayResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{77}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{81}
 }
 
 type ListAuditRequest struct {
@@ -4951,7 +5378,7 @@ type ListAuditRequest struct {
 
 func (x *ListAuditRequest) Reset() {
 	*x = ListAuditRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[78]
+	mi := &file_controlv1_control_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4963,7 +5390,7 @@ func (x *ListAuditRequest) String() string {
 func (*ListAuditRequest) ProtoMessage() {}
 
 func (x *ListAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[78]
+	mi := &file_controlv1_control_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4976,7 +5403,7 @@ func (x *ListAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditRequest.ProtoReflect.Descriptor instead.
 func (*ListAuditRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{78}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *ListAuditRequest) GetAfter() uint64 {
@@ -5005,7 +5432,7 @@ type ListAuditResponse struct {
 
 func (x *ListAuditResponse) Reset() {
 	*x = ListAuditResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[79]
+	mi := &file_controlv1_control_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5017,7 +5444,7 @@ func (x *ListAuditResponse) String() string {
 func (*ListAuditResponse) ProtoMessage() {}
 
 func (x *ListAuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[79]
+	mi := &file_controlv1_control_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5030,7 +5457,7 @@ func (x *ListAuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditResponse.ProtoReflect.Descriptor instead.
 func (*ListAuditResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{79}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *ListAuditResponse) GetEntries() []*AuditEntry {
@@ -5081,7 +5508,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_controlv1_control_proto_msgTypes[80]
+	mi := &file_controlv1_control_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5093,7 +5520,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[80]
+	mi := &file_controlv1_control_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5106,7 +5533,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{80}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *AuditEntry) GetSequence() uint64 {
@@ -5193,7 +5620,7 @@ type Admin struct {
 
 func (x *Admin) Reset() {
 	*x = Admin{}
-	mi := &file_controlv1_control_proto_msgTypes[81]
+	mi := &file_controlv1_control_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5205,7 +5632,7 @@ func (x *Admin) String() string {
 func (*Admin) ProtoMessage() {}
 
 func (x *Admin) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[81]
+	mi := &file_controlv1_control_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5218,7 +5645,7 @@ func (x *Admin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Admin.ProtoReflect.Descriptor instead.
 func (*Admin) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{81}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *Admin) GetId() uint32 {
@@ -5274,7 +5701,7 @@ type AddAdminRequest struct {
 
 func (x *AddAdminRequest) Reset() {
 	*x = AddAdminRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[82]
+	mi := &file_controlv1_control_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5286,7 +5713,7 @@ func (x *AddAdminRequest) String() string {
 func (*AddAdminRequest) ProtoMessage() {}
 
 func (x *AddAdminRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[82]
+	mi := &file_controlv1_control_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5299,7 +5726,7 @@ func (x *AddAdminRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddAdminRequest.ProtoReflect.Descriptor instead.
 func (*AddAdminRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{82}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *AddAdminRequest) GetName() string {
@@ -5333,7 +5760,7 @@ type AddAdminResponse struct {
 
 func (x *AddAdminResponse) Reset() {
 	*x = AddAdminResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[83]
+	mi := &file_controlv1_control_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5345,7 +5772,7 @@ func (x *AddAdminResponse) String() string {
 func (*AddAdminResponse) ProtoMessage() {}
 
 func (x *AddAdminResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[83]
+	mi := &file_controlv1_control_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5358,7 +5785,7 @@ func (x *AddAdminResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddAdminResponse.ProtoReflect.Descriptor instead.
 func (*AddAdminResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{83}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *AddAdminResponse) GetCertificate() []byte {
@@ -5383,7 +5810,7 @@ type ListAdminsRequest struct {
 
 func (x *ListAdminsRequest) Reset() {
 	*x = ListAdminsRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[84]
+	mi := &file_controlv1_control_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5395,7 +5822,7 @@ func (x *ListAdminsRequest) String() string {
 func (*ListAdminsRequest) ProtoMessage() {}
 
 func (x *ListAdminsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[84]
+	mi := &file_controlv1_control_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5408,7 +5835,7 @@ func (x *ListAdminsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAdminsRequest.ProtoReflect.Descriptor instead.
 func (*ListAdminsRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{84}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{88}
 }
 
 type ListAdminsResponse struct {
@@ -5420,7 +5847,7 @@ type ListAdminsResponse struct {
 
 func (x *ListAdminsResponse) Reset() {
 	*x = ListAdminsResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[85]
+	mi := &file_controlv1_control_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5432,7 +5859,7 @@ func (x *ListAdminsResponse) String() string {
 func (*ListAdminsResponse) ProtoMessage() {}
 
 func (x *ListAdminsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[85]
+	mi := &file_controlv1_control_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5445,7 +5872,7 @@ func (x *ListAdminsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAdminsResponse.ProtoReflect.Descriptor instead.
 func (*ListAdminsResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{85}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *ListAdminsResponse) GetAdmins() []*Admin {
@@ -5464,7 +5891,7 @@ type RevokeAdminRequest struct {
 
 func (x *RevokeAdminRequest) Reset() {
 	*x = RevokeAdminRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[86]
+	mi := &file_controlv1_control_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5476,7 +5903,7 @@ func (x *RevokeAdminRequest) String() string {
 func (*RevokeAdminRequest) ProtoMessage() {}
 
 func (x *RevokeAdminRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[86]
+	mi := &file_controlv1_control_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5489,7 +5916,7 @@ func (x *RevokeAdminRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeAdminRequest.ProtoReflect.Descriptor instead.
 func (*RevokeAdminRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{86}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *RevokeAdminRequest) GetId() uint32 {
@@ -5507,7 +5934,7 @@ type RevokeAdminResponse struct {
 
 func (x *RevokeAdminResponse) Reset() {
 	*x = RevokeAdminResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[87]
+	mi := &file_controlv1_control_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5519,7 +5946,7 @@ func (x *RevokeAdminResponse) String() string {
 func (*RevokeAdminResponse) ProtoMessage() {}
 
 func (x *RevokeAdminResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[87]
+	mi := &file_controlv1_control_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5532,7 +5959,7 @@ func (x *RevokeAdminResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeAdminResponse.ProtoReflect.Descriptor instead.
 func (*RevokeAdminResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{87}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{91}
 }
 
 type RaiseEpochRequest struct {
@@ -5543,7 +5970,7 @@ type RaiseEpochRequest struct {
 
 func (x *RaiseEpochRequest) Reset() {
 	*x = RaiseEpochRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[88]
+	mi := &file_controlv1_control_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5555,7 +5982,7 @@ func (x *RaiseEpochRequest) String() string {
 func (*RaiseEpochRequest) ProtoMessage() {}
 
 func (x *RaiseEpochRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[88]
+	mi := &file_controlv1_control_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5568,7 +5995,7 @@ func (x *RaiseEpochRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseEpochRequest.ProtoReflect.Descriptor instead.
 func (*RaiseEpochRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{88}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{92}
 }
 
 type RaiseEpochResponse struct {
@@ -5580,7 +6007,7 @@ type RaiseEpochResponse struct {
 
 func (x *RaiseEpochResponse) Reset() {
 	*x = RaiseEpochResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[89]
+	mi := &file_controlv1_control_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5592,7 +6019,7 @@ func (x *RaiseEpochResponse) String() string {
 func (*RaiseEpochResponse) ProtoMessage() {}
 
 func (x *RaiseEpochResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[89]
+	mi := &file_controlv1_control_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5605,7 +6032,7 @@ func (x *RaiseEpochResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseEpochResponse.ProtoReflect.Descriptor instead.
 func (*RaiseEpochResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{89}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *RaiseEpochResponse) GetEpoch() uint64 {
@@ -5643,11 +6070,56 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\aRefusal\x128\n" +
 	"\x06status\x18\x01 \x01(\x0e2 .etherloom.control.v1.NodeStatusR\x06status\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x120\n" +
-	"\x05until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\x82\x01\n" +
+	"\x05until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\xc3\x01\n" +
 	"\vNodeMessage\x123\n" +
 	"\x05hello\x18\x01 \x01(\v2\x1b.etherloom.control.v1.HelloH\x00R\x05hello\x126\n" +
-	"\x06signal\x18\x02 \x01(\v2\x1c.etherloom.control.v1.SignalH\x00R\x06signalB\x06\n" +
-	"\x04kind\"\xce\x01\n" +
+	"\x06signal\x18\x02 \x01(\v2\x1c.etherloom.control.v1.SignalH\x00R\x06signal\x12?\n" +
+	"\aposture\x18\x03 \x01(\v2#.etherloom.control.v1.PostureReportH\x00R\apostureB\x06\n" +
+	"\x04kind\"\x86\x06\n" +
+	"\rPostureReport\x12\x1a\n" +
+	"\bsequence\x18\x01 \x01(\x06R\bsequence\x12\x0e\n" +
+	"\x02os\x18\x02 \x01(\tR\x02os\x12\x1d\n" +
+	"\n" +
+	"os_version\x18\x03 \x01(\tR\tosVersion\x12\x16\n" +
+	"\x06kernel\x18\x04 \x01(\tR\x06kernel\x12\x12\n" +
+	"\x04arch\x18\x05 \x01(\tR\x04arch\x12\x14\n" +
+	"\x05agent\x18\x06 \x01(\tR\x05agent\x12\x1a\n" +
+	"\bhostname\x18\a \x01(\tR\bhostname\x12%\n" +
+	"\x0edisk_encrypted\x18\b \x01(\bR\rdiskEncrypted\x12\x1a\n" +
+	"\bunderlay\x18\t \x03(\tR\bunderlay\x12D\n" +
+	"\x05files\x18\n" +
+	" \x03(\v2..etherloom.control.v1.PostureReport.FilesEntryR\x05files\x12P\n" +
+	"\tprocesses\x18\v \x03(\v22.etherloom.control.v1.PostureReport.ProcessesEntryR\tprocesses\x12M\n" +
+	"\bcommands\x18\f \x03(\v21.etherloom.control.v1.PostureReport.CommandsEntryR\bcommands\x1a[\n" +
+	"\n" +
+	"FilesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x127\n" +
+	"\x05value\x18\x02 \x01(\v2!.etherloom.control.v1.PostureFileR\x05value:\x028\x01\x1ab\n" +
+	"\x0eProcessesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12:\n" +
+	"\x05value\x18\x02 \x01(\v2$.etherloom.control.v1.PostureProcessR\x05value:\x028\x01\x1aa\n" +
+	"\rCommandsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12:\n" +
+	"\x05value\x18\x02 \x01(\v2$.etherloom.control.v1.PostureCommandR\x05value:\x028\x01\"\xb9\x01\n" +
+	"\vPostureFile\x12\x16\n" +
+	"\x06exists\x18\x01 \x01(\bR\x06exists\x12\x18\n" +
+	"\aregular\x18\x02 \x01(\bR\aregular\x12\x16\n" +
+	"\x06sha256\x18\x03 \x01(\tR\x06sha256\x12\x12\n" +
+	"\x04mode\x18\x04 \x01(\tR\x04mode\x12\x10\n" +
+	"\x03uid\x18\x05 \x01(\x03R\x03uid\x12\x10\n" +
+	"\x03gid\x18\x06 \x01(\x03R\x03gid\x12\x12\n" +
+	"\x04size\x18\a \x01(\x03R\x04size\x12\x14\n" +
+	"\x05fault\x18\b \x01(\tR\x05fault\"j\n" +
+	"\x0ePostureProcess\x12\x18\n" +
+	"\arunning\x18\x01 \x01(\bR\arunning\x12\x16\n" +
+	"\x06sha256\x18\x02 \x01(\tR\x06sha256\x12\x10\n" +
+	"\x03uid\x18\x03 \x01(\x03R\x03uid\x12\x14\n" +
+	"\x05fault\x18\x04 \x01(\tR\x05fault\"`\n" +
+	"\x0ePostureCommand\x12\x10\n" +
+	"\x03ran\x18\x01 \x01(\bR\x03ran\x12\x12\n" +
+	"\x04exit\x18\x02 \x01(\x03R\x04exit\x12\x12\n" +
+	"\x04line\x18\x03 \x01(\tR\x04line\x12\x14\n" +
+	"\x05fault\x18\x04 \x01(\tR\x05fault\"\xce\x01\n" +
 	"\x05Hello\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x12\n" +
@@ -5801,7 +6273,7 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\x06tokens\x18\x01 \x03(\v2\x1b.etherloom.control.v1.TokenR\x06tokens\"$\n" +
 	"\x12RevokeTokenRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x15\n" +
-	"\x13RevokeTokenResponse\"\xc0\x06\n" +
+	"\x13RevokeTokenResponse\"\xc6\a\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -5827,7 +6299,9 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\x06online\x18\x13 \x01(\bR\x06online\x12A\n" +
 	"\x0erevoked_before\x18\x14 \x01(\v2\x1a.google.protobuf.TimestampR\rrevokedBefore\x120\n" +
 	"\x05locks\x18\x15 \x03(\v2\x1a.etherloom.control.v1.LockR\x05locks\x12=\n" +
-	"\flocked_until\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\vlockedUntil\"\xda\x01\n" +
+	"\flocked_until\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\vlockedUntil\x12=\n" +
+	"\aposture\x18\x1e \x01(\v2#.etherloom.control.v1.PostureReportR\aposture\x12E\n" +
+	"\x10posture_received\x18\x1f \x01(\v2\x1a.google.protobuf.TimestampR\x0fpostureReceived\"\xda\x01\n" +
 	"\x04Lock\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\tR\x06target\x12\x18\n" +
@@ -5891,7 +6365,7 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\bsegments\x18\x01 \x03(\v2\x1d.etherloom.control.v1.SegmentR\bsegments\"*\n" +
 	"\x14RemoveSegmentRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x17\n" +
-	"\x15RemoveSegmentResponse\"\x9d\x02\n" +
+	"\x15RemoveSegmentResponse\"\xcb\x02\n" +
 	"\tGrantRule\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
@@ -5903,7 +6377,9 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\aobserve\x18\b \x01(\bR\aobserve\x12\x12\n" +
 	"\x04name\x18\n" +
 	" \x01(\tR\x04name\x12\x18\n" +
-	"\asegment\x18\v \x01(\tR\asegment\"\xdd\x01\n" +
+	"\asegment\x18\v \x01(\tR\asegment\x12\x12\n" +
+	"\x04when\x18\t \x01(\tR\x04when\x12\x18\n" +
+	"\aholders\x18\x1e \x03(\tR\aholders\"\xf1\x01\n" +
 	"\x0fAddGrantRequest\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\tR\x02to\x124\n" +
@@ -5912,7 +6388,8 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\x04both\x18\x05 \x01(\bR\x04both\x12\x18\n" +
 	"\aobserve\x18\x06 \x01(\bR\aobserve\x12\x12\n" +
 	"\x04name\x18\b \x01(\tR\x04name\x12\x18\n" +
-	"\asegment\x18\t \x01(\tR\asegment\"I\n" +
+	"\asegment\x18\t \x01(\tR\asegment\x12\x12\n" +
+	"\x04when\x18\a \x01(\tR\x04when\"I\n" +
 	"\x10AddGrantResponse\x125\n" +
 	"\x05grant\x18\x01 \x01(\v2\x1f.etherloom.control.v1.GrantRuleR\x05grant\"\x13\n" +
 	"\x11ListGrantsRequest\"M\n" +
@@ -6072,7 +6549,7 @@ func file_controlv1_control_proto_rawDescGZIP() []byte {
 }
 
 var file_controlv1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_controlv1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 91)
+var file_controlv1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 98)
 var file_controlv1_control_proto_goTypes = []any{
 	(AddressMode)(0),                    // 0: etherloom.control.v1.AddressMode
 	(NodeStatus)(0),                     // 1: etherloom.control.v1.NodeStatus
@@ -6082,242 +6559,258 @@ var file_controlv1_control_proto_goTypes = []any{
 	(*EnrolResponse)(nil),               // 5: etherloom.control.v1.EnrolResponse
 	(*Refusal)(nil),                     // 6: etherloom.control.v1.Refusal
 	(*NodeMessage)(nil),                 // 7: etherloom.control.v1.NodeMessage
-	(*Hello)(nil),                       // 8: etherloom.control.v1.Hello
-	(*Signal)(nil),                      // 9: etherloom.control.v1.Signal
-	(*ControllerMessage)(nil),           // 10: etherloom.control.v1.ControllerMessage
-	(*Alive)(nil),                       // 11: etherloom.control.v1.Alive
-	(*RenewRequest)(nil),                // 12: etherloom.control.v1.RenewRequest
-	(*RenewResponse)(nil),               // 13: etherloom.control.v1.RenewResponse
-	(*ReportAddressRequest)(nil),        // 14: etherloom.control.v1.ReportAddressRequest
-	(*ReportAddressResponse)(nil),       // 15: etherloom.control.v1.ReportAddressResponse
-	(*RaiseHandshakeNonceRequest)(nil),  // 16: etherloom.control.v1.RaiseHandshakeNonceRequest
-	(*RaiseHandshakeNonceResponse)(nil), // 17: etherloom.control.v1.RaiseHandshakeNonceResponse
-	(*Delta)(nil),                       // 18: etherloom.control.v1.Delta
-	(*StateHeader)(nil),                 // 19: etherloom.control.v1.StateHeader
-	(*AuditHead)(nil),                   // 20: etherloom.control.v1.AuditHead
-	(*Resource)(nil),                    // 21: etherloom.control.v1.Resource
-	(*Settings)(nil),                    // 22: etherloom.control.v1.Settings
-	(*Segment)(nil),                     // 23: etherloom.control.v1.Segment
-	(*Peer)(nil),                        // 24: etherloom.control.v1.Peer
-	(*Station)(nil),                     // 25: etherloom.control.v1.Station
-	(*Grant)(nil),                       // 26: etherloom.control.v1.Grant
-	(*Reach)(nil),                       // 27: etherloom.control.v1.Reach
-	(*Relay)(nil),                       // 28: etherloom.control.v1.Relay
-	(*Revocation)(nil),                  // 29: etherloom.control.v1.Revocation
-	(*CreateTokenRequest)(nil),          // 30: etherloom.control.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),         // 31: etherloom.control.v1.CreateTokenResponse
-	(*Token)(nil),                       // 32: etherloom.control.v1.Token
-	(*ListTokensRequest)(nil),           // 33: etherloom.control.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),          // 34: etherloom.control.v1.ListTokensResponse
-	(*RevokeTokenRequest)(nil),          // 35: etherloom.control.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),         // 36: etherloom.control.v1.RevokeTokenResponse
-	(*Node)(nil),                        // 37: etherloom.control.v1.Node
-	(*Lock)(nil),                        // 38: etherloom.control.v1.Lock
-	(*AddLockRequest)(nil),              // 39: etherloom.control.v1.AddLockRequest
-	(*AddLockResponse)(nil),             // 40: etherloom.control.v1.AddLockResponse
-	(*ListLocksRequest)(nil),            // 41: etherloom.control.v1.ListLocksRequest
-	(*ListLocksResponse)(nil),           // 42: etherloom.control.v1.ListLocksResponse
-	(*RemoveLockRequest)(nil),           // 43: etherloom.control.v1.RemoveLockRequest
-	(*RemoveLockResponse)(nil),          // 44: etherloom.control.v1.RemoveLockResponse
-	(*ListNodesRequest)(nil),            // 45: etherloom.control.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),           // 46: etherloom.control.v1.ListNodesResponse
-	(*SetNodeStatusRequest)(nil),        // 47: etherloom.control.v1.SetNodeStatusRequest
-	(*SetNodeStatusResponse)(nil),       // 48: etherloom.control.v1.SetNodeStatusResponse
-	(*SetNodeAddressRequest)(nil),       // 49: etherloom.control.v1.SetNodeAddressRequest
-	(*SetNodeAddressResponse)(nil),      // 50: etherloom.control.v1.SetNodeAddressResponse
-	(*SetNodeRolesRequest)(nil),         // 51: etherloom.control.v1.SetNodeRolesRequest
-	(*SetNodeRolesResponse)(nil),        // 52: etherloom.control.v1.SetNodeRolesResponse
-	(*AddSegmentRequest)(nil),           // 53: etherloom.control.v1.AddSegmentRequest
-	(*AddSegmentResponse)(nil),          // 54: etherloom.control.v1.AddSegmentResponse
-	(*ListSegmentsRequest)(nil),         // 55: etherloom.control.v1.ListSegmentsRequest
-	(*ListSegmentsResponse)(nil),        // 56: etherloom.control.v1.ListSegmentsResponse
-	(*RemoveSegmentRequest)(nil),        // 57: etherloom.control.v1.RemoveSegmentRequest
-	(*RemoveSegmentResponse)(nil),       // 58: etherloom.control.v1.RemoveSegmentResponse
-	(*GrantRule)(nil),                   // 59: etherloom.control.v1.GrantRule
-	(*AddGrantRequest)(nil),             // 60: etherloom.control.v1.AddGrantRequest
-	(*AddGrantResponse)(nil),            // 61: etherloom.control.v1.AddGrantResponse
-	(*ListGrantsRequest)(nil),           // 62: etherloom.control.v1.ListGrantsRequest
-	(*ListGrantsResponse)(nil),          // 63: etherloom.control.v1.ListGrantsResponse
-	(*Group)(nil),                       // 64: etherloom.control.v1.Group
-	(*SetGroupRequest)(nil),             // 65: etherloom.control.v1.SetGroupRequest
-	(*SetGroupResponse)(nil),            // 66: etherloom.control.v1.SetGroupResponse
-	(*ListGroupsRequest)(nil),           // 67: etherloom.control.v1.ListGroupsRequest
-	(*ListGroupsResponse)(nil),          // 68: etherloom.control.v1.ListGroupsResponse
-	(*RemoveGroupRequest)(nil),          // 69: etherloom.control.v1.RemoveGroupRequest
-	(*RemoveGroupResponse)(nil),         // 70: etherloom.control.v1.RemoveGroupResponse
-	(*RemoveGrantRequest)(nil),          // 71: etherloom.control.v1.RemoveGrantRequest
-	(*RemoveGrantResponse)(nil),         // 72: etherloom.control.v1.RemoveGrantResponse
-	(*AddRelayRequest)(nil),             // 73: etherloom.control.v1.AddRelayRequest
-	(*AddRelayResponse)(nil),            // 74: etherloom.control.v1.AddRelayResponse
-	(*RelayDescription)(nil),            // 75: etherloom.control.v1.RelayDescription
-	(*ListRelaysRequest)(nil),           // 76: etherloom.control.v1.ListRelaysRequest
-	(*ListRelaysResponse)(nil),          // 77: etherloom.control.v1.ListRelaysResponse
-	(*RemoveRelayRequest)(nil),          // 78: etherloom.control.v1.RemoveRelayRequest
-	(*RemoveRelayResponse)(nil),         // 79: etherloom.control.v1.RemoveRelayResponse
-	(*ListAuditRequest)(nil),            // 80: etherloom.control.v1.ListAuditRequest
-	(*ListAuditResponse)(nil),           // 81: etherloom.control.v1.ListAuditResponse
-	(*AuditEntry)(nil),                  // 82: etherloom.control.v1.AuditEntry
-	(*Admin)(nil),                       // 83: etherloom.control.v1.Admin
-	(*AddAdminRequest)(nil),             // 84: etherloom.control.v1.AddAdminRequest
-	(*AddAdminResponse)(nil),            // 85: etherloom.control.v1.AddAdminResponse
-	(*ListAdminsRequest)(nil),           // 86: etherloom.control.v1.ListAdminsRequest
-	(*ListAdminsResponse)(nil),          // 87: etherloom.control.v1.ListAdminsResponse
-	(*RevokeAdminRequest)(nil),          // 88: etherloom.control.v1.RevokeAdminRequest
-	(*RevokeAdminResponse)(nil),         // 89: etherloom.control.v1.RevokeAdminResponse
-	(*RaiseEpochRequest)(nil),           // 90: etherloom.control.v1.RaiseEpochRequest
-	(*RaiseEpochResponse)(nil),          // 91: etherloom.control.v1.RaiseEpochResponse
-	nil,                                 // 92: etherloom.control.v1.Delta.SetEntry
-	(*timestamppb.Timestamp)(nil),       // 93: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),         // 94: google.protobuf.Duration
+	(*PostureReport)(nil),               // 8: etherloom.control.v1.PostureReport
+	(*PostureFile)(nil),                 // 9: etherloom.control.v1.PostureFile
+	(*PostureProcess)(nil),              // 10: etherloom.control.v1.PostureProcess
+	(*PostureCommand)(nil),              // 11: etherloom.control.v1.PostureCommand
+	(*Hello)(nil),                       // 12: etherloom.control.v1.Hello
+	(*Signal)(nil),                      // 13: etherloom.control.v1.Signal
+	(*ControllerMessage)(nil),           // 14: etherloom.control.v1.ControllerMessage
+	(*Alive)(nil),                       // 15: etherloom.control.v1.Alive
+	(*RenewRequest)(nil),                // 16: etherloom.control.v1.RenewRequest
+	(*RenewResponse)(nil),               // 17: etherloom.control.v1.RenewResponse
+	(*ReportAddressRequest)(nil),        // 18: etherloom.control.v1.ReportAddressRequest
+	(*ReportAddressResponse)(nil),       // 19: etherloom.control.v1.ReportAddressResponse
+	(*RaiseHandshakeNonceRequest)(nil),  // 20: etherloom.control.v1.RaiseHandshakeNonceRequest
+	(*RaiseHandshakeNonceResponse)(nil), // 21: etherloom.control.v1.RaiseHandshakeNonceResponse
+	(*Delta)(nil),                       // 22: etherloom.control.v1.Delta
+	(*StateHeader)(nil),                 // 23: etherloom.control.v1.StateHeader
+	(*AuditHead)(nil),                   // 24: etherloom.control.v1.AuditHead
+	(*Resource)(nil),                    // 25: etherloom.control.v1.Resource
+	(*Settings)(nil),                    // 26: etherloom.control.v1.Settings
+	(*Segment)(nil),                     // 27: etherloom.control.v1.Segment
+	(*Peer)(nil),                        // 28: etherloom.control.v1.Peer
+	(*Station)(nil),                     // 29: etherloom.control.v1.Station
+	(*Grant)(nil),                       // 30: etherloom.control.v1.Grant
+	(*Reach)(nil),                       // 31: etherloom.control.v1.Reach
+	(*Relay)(nil),                       // 32: etherloom.control.v1.Relay
+	(*Revocation)(nil),                  // 33: etherloom.control.v1.Revocation
+	(*CreateTokenRequest)(nil),          // 34: etherloom.control.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),         // 35: etherloom.control.v1.CreateTokenResponse
+	(*Token)(nil),                       // 36: etherloom.control.v1.Token
+	(*ListTokensRequest)(nil),           // 37: etherloom.control.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),          // 38: etherloom.control.v1.ListTokensResponse
+	(*RevokeTokenRequest)(nil),          // 39: etherloom.control.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),         // 40: etherloom.control.v1.RevokeTokenResponse
+	(*Node)(nil),                        // 41: etherloom.control.v1.Node
+	(*Lock)(nil),                        // 42: etherloom.control.v1.Lock
+	(*AddLockRequest)(nil),              // 43: etherloom.control.v1.AddLockRequest
+	(*AddLockResponse)(nil),             // 44: etherloom.control.v1.AddLockResponse
+	(*ListLocksRequest)(nil),            // 45: etherloom.control.v1.ListLocksRequest
+	(*ListLocksResponse)(nil),           // 46: etherloom.control.v1.ListLocksResponse
+	(*RemoveLockRequest)(nil),           // 47: etherloom.control.v1.RemoveLockRequest
+	(*RemoveLockResponse)(nil),          // 48: etherloom.control.v1.RemoveLockResponse
+	(*ListNodesRequest)(nil),            // 49: etherloom.control.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),           // 50: etherloom.control.v1.ListNodesResponse
+	(*SetNodeStatusRequest)(nil),        // 51: etherloom.control.v1.SetNodeStatusRequest
+	(*SetNodeStatusResponse)(nil),       // 52: etherloom.control.v1.SetNodeStatusResponse
+	(*SetNodeAddressRequest)(nil),       // 53: etherloom.control.v1.SetNodeAddressRequest
+	(*SetNodeAddressResponse)(nil),      // 54: etherloom.control.v1.SetNodeAddressResponse
+	(*SetNodeRolesRequest)(nil),         // 55: etherloom.control.v1.SetNodeRolesRequest
+	(*SetNodeRolesResponse)(nil),        // 56: etherloom.control.v1.SetNodeRolesResponse
+	(*AddSegmentRequest)(nil),           // 57: etherloom.control.v1.AddSegmentRequest
+	(*AddSegmentResponse)(nil),          // 58: etherloom.control.v1.AddSegmentResponse
+	(*ListSegmentsRequest)(nil),         // 59: etherloom.control.v1.ListSegmentsRequest
+	(*ListSegmentsResponse)(nil),        // 60: etherloom.control.v1.ListSegmentsResponse
+	(*RemoveSegmentRequest)(nil),        // 61: etherloom.control.v1.RemoveSegmentRequest
+	(*RemoveSegmentResponse)(nil),       // 62: etherloom.control.v1.RemoveSegmentResponse
+	(*GrantRule)(nil),                   // 63: etherloom.control.v1.GrantRule
+	(*AddGrantRequest)(nil),             // 64: etherloom.control.v1.AddGrantRequest
+	(*AddGrantResponse)(nil),            // 65: etherloom.control.v1.AddGrantResponse
+	(*ListGrantsRequest)(nil),           // 66: etherloom.control.v1.ListGrantsRequest
+	(*ListGrantsResponse)(nil),          // 67: etherloom.control.v1.ListGrantsResponse
+	(*Group)(nil),                       // 68: etherloom.control.v1.Group
+	(*SetGroupRequest)(nil),             // 69: etherloom.control.v1.SetGroupRequest
+	(*SetGroupResponse)(nil),            // 70: etherloom.control.v1.SetGroupResponse
+	(*ListGroupsRequest)(nil),           // 71: etherloom.control.v1.ListGroupsRequest
+	(*ListGroupsResponse)(nil),          // 72: etherloom.control.v1.ListGroupsResponse
+	(*RemoveGroupRequest)(nil),          // 73: etherloom.control.v1.RemoveGroupRequest
+	(*RemoveGroupResponse)(nil),         // 74: etherloom.control.v1.RemoveGroupResponse
+	(*RemoveGrantRequest)(nil),          // 75: etherloom.control.v1.RemoveGrantRequest
+	(*RemoveGrantResponse)(nil),         // 76: etherloom.control.v1.RemoveGrantResponse
+	(*AddRelayRequest)(nil),             // 77: etherloom.control.v1.AddRelayRequest
+	(*AddRelayResponse)(nil),            // 78: etherloom.control.v1.AddRelayResponse
+	(*RelayDescription)(nil),            // 79: etherloom.control.v1.RelayDescription
+	(*ListRelaysRequest)(nil),           // 80: etherloom.control.v1.ListRelaysRequest
+	(*ListRelaysResponse)(nil),          // 81: etherloom.control.v1.ListRelaysResponse
+	(*RemoveRelayRequest)(nil),          // 82: etherloom.control.v1.RemoveRelayRequest
+	(*RemoveRelayResponse)(nil),         // 83: etherloom.control.v1.RemoveRelayResponse
+	(*ListAuditRequest)(nil),            // 84: etherloom.control.v1.ListAuditRequest
+	(*ListAuditResponse)(nil),           // 85: etherloom.control.v1.ListAuditResponse
+	(*AuditEntry)(nil),                  // 86: etherloom.control.v1.AuditEntry
+	(*Admin)(nil),                       // 87: etherloom.control.v1.Admin
+	(*AddAdminRequest)(nil),             // 88: etherloom.control.v1.AddAdminRequest
+	(*AddAdminResponse)(nil),            // 89: etherloom.control.v1.AddAdminResponse
+	(*ListAdminsRequest)(nil),           // 90: etherloom.control.v1.ListAdminsRequest
+	(*ListAdminsResponse)(nil),          // 91: etherloom.control.v1.ListAdminsResponse
+	(*RevokeAdminRequest)(nil),          // 92: etherloom.control.v1.RevokeAdminRequest
+	(*RevokeAdminResponse)(nil),         // 93: etherloom.control.v1.RevokeAdminResponse
+	(*RaiseEpochRequest)(nil),           // 94: etherloom.control.v1.RaiseEpochRequest
+	(*RaiseEpochResponse)(nil),          // 95: etherloom.control.v1.RaiseEpochResponse
+	nil,                                 // 96: etherloom.control.v1.PostureReport.FilesEntry
+	nil,                                 // 97: etherloom.control.v1.PostureReport.ProcessesEntry
+	nil,                                 // 98: etherloom.control.v1.PostureReport.CommandsEntry
+	nil,                                 // 99: etherloom.control.v1.Delta.SetEntry
+	(*timestamppb.Timestamp)(nil),       // 100: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),         // 101: google.protobuf.Duration
 }
 var file_controlv1_control_proto_depIdxs = []int32{
 	1,   // 0: etherloom.control.v1.EnrolResponse.status:type_name -> etherloom.control.v1.NodeStatus
 	1,   // 1: etherloom.control.v1.Refusal.status:type_name -> etherloom.control.v1.NodeStatus
-	93,  // 2: etherloom.control.v1.Refusal.until:type_name -> google.protobuf.Timestamp
-	8,   // 3: etherloom.control.v1.NodeMessage.hello:type_name -> etherloom.control.v1.Hello
-	9,   // 4: etherloom.control.v1.NodeMessage.signal:type_name -> etherloom.control.v1.Signal
-	20,  // 5: etherloom.control.v1.Hello.audit_head:type_name -> etherloom.control.v1.AuditHead
-	18,  // 6: etherloom.control.v1.ControllerMessage.delta:type_name -> etherloom.control.v1.Delta
-	9,   // 7: etherloom.control.v1.ControllerMessage.signal:type_name -> etherloom.control.v1.Signal
-	11,  // 8: etherloom.control.v1.ControllerMessage.alive:type_name -> etherloom.control.v1.Alive
-	93,  // 9: etherloom.control.v1.Alive.now:type_name -> google.protobuf.Timestamp
-	92,  // 10: etherloom.control.v1.Delta.set:type_name -> etherloom.control.v1.Delta.SetEntry
-	93,  // 11: etherloom.control.v1.StateHeader.issued:type_name -> google.protobuf.Timestamp
-	93,  // 12: etherloom.control.v1.StateHeader.expires:type_name -> google.protobuf.Timestamp
-	20,  // 13: etherloom.control.v1.StateHeader.audit_head:type_name -> etherloom.control.v1.AuditHead
-	22,  // 14: etherloom.control.v1.Resource.settings:type_name -> etherloom.control.v1.Settings
-	23,  // 15: etherloom.control.v1.Resource.segment:type_name -> etherloom.control.v1.Segment
-	24,  // 16: etherloom.control.v1.Resource.self:type_name -> etherloom.control.v1.Peer
-	24,  // 17: etherloom.control.v1.Resource.peer:type_name -> etherloom.control.v1.Peer
-	26,  // 18: etherloom.control.v1.Resource.grant:type_name -> etherloom.control.v1.Grant
-	28,  // 19: etherloom.control.v1.Resource.relay:type_name -> etherloom.control.v1.Relay
-	29,  // 20: etherloom.control.v1.Resource.revocation:type_name -> etherloom.control.v1.Revocation
-	27,  // 21: etherloom.control.v1.Resource.reach:type_name -> etherloom.control.v1.Reach
-	94,  // 22: etherloom.control.v1.Settings.certificate_lifetime:type_name -> google.protobuf.Duration
-	94,  // 23: etherloom.control.v1.Settings.grace:type_name -> google.protobuf.Duration
-	94,  // 24: etherloom.control.v1.Settings.link_idle:type_name -> google.protobuf.Duration
-	25,  // 25: etherloom.control.v1.Peer.stations:type_name -> etherloom.control.v1.Station
-	0,   // 26: etherloom.control.v1.Station.mode:type_name -> etherloom.control.v1.AddressMode
-	93,  // 27: etherloom.control.v1.Grant.expires:type_name -> google.protobuf.Timestamp
-	93,  // 28: etherloom.control.v1.Reach.expires:type_name -> google.protobuf.Timestamp
-	93,  // 29: etherloom.control.v1.Relay.expires:type_name -> google.protobuf.Timestamp
-	93,  // 30: etherloom.control.v1.Revocation.not_before:type_name -> google.protobuf.Timestamp
-	94,  // 31: etherloom.control.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	32,  // 32: etherloom.control.v1.CreateTokenResponse.description:type_name -> etherloom.control.v1.Token
-	93,  // 33: etherloom.control.v1.Token.created:type_name -> google.protobuf.Timestamp
-	93,  // 34: etherloom.control.v1.Token.expires:type_name -> google.protobuf.Timestamp
-	32,  // 35: etherloom.control.v1.ListTokensResponse.tokens:type_name -> etherloom.control.v1.Token
-	1,   // 36: etherloom.control.v1.Node.status:type_name -> etherloom.control.v1.NodeStatus
-	25,  // 37: etherloom.control.v1.Node.stations:type_name -> etherloom.control.v1.Station
-	93,  // 38: etherloom.control.v1.Node.enrolled:type_name -> google.protobuf.Timestamp
-	93,  // 39: etherloom.control.v1.Node.certificate_expires:type_name -> google.protobuf.Timestamp
-	93,  // 40: etherloom.control.v1.Node.revoked_before:type_name -> google.protobuf.Timestamp
-	38,  // 41: etherloom.control.v1.Node.locks:type_name -> etherloom.control.v1.Lock
-	93,  // 42: etherloom.control.v1.Node.locked_until:type_name -> google.protobuf.Timestamp
-	93,  // 43: etherloom.control.v1.Lock.created:type_name -> google.protobuf.Timestamp
-	93,  // 44: etherloom.control.v1.Lock.expires:type_name -> google.protobuf.Timestamp
-	94,  // 45: etherloom.control.v1.AddLockRequest.ttl:type_name -> google.protobuf.Duration
-	38,  // 46: etherloom.control.v1.AddLockResponse.lock:type_name -> etherloom.control.v1.Lock
-	37,  // 47: etherloom.control.v1.AddLockResponse.node:type_name -> etherloom.control.v1.Node
-	38,  // 48: etherloom.control.v1.ListLocksResponse.locks:type_name -> etherloom.control.v1.Lock
-	38,  // 49: etherloom.control.v1.RemoveLockResponse.lifted:type_name -> etherloom.control.v1.Lock
-	37,  // 50: etherloom.control.v1.RemoveLockResponse.held:type_name -> etherloom.control.v1.Node
-	37,  // 51: etherloom.control.v1.RemoveLockResponse.node:type_name -> etherloom.control.v1.Node
-	37,  // 52: etherloom.control.v1.ListNodesResponse.nodes:type_name -> etherloom.control.v1.Node
-	1,   // 53: etherloom.control.v1.SetNodeStatusRequest.status:type_name -> etherloom.control.v1.NodeStatus
-	37,  // 54: etherloom.control.v1.SetNodeStatusResponse.node:type_name -> etherloom.control.v1.Node
-	0,   // 55: etherloom.control.v1.SetNodeAddressRequest.mode:type_name -> etherloom.control.v1.AddressMode
-	37,  // 56: etherloom.control.v1.SetNodeAddressResponse.node:type_name -> etherloom.control.v1.Node
-	37,  // 57: etherloom.control.v1.SetNodeRolesResponse.node:type_name -> etherloom.control.v1.Node
-	23,  // 58: etherloom.control.v1.AddSegmentResponse.segment:type_name -> etherloom.control.v1.Segment
-	23,  // 59: etherloom.control.v1.ListSegmentsResponse.segments:type_name -> etherloom.control.v1.Segment
-	93,  // 60: etherloom.control.v1.GrantRule.expires:type_name -> google.protobuf.Timestamp
-	93,  // 61: etherloom.control.v1.GrantRule.created:type_name -> google.protobuf.Timestamp
-	93,  // 62: etherloom.control.v1.AddGrantRequest.expires:type_name -> google.protobuf.Timestamp
-	59,  // 63: etherloom.control.v1.AddGrantResponse.grant:type_name -> etherloom.control.v1.GrantRule
-	59,  // 64: etherloom.control.v1.ListGrantsResponse.grants:type_name -> etherloom.control.v1.GrantRule
-	64,  // 65: etherloom.control.v1.SetGroupResponse.group:type_name -> etherloom.control.v1.Group
-	64,  // 66: etherloom.control.v1.ListGroupsResponse.groups:type_name -> etherloom.control.v1.Group
-	75,  // 67: etherloom.control.v1.ListRelaysResponse.relays:type_name -> etherloom.control.v1.RelayDescription
-	82,  // 68: etherloom.control.v1.ListAuditResponse.entries:type_name -> etherloom.control.v1.AuditEntry
-	20,  // 69: etherloom.control.v1.ListAuditResponse.head:type_name -> etherloom.control.v1.AuditHead
-	93,  // 70: etherloom.control.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	93,  // 71: etherloom.control.v1.Admin.created:type_name -> google.protobuf.Timestamp
-	93,  // 72: etherloom.control.v1.Admin.expires:type_name -> google.protobuf.Timestamp
-	94,  // 73: etherloom.control.v1.AddAdminRequest.lifetime:type_name -> google.protobuf.Duration
-	83,  // 74: etherloom.control.v1.AddAdminResponse.admin:type_name -> etherloom.control.v1.Admin
-	83,  // 75: etherloom.control.v1.ListAdminsResponse.admins:type_name -> etherloom.control.v1.Admin
-	2,   // 76: etherloom.control.v1.EnrolService.Begin:input_type -> etherloom.control.v1.BeginRequest
-	4,   // 77: etherloom.control.v1.EnrolService.Enrol:input_type -> etherloom.control.v1.EnrolRequest
-	7,   // 78: etherloom.control.v1.NodeService.Sync:input_type -> etherloom.control.v1.NodeMessage
-	12,  // 79: etherloom.control.v1.NodeService.Renew:input_type -> etherloom.control.v1.RenewRequest
-	14,  // 80: etherloom.control.v1.NodeService.ReportAddress:input_type -> etherloom.control.v1.ReportAddressRequest
-	16,  // 81: etherloom.control.v1.NodeService.RaiseHandshakeNonce:input_type -> etherloom.control.v1.RaiseHandshakeNonceRequest
-	30,  // 82: etherloom.control.v1.AdminService.CreateToken:input_type -> etherloom.control.v1.CreateTokenRequest
-	33,  // 83: etherloom.control.v1.AdminService.ListTokens:input_type -> etherloom.control.v1.ListTokensRequest
-	35,  // 84: etherloom.control.v1.AdminService.RevokeToken:input_type -> etherloom.control.v1.RevokeTokenRequest
-	45,  // 85: etherloom.control.v1.AdminService.ListNodes:input_type -> etherloom.control.v1.ListNodesRequest
-	47,  // 86: etherloom.control.v1.AdminService.SetNodeStatus:input_type -> etherloom.control.v1.SetNodeStatusRequest
-	49,  // 87: etherloom.control.v1.AdminService.SetNodeAddress:input_type -> etherloom.control.v1.SetNodeAddressRequest
-	51,  // 88: etherloom.control.v1.AdminService.SetNodeRoles:input_type -> etherloom.control.v1.SetNodeRolesRequest
-	39,  // 89: etherloom.control.v1.AdminService.AddLock:input_type -> etherloom.control.v1.AddLockRequest
-	41,  // 90: etherloom.control.v1.AdminService.ListLocks:input_type -> etherloom.control.v1.ListLocksRequest
-	43,  // 91: etherloom.control.v1.AdminService.RemoveLock:input_type -> etherloom.control.v1.RemoveLockRequest
-	53,  // 92: etherloom.control.v1.AdminService.AddSegment:input_type -> etherloom.control.v1.AddSegmentRequest
-	55,  // 93: etherloom.control.v1.AdminService.ListSegments:input_type -> etherloom.control.v1.ListSegmentsRequest
-	57,  // 94: etherloom.control.v1.AdminService.RemoveSegment:input_type -> etherloom.control.v1.RemoveSegmentRequest
-	60,  // 95: etherloom.control.v1.AdminService.AddGrant:input_type -> etherloom.control.v1.AddGrantRequest
-	62,  // 96: etherloom.control.v1.AdminService.ListGrants:input_type -> etherloom.control.v1.ListGrantsRequest
-	71,  // 97: etherloom.control.v1.AdminService.RemoveGrant:input_type -> etherloom.control.v1.RemoveGrantRequest
-	65,  // 98: etherloom.control.v1.AdminService.SetGroup:input_type -> etherloom.control.v1.SetGroupRequest
-	67,  // 99: etherloom.control.v1.AdminService.ListGroups:input_type -> etherloom.control.v1.ListGroupsRequest
-	69,  // 100: etherloom.control.v1.AdminService.RemoveGroup:input_type -> etherloom.control.v1.RemoveGroupRequest
-	73,  // 101: etherloom.control.v1.AdminService.AddRelay:input_type -> etherloom.control.v1.AddRelayRequest
-	76,  // 102: etherloom.control.v1.AdminService.ListRelays:input_type -> etherloom.control.v1.ListRelaysRequest
-	78,  // 103: etherloom.control.v1.AdminService.RemoveRelay:input_type -> etherloom.control.v1.RemoveRelayRequest
-	80,  // 104: etherloom.control.v1.AdminService.ListAudit:input_type -> etherloom.control.v1.ListAuditRequest
-	84,  // 105: etherloom.control.v1.AdminService.AddAdmin:input_type -> etherloom.control.v1.AddAdminRequest
-	86,  // 106: etherloom.control.v1.AdminService.ListAdmins:input_type -> etherloom.control.v1.ListAdminsRequest
-	88,  // 107: etherloom.control.v1.AdminService.RevokeAdmin:input_type -> etherloom.control.v1.RevokeAdminRequest
-	90,  // 108: etherloom.control.v1.AdminService.RaiseEpoch:input_type -> etherloom.control.v1.RaiseEpochRequest
-	3,   // 109: etherloom.control.v1.EnrolService.Begin:output_type -> etherloom.control.v1.BeginResponse
-	5,   // 110: etherloom.control.v1.EnrolService.Enrol:output_type -> etherloom.control.v1.EnrolResponse
-	10,  // 111: etherloom.control.v1.NodeService.Sync:output_type -> etherloom.control.v1.ControllerMessage
-	13,  // 112: etherloom.control.v1.NodeService.Renew:output_type -> etherloom.control.v1.RenewResponse
-	15,  // 113: etherloom.control.v1.NodeService.ReportAddress:output_type -> etherloom.control.v1.ReportAddressResponse
-	17,  // 114: etherloom.control.v1.NodeService.RaiseHandshakeNonce:output_type -> etherloom.control.v1.RaiseHandshakeNonceResponse
-	31,  // 115: etherloom.control.v1.AdminService.CreateToken:output_type -> etherloom.control.v1.CreateTokenResponse
-	34,  // 116: etherloom.control.v1.AdminService.ListTokens:output_type -> etherloom.control.v1.ListTokensResponse
-	36,  // 117: etherloom.control.v1.AdminService.RevokeToken:output_type -> etherloom.control.v1.RevokeTokenResponse
-	46,  // 118: etherloom.control.v1.AdminService.ListNodes:output_type -> etherloom.control.v1.ListNodesResponse
-	48,  // 119: etherloom.control.v1.AdminService.SetNodeStatus:output_type -> etherloom.control.v1.SetNodeStatusResponse
-	50,  // 120: etherloom.control.v1.AdminService.SetNodeAddress:output_type -> etherloom.control.v1.SetNodeAddressResponse
-	52,  // 121: etherloom.control.v1.AdminService.SetNodeRoles:output_type -> etherloom.control.v1.SetNodeRolesResponse
-	40,  // 122: etherloom.control.v1.AdminService.AddLock:output_type -> etherloom.control.v1.AddLockResponse
-	42,  // 123: etherloom.control.v1.AdminService.ListLocks:output_type -> etherloom.control.v1.ListLocksResponse
-	44,  // 124: etherloom.control.v1.AdminService.RemoveLock:output_type -> etherloom.control.v1.RemoveLockResponse
-	54,  // 125: etherloom.control.v1.AdminService.AddSegment:output_type -> etherloom.control.v1.AddSegmentResponse
-	56,  // 126: etherloom.control.v1.AdminService.ListSegments:output_type -> etherloom.control.v1.ListSegmentsResponse
-	58,  // 127: etherloom.control.v1.AdminService.RemoveSegment:output_type -> etherloom.control.v1.RemoveSegmentResponse
-	61,  // 128: etherloom.control.v1.AdminService.AddGrant:output_type -> etherloom.control.v1.AddGrantResponse
-	63,  // 129: etherloom.control.v1.AdminService.ListGrants:output_type -> etherloom.control.v1.ListGrantsResponse
-	72,  // 130: etherloom.control.v1.AdminService.RemoveGrant:output_type -> etherloom.control.v1.RemoveGrantResponse
-	66,  // 131: etherloom.control.v1.AdminService.SetGroup:output_type -> etherloom.control.v1.SetGroupResponse
-	68,  // 132: etherloom.control.v1.AdminService.ListGroups:output_type -> etherloom.control.v1.ListGroupsResponse
-	70,  // 133: etherloom.control.v1.AdminService.RemoveGroup:output_type -> etherloom.control.v1.RemoveGroupResponse
-	74,  // 134: etherloom.control.v1.AdminService.AddRelay:output_type -> etherloom.control.v1.AddRelayResponse
-	77,  // 135: etherloom.control.v1.AdminService.ListRelays:output_type -> etherloom.control.v1.ListRelaysResponse
-	79,  // 136: etherloom.control.v1.AdminService.RemoveRelay:output_type -> etherloom.control.v1.RemoveRelayResponse
-	81,  // 137: etherloom.control.v1.AdminService.ListAudit:output_type -> etherloom.control.v1.ListAuditResponse
-	85,  // 138: etherloom.control.v1.AdminService.AddAdmin:output_type -> etherloom.control.v1.AddAdminResponse
-	87,  // 139: etherloom.control.v1.AdminService.ListAdmins:output_type -> etherloom.control.v1.ListAdminsResponse
-	89,  // 140: etherloom.control.v1.AdminService.RevokeAdmin:output_type -> etherloom.control.v1.RevokeAdminResponse
-	91,  // 141: etherloom.control.v1.AdminService.RaiseEpoch:output_type -> etherloom.control.v1.RaiseEpochResponse
-	109, // [109:142] is the sub-list for method output_type
-	76,  // [76:109] is the sub-list for method input_type
-	76,  // [76:76] is the sub-list for extension type_name
-	76,  // [76:76] is the sub-list for extension extendee
-	0,   // [0:76] is the sub-list for field type_name
+	100, // 2: etherloom.control.v1.Refusal.until:type_name -> google.protobuf.Timestamp
+	12,  // 3: etherloom.control.v1.NodeMessage.hello:type_name -> etherloom.control.v1.Hello
+	13,  // 4: etherloom.control.v1.NodeMessage.signal:type_name -> etherloom.control.v1.Signal
+	8,   // 5: etherloom.control.v1.NodeMessage.posture:type_name -> etherloom.control.v1.PostureReport
+	96,  // 6: etherloom.control.v1.PostureReport.files:type_name -> etherloom.control.v1.PostureReport.FilesEntry
+	97,  // 7: etherloom.control.v1.PostureReport.processes:type_name -> etherloom.control.v1.PostureReport.ProcessesEntry
+	98,  // 8: etherloom.control.v1.PostureReport.commands:type_name -> etherloom.control.v1.PostureReport.CommandsEntry
+	24,  // 9: etherloom.control.v1.Hello.audit_head:type_name -> etherloom.control.v1.AuditHead
+	22,  // 10: etherloom.control.v1.ControllerMessage.delta:type_name -> etherloom.control.v1.Delta
+	13,  // 11: etherloom.control.v1.ControllerMessage.signal:type_name -> etherloom.control.v1.Signal
+	15,  // 12: etherloom.control.v1.ControllerMessage.alive:type_name -> etherloom.control.v1.Alive
+	100, // 13: etherloom.control.v1.Alive.now:type_name -> google.protobuf.Timestamp
+	99,  // 14: etherloom.control.v1.Delta.set:type_name -> etherloom.control.v1.Delta.SetEntry
+	100, // 15: etherloom.control.v1.StateHeader.issued:type_name -> google.protobuf.Timestamp
+	100, // 16: etherloom.control.v1.StateHeader.expires:type_name -> google.protobuf.Timestamp
+	24,  // 17: etherloom.control.v1.StateHeader.audit_head:type_name -> etherloom.control.v1.AuditHead
+	26,  // 18: etherloom.control.v1.Resource.settings:type_name -> etherloom.control.v1.Settings
+	27,  // 19: etherloom.control.v1.Resource.segment:type_name -> etherloom.control.v1.Segment
+	28,  // 20: etherloom.control.v1.Resource.self:type_name -> etherloom.control.v1.Peer
+	28,  // 21: etherloom.control.v1.Resource.peer:type_name -> etherloom.control.v1.Peer
+	30,  // 22: etherloom.control.v1.Resource.grant:type_name -> etherloom.control.v1.Grant
+	32,  // 23: etherloom.control.v1.Resource.relay:type_name -> etherloom.control.v1.Relay
+	33,  // 24: etherloom.control.v1.Resource.revocation:type_name -> etherloom.control.v1.Revocation
+	31,  // 25: etherloom.control.v1.Resource.reach:type_name -> etherloom.control.v1.Reach
+	101, // 26: etherloom.control.v1.Settings.certificate_lifetime:type_name -> google.protobuf.Duration
+	101, // 27: etherloom.control.v1.Settings.grace:type_name -> google.protobuf.Duration
+	101, // 28: etherloom.control.v1.Settings.link_idle:type_name -> google.protobuf.Duration
+	29,  // 29: etherloom.control.v1.Peer.stations:type_name -> etherloom.control.v1.Station
+	0,   // 30: etherloom.control.v1.Station.mode:type_name -> etherloom.control.v1.AddressMode
+	100, // 31: etherloom.control.v1.Grant.expires:type_name -> google.protobuf.Timestamp
+	100, // 32: etherloom.control.v1.Reach.expires:type_name -> google.protobuf.Timestamp
+	100, // 33: etherloom.control.v1.Relay.expires:type_name -> google.protobuf.Timestamp
+	100, // 34: etherloom.control.v1.Revocation.not_before:type_name -> google.protobuf.Timestamp
+	101, // 35: etherloom.control.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	36,  // 36: etherloom.control.v1.CreateTokenResponse.description:type_name -> etherloom.control.v1.Token
+	100, // 37: etherloom.control.v1.Token.created:type_name -> google.protobuf.Timestamp
+	100, // 38: etherloom.control.v1.Token.expires:type_name -> google.protobuf.Timestamp
+	36,  // 39: etherloom.control.v1.ListTokensResponse.tokens:type_name -> etherloom.control.v1.Token
+	1,   // 40: etherloom.control.v1.Node.status:type_name -> etherloom.control.v1.NodeStatus
+	29,  // 41: etherloom.control.v1.Node.stations:type_name -> etherloom.control.v1.Station
+	100, // 42: etherloom.control.v1.Node.enrolled:type_name -> google.protobuf.Timestamp
+	100, // 43: etherloom.control.v1.Node.certificate_expires:type_name -> google.protobuf.Timestamp
+	100, // 44: etherloom.control.v1.Node.revoked_before:type_name -> google.protobuf.Timestamp
+	42,  // 45: etherloom.control.v1.Node.locks:type_name -> etherloom.control.v1.Lock
+	100, // 46: etherloom.control.v1.Node.locked_until:type_name -> google.protobuf.Timestamp
+	8,   // 47: etherloom.control.v1.Node.posture:type_name -> etherloom.control.v1.PostureReport
+	100, // 48: etherloom.control.v1.Node.posture_received:type_name -> google.protobuf.Timestamp
+	100, // 49: etherloom.control.v1.Lock.created:type_name -> google.protobuf.Timestamp
+	100, // 50: etherloom.control.v1.Lock.expires:type_name -> google.protobuf.Timestamp
+	101, // 51: etherloom.control.v1.AddLockRequest.ttl:type_name -> google.protobuf.Duration
+	42,  // 52: etherloom.control.v1.AddLockResponse.lock:type_name -> etherloom.control.v1.Lock
+	41,  // 53: etherloom.control.v1.AddLockResponse.node:type_name -> etherloom.control.v1.Node
+	42,  // 54: etherloom.control.v1.ListLocksResponse.locks:type_name -> etherloom.control.v1.Lock
+	42,  // 55: etherloom.control.v1.RemoveLockResponse.lifted:type_name -> etherloom.control.v1.Lock
+	41,  // 56: etherloom.control.v1.RemoveLockResponse.held:type_name -> etherloom.control.v1.Node
+	41,  // 57: etherloom.control.v1.RemoveLockResponse.node:type_name -> etherloom.control.v1.Node
+	41,  // 58: etherloom.control.v1.ListNodesResponse.nodes:type_name -> etherloom.control.v1.Node
+	1,   // 59: etherloom.control.v1.SetNodeStatusRequest.status:type_name -> etherloom.control.v1.NodeStatus
+	41,  // 60: etherloom.control.v1.SetNodeStatusResponse.node:type_name -> etherloom.control.v1.Node
+	0,   // 61: etherloom.control.v1.SetNodeAddressRequest.mode:type_name -> etherloom.control.v1.AddressMode
+	41,  // 62: etherloom.control.v1.SetNodeAddressResponse.node:type_name -> etherloom.control.v1.Node
+	41,  // 63: etherloom.control.v1.SetNodeRolesResponse.node:type_name -> etherloom.control.v1.Node
+	27,  // 64: etherloom.control.v1.AddSegmentResponse.segment:type_name -> etherloom.control.v1.Segment
+	27,  // 65: etherloom.control.v1.ListSegmentsResponse.segments:type_name -> etherloom.control.v1.Segment
+	100, // 66: etherloom.control.v1.GrantRule.expires:type_name -> google.protobuf.Timestamp
+	100, // 67: etherloom.control.v1.GrantRule.created:type_name -> google.protobuf.Timestamp
+	100, // 68: etherloom.control.v1.AddGrantRequest.expires:type_name -> google.protobuf.Timestamp
+	63,  // 69: etherloom.control.v1.AddGrantResponse.grant:type_name -> etherloom.control.v1.GrantRule
+	63,  // 70: etherloom.control.v1.ListGrantsResponse.grants:type_name -> etherloom.control.v1.GrantRule
+	68,  // 71: etherloom.control.v1.SetGroupResponse.group:type_name -> etherloom.control.v1.Group
+	68,  // 72: etherloom.control.v1.ListGroupsResponse.groups:type_name -> etherloom.control.v1.Group
+	79,  // 73: etherloom.control.v1.ListRelaysResponse.relays:type_name -> etherloom.control.v1.RelayDescription
+	86,  // 74: etherloom.control.v1.ListAuditResponse.entries:type_name -> etherloom.control.v1.AuditEntry
+	24,  // 75: etherloom.control.v1.ListAuditResponse.head:type_name -> etherloom.control.v1.AuditHead
+	100, // 76: etherloom.control.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	100, // 77: etherloom.control.v1.Admin.created:type_name -> google.protobuf.Timestamp
+	100, // 78: etherloom.control.v1.Admin.expires:type_name -> google.protobuf.Timestamp
+	101, // 79: etherloom.control.v1.AddAdminRequest.lifetime:type_name -> google.protobuf.Duration
+	87,  // 80: etherloom.control.v1.AddAdminResponse.admin:type_name -> etherloom.control.v1.Admin
+	87,  // 81: etherloom.control.v1.ListAdminsResponse.admins:type_name -> etherloom.control.v1.Admin
+	9,   // 82: etherloom.control.v1.PostureReport.FilesEntry.value:type_name -> etherloom.control.v1.PostureFile
+	10,  // 83: etherloom.control.v1.PostureReport.ProcessesEntry.value:type_name -> etherloom.control.v1.PostureProcess
+	11,  // 84: etherloom.control.v1.PostureReport.CommandsEntry.value:type_name -> etherloom.control.v1.PostureCommand
+	2,   // 85: etherloom.control.v1.EnrolService.Begin:input_type -> etherloom.control.v1.BeginRequest
+	4,   // 86: etherloom.control.v1.EnrolService.Enrol:input_type -> etherloom.control.v1.EnrolRequest
+	7,   // 87: etherloom.control.v1.NodeService.Sync:input_type -> etherloom.control.v1.NodeMessage
+	16,  // 88: etherloom.control.v1.NodeService.Renew:input_type -> etherloom.control.v1.RenewRequest
+	18,  // 89: etherloom.control.v1.NodeService.ReportAddress:input_type -> etherloom.control.v1.ReportAddressRequest
+	20,  // 90: etherloom.control.v1.NodeService.RaiseHandshakeNonce:input_type -> etherloom.control.v1.RaiseHandshakeNonceRequest
+	34,  // 91: etherloom.control.v1.AdminService.CreateToken:input_type -> etherloom.control.v1.CreateTokenRequest
+	37,  // 92: etherloom.control.v1.AdminService.ListTokens:input_type -> etherloom.control.v1.ListTokensRequest
+	39,  // 93: etherloom.control.v1.AdminService.RevokeToken:input_type -> etherloom.control.v1.RevokeTokenRequest
+	49,  // 94: etherloom.control.v1.AdminService.ListNodes:input_type -> etherloom.control.v1.ListNodesRequest
+	51,  // 95: etherloom.control.v1.AdminService.SetNodeStatus:input_type -> etherloom.control.v1.SetNodeStatusRequest
+	53,  // 96: etherloom.control.v1.AdminService.SetNodeAddress:input_type -> etherloom.control.v1.SetNodeAddressRequest
+	55,  // 97: etherloom.control.v1.AdminService.SetNodeRoles:input_type -> etherloom.control.v1.SetNodeRolesRequest
+	43,  // 98: etherloom.control.v1.AdminService.AddLock:input_type -> etherloom.control.v1.AddLockRequest
+	45,  // 99: etherloom.control.v1.AdminService.ListLocks:input_type -> etherloom.control.v1.ListLocksRequest
+	47,  // 100: etherloom.control.v1.AdminService.RemoveLock:input_type -> etherloom.control.v1.RemoveLockRequest
+	57,  // 101: etherloom.control.v1.AdminService.AddSegment:input_type -> etherloom.control.v1.AddSegmentRequest
+	59,  // 102: etherloom.control.v1.AdminService.ListSegments:input_type -> etherloom.control.v1.ListSegmentsRequest
+	61,  // 103: etherloom.control.v1.AdminService.RemoveSegment:input_type -> etherloom.control.v1.RemoveSegmentRequest
+	64,  // 104: etherloom.control.v1.AdminService.AddGrant:input_type -> etherloom.control.v1.AddGrantRequest
+	66,  // 105: etherloom.control.v1.AdminService.ListGrants:input_type -> etherloom.control.v1.ListGrantsRequest
+	75,  // 106: etherloom.control.v1.AdminService.RemoveGrant:input_type -> etherloom.control.v1.RemoveGrantRequest
+	69,  // 107: etherloom.control.v1.AdminService.SetGroup:input_type -> etherloom.control.v1.SetGroupRequest
+	71,  // 108: etherloom.control.v1.AdminService.ListGroups:input_type -> etherloom.control.v1.ListGroupsRequest
+	73,  // 109: etherloom.control.v1.AdminService.RemoveGroup:input_type -> etherloom.control.v1.RemoveGroupRequest
+	77,  // 110: etherloom.control.v1.AdminService.AddRelay:input_type -> etherloom.control.v1.AddRelayRequest
+	80,  // 111: etherloom.control.v1.AdminService.ListRelays:input_type -> etherloom.control.v1.ListRelaysRequest
+	82,  // 112: etherloom.control.v1.AdminService.RemoveRelay:input_type -> etherloom.control.v1.RemoveRelayRequest
+	84,  // 113: etherloom.control.v1.AdminService.ListAudit:input_type -> etherloom.control.v1.ListAuditRequest
+	88,  // 114: etherloom.control.v1.AdminService.AddAdmin:input_type -> etherloom.control.v1.AddAdminRequest
+	90,  // 115: etherloom.control.v1.AdminService.ListAdmins:input_type -> etherloom.control.v1.ListAdminsRequest
+	92,  // 116: etherloom.control.v1.AdminService.RevokeAdmin:input_type -> etherloom.control.v1.RevokeAdminRequest
+	94,  // 117: etherloom.control.v1.AdminService.RaiseEpoch:input_type -> etherloom.control.v1.RaiseEpochRequest
+	3,   // 118: etherloom.control.v1.EnrolService.Begin:output_type -> etherloom.control.v1.BeginResponse
+	5,   // 119: etherloom.control.v1.EnrolService.Enrol:output_type -> etherloom.control.v1.EnrolResponse
+	14,  // 120: etherloom.control.v1.NodeService.Sync:output_type -> etherloom.control.v1.ControllerMessage
+	17,  // 121: etherloom.control.v1.NodeService.Renew:output_type -> etherloom.control.v1.RenewResponse
+	19,  // 122: etherloom.control.v1.NodeService.ReportAddress:output_type -> etherloom.control.v1.ReportAddressResponse
+	21,  // 123: etherloom.control.v1.NodeService.RaiseHandshakeNonce:output_type -> etherloom.control.v1.RaiseHandshakeNonceResponse
+	35,  // 124: etherloom.control.v1.AdminService.CreateToken:output_type -> etherloom.control.v1.CreateTokenResponse
+	38,  // 125: etherloom.control.v1.AdminService.ListTokens:output_type -> etherloom.control.v1.ListTokensResponse
+	40,  // 126: etherloom.control.v1.AdminService.RevokeToken:output_type -> etherloom.control.v1.RevokeTokenResponse
+	50,  // 127: etherloom.control.v1.AdminService.ListNodes:output_type -> etherloom.control.v1.ListNodesResponse
+	52,  // 128: etherloom.control.v1.AdminService.SetNodeStatus:output_type -> etherloom.control.v1.SetNodeStatusResponse
+	54,  // 129: etherloom.control.v1.AdminService.SetNodeAddress:output_type -> etherloom.control.v1.SetNodeAddressResponse
+	56,  // 130: etherloom.control.v1.AdminService.SetNodeRoles:output_type -> etherloom.control.v1.SetNodeRolesResponse
+	44,  // 131: etherloom.control.v1.AdminService.AddLock:output_type -> etherloom.control.v1.AddLockResponse
+	46,  // 132: etherloom.control.v1.AdminService.ListLocks:output_type -> etherloom.control.v1.ListLocksResponse
+	48,  // 133: etherloom.control.v1.AdminService.RemoveLock:output_type -> etherloom.control.v1.RemoveLockResponse
+	58,  // 134: etherloom.control.v1.AdminService.AddSegment:output_type -> etherloom.control.v1.AddSegmentResponse
+	60,  // 135: etherloom.control.v1.AdminService.ListSegments:output_type -> etherloom.control.v1.ListSegmentsResponse
+	62,  // 136: etherloom.control.v1.AdminService.RemoveSegment:output_type -> etherloom.control.v1.RemoveSegmentResponse
+	65,  // 137: etherloom.control.v1.AdminService.AddGrant:output_type -> etherloom.control.v1.AddGrantResponse
+	67,  // 138: etherloom.control.v1.AdminService.ListGrants:output_type -> etherloom.control.v1.ListGrantsResponse
+	76,  // 139: etherloom.control.v1.AdminService.RemoveGrant:output_type -> etherloom.control.v1.RemoveGrantResponse
+	70,  // 140: etherloom.control.v1.AdminService.SetGroup:output_type -> etherloom.control.v1.SetGroupResponse
+	72,  // 141: etherloom.control.v1.AdminService.ListGroups:output_type -> etherloom.control.v1.ListGroupsResponse
+	74,  // 142: etherloom.control.v1.AdminService.RemoveGroup:output_type -> etherloom.control.v1.RemoveGroupResponse
+	78,  // 143: etherloom.control.v1.AdminService.AddRelay:output_type -> etherloom.control.v1.AddRelayResponse
+	81,  // 144: etherloom.control.v1.AdminService.ListRelays:output_type -> etherloom.control.v1.ListRelaysResponse
+	83,  // 145: etherloom.control.v1.AdminService.RemoveRelay:output_type -> etherloom.control.v1.RemoveRelayResponse
+	85,  // 146: etherloom.control.v1.AdminService.ListAudit:output_type -> etherloom.control.v1.ListAuditResponse
+	89,  // 147: etherloom.control.v1.AdminService.AddAdmin:output_type -> etherloom.control.v1.AddAdminResponse
+	91,  // 148: etherloom.control.v1.AdminService.ListAdmins:output_type -> etherloom.control.v1.ListAdminsResponse
+	93,  // 149: etherloom.control.v1.AdminService.RevokeAdmin:output_type -> etherloom.control.v1.RevokeAdminResponse
+	95,  // 150: etherloom.control.v1.AdminService.RaiseEpoch:output_type -> etherloom.control.v1.RaiseEpochResponse
+	118, // [118:151] is the sub-list for method output_type
+	85,  // [85:118] is the sub-list for method input_type
+	85,  // [85:85] is the sub-list for extension type_name
+	85,  // [85:85] is the sub-list for extension extendee
+	0,   // [0:85] is the sub-list for field type_name
 }
 
 func init() { file_controlv1_control_proto_init() }
@@ -6328,13 +6821,14 @@ func file_controlv1_control_proto_init() {
 	file_controlv1_control_proto_msgTypes[5].OneofWrappers = []any{
 		(*NodeMessage_Hello)(nil),
 		(*NodeMessage_Signal)(nil),
+		(*NodeMessage_Posture)(nil),
 	}
-	file_controlv1_control_proto_msgTypes[8].OneofWrappers = []any{
+	file_controlv1_control_proto_msgTypes[12].OneofWrappers = []any{
 		(*ControllerMessage_Delta)(nil),
 		(*ControllerMessage_Signal)(nil),
 		(*ControllerMessage_Alive)(nil),
 	}
-	file_controlv1_control_proto_msgTypes[19].OneofWrappers = []any{
+	file_controlv1_control_proto_msgTypes[23].OneofWrappers = []any{
 		(*Resource_Settings)(nil),
 		(*Resource_Segment)(nil),
 		(*Resource_Self)(nil),
@@ -6350,7 +6844,7 @@ func file_controlv1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_controlv1_control_proto_rawDesc), len(file_controlv1_control_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   91,
+			NumMessages:   98,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/etherloom/etherloom/control/model"
@@ -24,6 +25,7 @@ type Grant struct {
 	Allow   []string  // terms; none: everything
 	Both    bool      // who is reached may begin, too
 	Observe bool      // passes nothing, is counted
+	When    string    // condition (package condition), which is not compiled here; empty: always
 	Expires time.Time // zero: never
 }
 
@@ -54,7 +56,7 @@ func (g *Grant) Resolve(m *model.Model) (*model.Grant, error) {
 	}
 	return &model.Grant{
 		Name: g.Name, From: g.From, To: g.To, Node: from.Node, Label: from.Label, Group: from.Group, Target: target, VNI: vni,
-		Allow: allow, Both: g.Both, Observe: g.Observe, Expires: g.Expires,
+		Allow: allow, Both: g.Both, Observe: g.Observe, When: strings.TrimSpace(g.When), Expires: g.Expires,
 	}, nil
 }
 
@@ -83,5 +85,5 @@ func termsOf(texts []string) ([]string, error) {
 func Same(a, b *model.Grant) bool {
 	sameTarget := a.Target == nil && b.Target == nil || a.Target != nil && b.Target != nil && *a.Target == *b.Target
 	return a.Source() == b.Source() && sameTarget && a.VNI == b.VNI && slices.Equal(a.Allow, b.Allow) &&
-		a.Both == b.Both && a.Observe == b.Observe && a.Expires.Equal(b.Expires)
+		a.Both == b.Both && a.Observe == b.Observe && a.When == b.When && a.Expires.Equal(b.Expires)
 }

@@ -229,6 +229,7 @@ type Grant struct {
 	Allow   []string    `json:"allow,omitempty"`   // terms, as package policy reads them; none: everything
 	Both    bool        `json:"both,omitempty"`    // who is reached may begin, too
 	Observe bool        `json:"observe,omitempty"` // passes nothing, is counted
+	When    string      `json:"when,omitempty"`    // CEL (package condition); empty: always
 	Created time.Time   `json:"created"`
 	Expires time.Time   `json:"expires,omitzero"` // zero: never
 }

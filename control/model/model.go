@@ -1,7 +1,7 @@
 // Package model holds what is true of one network, and what follows from it.
 //
 // Facts are the durable records: the certificate authority, settings, controllers, administrators, tokens, nodes,
-// segments, grants, locks, relays, and the head of the audit log. Each has a key, under which package store keeps it. Only
+// segments, grants, verdicts, locks, relays, and the head of the audit log. Each has a key, under which package store keeps it. Only
 // what must survive goes into a fact; who is connected now is nobody's fact.
 //
 // A Model is all facts at one revision of the store, with what follows from them worked out: who bears which name, who
@@ -51,6 +51,7 @@ type Model struct {
 	Grants      map[GrantID]*Grant
 	Groups      map[string]*Group
 	Locks       map[LockID]*Lock
+	Verdicts    map[GrantID]*Verdict
 	Relays      map[string]*Relay
 
 	// Version is the revision of the store at which the last fact changed; 0 before the network was made. All
@@ -69,6 +70,8 @@ type Model struct {
 	reachOf  map[identity.ID][]*Reach
 	lockedBy map[identity.ID][]*Lock
 	vacant   []vacancy
+
+	candidates map[GrantID][]identity.ID
 }
 
 // Shared is what every node of the network is told alike.
@@ -128,8 +131,9 @@ func Derive(f Facts, version uint64, previous *Model) *Model {
 		Facts: f, Version: version,
 		Controllers: map[identity.ID]*Controller{}, Admins: map[identity.ID]*Admin{}, Tokens: map[string]*Token{},
 		Nodes: map[identity.ID]*Node{}, Segments: map[VNI]*Segment{}, Grants: map[GrantID]*Grant{},
-		Groups: map[string]*Group{}, Locks: map[LockID]*Lock{}, Relays: map[string]*Relay{},
-		names: map[string]*Node{}, keys: map[string]string{}, segments: map[string]*Segment{},
+		Groups: map[string]*Group{}, Locks: map[LockID]*Lock{}, Verdicts: map[GrantID]*Verdict{}, candidates: map[GrantID][]identity.ID{},
+		Relays: map[string]*Relay{},
+		names:  map[string]*Node{}, keys: map[string]string{}, segments: map[string]*Segment{},
 		profiles: map[identity.ID]*Profile{}, views: map[VNI]*View{}, memberOf: map[identity.ID][]*View{},
 		reaches: map[GrantID]*Reach{}, reachOf: map[identity.ID][]*Reach{},
 	}
@@ -173,6 +177,8 @@ func (m *Model) sort(x Fact) {
 		m.Groups[x.Name] = x
 	case *Lock:
 		m.Locks[x.ID] = x
+	case *Verdict:
+		m.Verdicts[x.Grant] = x
 	case *Relay:
 		m.Relays[x.Name] = x
 	}

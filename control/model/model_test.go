@@ -344,8 +344,9 @@ func TestRecords(t *testing.T) {
 		&Settings{Name: "n", Zone: "z", CertificateLifetime: Duration(time.Hour), ULA: pfx("fd00::/48"), Pool: DefaultPool(), Epoch: 3},
 		&Counters{Node: 1, Grant: 5}, &Head{Sequence: 4, Hash: make([]byte, 32)},
 		&Controller{ID: 1, Sign: make([]byte, 32), URLs: []string{"https://a"}}, &Admin{ID: 1, Sign: make([]byte, 32)},
-		&Token{ID: "ab", Hash: make([]byte, 32)}, node(7, "a=b"), segment(1, "10.64.0.0/20"), &Grant{ID: 2, VNI: 1, Target: &Selector{Group: "g"}, Allow: []string{"tcp:22"}}, &Group{Name: "g", Labels: []string{"a=b"}}, &Relay{Name: "r"},
+		&Token{ID: "ab", Hash: make([]byte, 32)}, node(7, "a=b"), segment(1, "10.64.0.0/20"), &Grant{ID: 2, VNI: 1, When: "true", Target: &Selector{Group: "g"}, Allow: []string{"tcp:22"}}, &Group{Name: "g", Labels: []string{"a=b"}}, &Relay{Name: "r"},
 		&Lock{ID: 3, Target: "label:a=b", Label: "a=b", By: "x", Expires: time.Unix(1, 0).UTC()},
+		&Verdict{Grant: 2, Holders: []identity.ID{7}, Doubts: []Doubt{{Node: 7}}, Flips: []Flip{{Node: 7, Report: 1, By: 1}}},
 	}
 	for _, f := range all {
 		b, err := Encode(f)
@@ -379,7 +380,7 @@ func TestRecords(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	for _, x := range []Fact{node(7, "a=b"), segment(1, "10.64.0.0/20"), &Token{ID: "ab", Hash: make([]byte, 32)}} {
+	for _, x := range []Fact{node(7, "a=b"), segment(1, "10.64.0.0/20"), &Verdict{Grant: 9, Holders: []identity.ID{1}}, &Token{ID: "ab", Hash: make([]byte, 32)}} {
 		b, _ := Encode(x)
 		f.Add(x.Key(), b)
 	}
@@ -392,7 +393,7 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("%q was read as %q", key, x.Key())
 		}
 		// Whatever can be read can be derived from without harm.
-		m := Derive(facts(x, node(1, "a=b"), segment(9, "10.64.0.0/20"), &Grant{ID: 9, Label: "a=b", VNI: 9}), 1, nil)
+		m := Derive(facts(x, node(1, "a=b"), segment(9, "10.64.0.0/20"), &Grant{ID: 9, Label: "a=b", VNI: 9, When: "true"}), 1, nil)
 		_ = m.AuditHead()
 		_, _ = m.Seat(10, nil)
 		if _, err := Encode(x); err != nil {

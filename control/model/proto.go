@@ -87,7 +87,7 @@ func (s *Segment) Proto() *controlv1.Segment {
 // GrantProto is a grant as an administrator sees it.
 func (m *Model) GrantProto(g *Grant) *controlv1.GrantRule {
 	out := &controlv1.GrantRule{
-		Id: uint32(g.ID), Name: g.Name, From: g.From, To: g.To, Allow: g.Allow, Both: g.Both, Observe: g.Observe,
+		Id: uint32(g.ID), Name: g.Name, From: g.From, To: g.To, Allow: g.Allow, Both: g.Both, Observe: g.Observe, When: g.When,
 		Created: stamp(g.Created), Expires: stamp(g.Expires),
 	}
 	if s := m.Segments[g.VNI]; s != nil {

@@ -97,6 +97,8 @@ func blank(key string) Fact {
 		return new(Group)
 	case "lock":
 		return new(Lock)
+	case "verdict":
+		return new(Verdict)
 	case "relay":
 		return new(Relay)
 	}

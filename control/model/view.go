@@ -15,7 +15,7 @@ func (m *Model) deriveViews(previous *Model) {
 	grants := map[VNI][]*Access{}
 	for _, id := range slices.Sorted(maps.Keys(m.Grants)) {
 		if g := m.Grants[id]; g.Target == nil {
-			grants[g.VNI] = append(grants[g.VNI], &Access{Grant: g, Sources: who.active(g.Source())})
+			grants[g.VNI] = append(grants[g.VNI], &Access{Grant: g, Sources: m.meeting(g, who.active(g.Source()))})
 		}
 	}
 	revoked := m.revoked()
@@ -77,7 +77,7 @@ func (m *Model) deriveReaches(who census, previous *Model) {
 			continue
 		}
 		r := &Reach{Grant: g, Segment: m.Segments[g.VNI]}
-		from, to := who.active(g.Source()), who.active(*g.Target)
+		from, to := m.meeting(g, who.active(g.Source())), who.active(*g.Target)
 		if len(from) > 0 && len(to) > 0 {
 			r.From, r.To = m.ends(from, g), m.ends(to, g)
 		}

@@ -19,9 +19,14 @@ func (s *adminService) AddGrant(ctx context.Context, r *controlv1.AddGrantReques
 	if err != nil {
 		return nil, err
 	}
+	if when := strings.TrimSpace(r.GetWhen()); when != "" {
+		if _, err := s.c.judge.compiler.Compile(when); err != nil {
+			return nil, refuse(connect.CodeInvalidArgument, "%w", err)
+		}
+	}
 	asked := document.Grant{
 		Name: r.GetName(), From: r.GetFrom(), To: r.GetTo(), Segment: r.GetSegment(), Allow: r.GetAllow(),
-		Both: r.GetBoth(), Observe: r.GetObserve(), Expires: expires,
+		Both: r.GetBoth(), Observe: r.GetObserve(), When: r.GetWhen(), Expires: expires,
 	}
 	var g *model.Grant
 	var m *model.Model
@@ -53,7 +58,13 @@ func (s *adminService) ListGrants(context.Context, *controlv1.ListGrantsRequest)
 	out := &controlv1.ListGrantsResponse{}
 	m := s.c.store.Model()
 	for _, g := range inOrder(m.Grants) {
-		out.Grants = append(out.Grants, m.GrantProto(g))
+		p := m.GrantProto(g)
+		for _, id := range m.Candidates(g.ID) {
+			if m.Verdicts[g.ID].Holds(id) {
+				p.Holders = append(p.Holders, m.Nodes[id].Name)
+			}
+		}
+		out.Grants = append(out.Grants, p)
 	}
 	return out, nil
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/etherloom/etherloom/control/controlv1"
 	"github.com/etherloom/etherloom/control/model"
@@ -41,6 +42,9 @@ func (s *adminService) ListNodes(_ context.Context, r *controlv1.ListNodesReques
 func (s *adminService) describe(m *model.Model, n *model.Node) *controlv1.Node {
 	p := m.NodeProto(n)
 	p.Online = s.c.hub.online(n.ID)
+	if d, ok := s.c.dossiers.get(n.ID); ok {
+		p.Posture, p.PostureReceived = d.report, timestamppb.New(d.received)
+	}
 	return p
 }
 

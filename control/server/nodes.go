@@ -24,12 +24,14 @@ type nodeService struct {
 	c       *Controller
 	hellos  *buckets[identity.ID]
 	signals *buckets[identity.ID]
+	reports *buckets[identity.ID]
 }
 
 func newNodeService(c *Controller) *nodeService {
 	return &nodeService{
 		c:       c,
 		hellos:  newBuckets[identity.ID](1, 20, maxSources),
+		reports: newBuckets[identity.ID](10, 20, maxSources),
 		signals: newBuckets[identity.ID](c.opts.Limits.Signals, c.opts.Limits.SignalBurst, maxSources),
 	}
 }

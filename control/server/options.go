@@ -30,6 +30,9 @@ type Options struct {
 	LinkIdle            time.Duration // default 5 min
 	Pool                netip.Prefix  // IPv4 prefixes of segments are chosen from it; default 10.64.0.0/10
 
+	PostureMaxAge time.Duration // how long a node that is not heard still counts as it was; default 5 min
+	PostureGrace  time.Duration // after a start, for nodes to come back before they count as not heard; default 30 s
+
 	AdminLifetime time.Duration // of administrators' certificates, default 90 days
 	NewAdmin      bool          // write a new admin.json, for when the last administrator is lost
 
@@ -88,6 +91,8 @@ func (o Options) complete() (Options, error) {
 	orElse(&o.Listen, ":443")
 	orElse(&o.Network, "default")
 	orElse(&o.AdminLifetime, 90*24*time.Hour)
+	orElse(&o.PostureMaxAge, 5*time.Minute)
+	orElse(&o.PostureGrace, 30*time.Second)
 	orElse(&o.Alive, 5*time.Second)
 	orElse(&o.Patience, 10*time.Second)
 	orElse(&o.Confirm, 500*time.Millisecond)
@@ -105,6 +110,7 @@ func (o Options) check() error {
 	for name, d := range map[string]time.Duration{
 		"certificate lifetime": o.CertificateLifetime, "grace": o.Grace, "link idle time": o.LinkIdle,
 		"administrator lifetime": o.AdminLifetime, "alive interval": o.Alive, "patience": o.Patience,
+		"maximum age of posture": o.PostureMaxAge, "grace of posture": o.PostureGrace,
 	} {
 		if d != 0 && d < shortest {
 			return fmt.Errorf("%s is %v: the shortest is %v", name, d, shortest)

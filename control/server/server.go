@@ -10,6 +10,7 @@
 //	                    stream of each node ◄─ compile ◄──────────────────── Model
 //	                                                  ▲                        │
 //	                                         hub: signals between streams    steward: what time makes true
+//	                                         dossiers: reports of nodes ───► judge: who meets a grant's condition
 //
 // The gate decides who calls before a byte of a body is read, and from nothing but the one leaf that the caller proved
 // to hold the key of. A leaf is worth only what the Model says of its identity now: a node must not be locked or
@@ -17,9 +18,10 @@
 // has the same demand, lists included.
 //
 // Of each node's stream one goroutine writes and one reads. The writer wakes when there is a new Model, compiles what
-// its node is told, and sends the difference, signed. The steward is the only one who acts by the clock: grants that
+// its node is told, and sends the difference, signed. The steward acts by the clock: grants that
 // have expired are deleted, certificates that cannot be valid any more are forgotten, TURN credentials are replaced in
-// time; each is a change like any other, with an entry in the audit log. So what a node is told depends on the store
+// time; each is a change like any other, with an entry in the audit log. The judge makes facts of what nodes report of
+// themselves: who meets the conditions of grants (ruling.go has the rules among several controllers). So what a node is told depends on the store
 // alone, and all controllers say the same.
 //
 // The data directory holds what must not be in the store: the key that wraps the CA's (ca.wrap), the controller's own
@@ -61,6 +63,8 @@ type Controller struct {
 	challenger *identity.Challenger
 	compiler   *compile.Compiler
 	hub        *hub
+	dossiers   *dossiers
+	judge      *judge
 	gate       *gate
 	changes    *buckets[identity.ID]
 	stats      counters
@@ -113,7 +117,10 @@ func (c *Controller) open(ctx context.Context) (err error) {
 	if err := c.register(ctx); err != nil {
 		return err
 	}
-	c.compiler, c.hub = compile.New(c.wrap, c.log), newHub()
+	c.compiler, c.hub, c.dossiers = compile.New(c.wrap, c.log), newHub(), newDossiers()
+	if c.judge, err = newJudge(c); err != nil {
+		return err
+	}
 	c.changes = newChanges(c.opts.Limits, c.store.Model().Settings)
 	c.gate = newGate(c)
 	return nil
@@ -148,6 +155,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	g.Go(func() error { return c.store.Run(ctx) })
 	g.Go(func() error { return c.serve(ctx) })
 	g.Go(func() error { return c.tend(ctx) })
+	g.Go(func() error { return c.judge.run(ctx) })
 	g.Go(func() error { return c.renewSelf(ctx) })
 	c.log.Info("controller is ready", slog.String("addr", c.Addr().String()), slog.Any("urls", c.opts.Advertise),
 		slog.String("network", c.ca.Network.String()))

@@ -17,6 +17,8 @@ type Stats struct {
 	SignalsTooLarge  uint64
 	SignalsTooMany   uint64
 
+	ReportsRefused uint64 // of posture, not well-formed
+
 	CallsRefused       uint64
 	ConnectionsRefused uint64
 }
@@ -29,7 +31,7 @@ type counters struct {
 
 	signalsPassed, signalsLost, signalsForbidden, signalsTooLarge, signalsTooMany atomic.Uint64
 
-	callsRefused, connectionsRefused atomic.Uint64
+	reportsRefused, callsRefused, connectionsRefused atomic.Uint64
 }
 
 // count counts one state that was sent.
@@ -52,6 +54,7 @@ func (c *Controller) Stats() Stats {
 		StatesFull: s.full.Load(), StatesDelta: s.delta.Load(), StatesRenewed: s.renewed.Load(),
 		SignalsPassed: s.signalsPassed.Load(), SignalsLost: s.signalsLost.Load(), SignalsForbidden: s.signalsForbidden.Load(),
 		SignalsTooLarge: s.signalsTooLarge.Load(), SignalsTooMany: s.signalsTooMany.Load(),
-		CallsRefused: s.callsRefused.Load(), ConnectionsRefused: s.connectionsRefused.Load(),
+		ReportsRefused: s.reportsRefused.Load(),
+		CallsRefused:   s.callsRefused.Load(), ConnectionsRefused: s.connectionsRefused.Load(),
 	}
 }

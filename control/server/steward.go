@@ -60,6 +60,7 @@ func (c *Controller) chores(tx *store.Tx) error {
 		if end := forgetAt(m, n); left > 0 && !end.IsZero() && !end.After(now) {
 			tx.Put("node.forget", n.Forget())
 			c.hub.forget(id)
+			c.dossiers.forget(id)
 			left--
 		}
 	}

@@ -89,6 +89,7 @@ func (st *stream) run(ctx context.Context, s *nodeService) error {
 	}
 	st.c.hub.add(st)
 	defer st.c.hub.remove(st)
+	defer func() { st.c.dossiers.ended(st, st.c.now()) }()
 	st.c.stats.streams.Add(1)
 	defer st.c.stats.streams.Add(-1)
 
@@ -145,6 +146,10 @@ func (st *stream) read(ctx context.Context, s *nodeService, first *controlv1.Hel
 		switch kind := msg.GetKind().(type) {
 		case *controlv1.NodeMessage_Signal:
 			s.signal(st, kind.Signal)
+		case *controlv1.NodeMessage_Posture:
+			if err := s.report(st, kind.Posture); err != nil {
+				return err
+			}
 		case *controlv1.NodeMessage_Hello:
 			if err := s.mayHello(st); err != nil {
 				return err

@@ -53,8 +53,20 @@ func (tx *Tx) Put(action string, f model.Fact) {
 	tx.put(f)
 }
 
-// Delete removes a fact.
+// PutNoted makes or replaces a fact of which the audit log gets a note in place of the whole record.
+func (tx *Tx) PutNoted(action string, f model.Fact, note any) {
+	tx.Note(action, f.Key(), note)
+	tx.put(f)
+}
+
+// Delete removes a fact. The verdict on a grant goes with it.
 func (tx *Tx) Delete(action string, f model.Fact) {
+	if g, ok := f.(*model.Grant); ok {
+		if v := tx.facts[model.VerdictKey(g.ID)]; v != nil {
+			tx.touched[v.Key()] = true
+			delete(tx.facts, v.Key())
+		}
+	}
 	tx.changes = append(tx.changes, change{action: action, object: f.Key(), before: model.Public(f)})
 	tx.touched[f.Key()] = true
 	delete(tx.facts, f.Key())

@@ -48,6 +48,8 @@ func TestImportRules(t *testing.T) {
 		"ether": {}, "fdb": {"ether"}, "policy": {"ether"}, "switch": {"ether", "fdb", "policy"}, "bridge": {"ether", quiet},
 		// The datagram world.
 		"identity": {}, "transport/relay": {}, "transport": {"identity", "transport/relay", quiet},
+		// What is found of a machine is nobody's business but node's; conditions are judged by reports alone.
+		"posture": {}, "control/condition": {"control/controlv1"},
 		// Names know neither.
 		"dnsd": {}, "dnsd/hostdns": {},
 		// Control knows who parties are, and nothing of frames or datagrams.
@@ -65,6 +67,26 @@ func TestImportRules(t *testing.T) {
 		for _, forbidden := range []string{"transport", "fdb", "switch", "bridge", "node", "dnsd"} {
 			if d == forbidden || strings.HasPrefix(d, forbidden+"/") {
 				t.Errorf("the controller imports %s: it is never in the way of data", d)
+			}
+		}
+	}
+}
+
+// The daemon and the controller run other programs in one place each, which says which and when.
+func TestOtherPrograms(t *testing.T) {
+	allowed := []string{
+		"posture/command.go", "internal/sidecar/sidecar.go", "cmd/etherloom-controller/relay.go", // the relay beside a controller
+		"internal/lab/command.go",
+	}
+	for _, path := range sources(t) {
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rel, _ := filepath.Rel(root, path)
+		for _, i := range file.Imports {
+			if i.Path.Value == `"os/exec"` && !slices.Contains(allowed, rel) {
+				t.Errorf("%s imports os/exec", rel)
 			}
 		}
 	}

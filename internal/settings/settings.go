@@ -1,7 +1,8 @@
 // Package settings reads a configuration once, into one struct: flags over environment over file over defaults.
 //
 // The struct's yaml tags name the keys of the file; sections are structs in it. Every leaf has a flag (tap.name becomes
-// --tap-name) and a variable (ETHERLOOM_TAP_NAME); its usage tag explains it. The file is first held against the struct,
+// --tap-name) and a variable (ETHERLOOM_TAP_NAME); its usage tag explains it. A list of sections can be set in the file
+// alone. The file is first held against the struct,
 // so that an unknown or misspelt key is named with its line, and only then layered.
 package settings
 
@@ -35,6 +36,12 @@ func (l leaf) flag() string {
 	return strings.NewReplacer(delimiter, "-", "_", "-").Replace(l.key)
 }
 
+// sections reports whether a setting is a list of sections, which neither a flag nor a variable can set.
+func (l leaf) sections() bool {
+	t := l.value.Type()
+	return t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct
+}
+
 func (l leaf) env() string {
 	return "ETHERLOOM_" + strings.ToUpper(strings.ReplaceAll(l.key, delimiter, "_"))
 }
@@ -57,6 +64,9 @@ func leaves(v reflect.Value, prefix string) []leaf {
 // Flags defines a flag for every setting of a struct, whose present values are the defaults.
 func Flags(fs *pflag.FlagSet, into any) {
 	for _, l := range leaves(reflect.ValueOf(into).Elem(), "") {
+		if l.sections() {
+			continue
+		}
 		switch v := l.value.Interface().(type) {
 		case string:
 			fs.String(l.flag(), v, l.usage)
@@ -81,6 +91,9 @@ func Load(fs *pflag.FlagSet, file string, into any) error {
 	v.SetConfigType("yaml")
 	for _, l := range leaves(reflect.ValueOf(into).Elem(), "") {
 		v.SetDefault(l.key, l.value.Interface())
+		if l.sections() {
+			continue
+		}
 		if err := errors.Join(v.BindEnv(l.key, l.env()), v.BindPFlag(l.key, fs.Lookup(l.flag()))); err != nil {
 			return fmt.Errorf("setting %s: %w", l.key, err)
 		}
@@ -99,6 +112,11 @@ func Load(fs *pflag.FlagSet, file string, into any) error {
 	}
 	if err := v.Unmarshal(into); err != nil {
 		return fmt.Errorf("configuration: %w", err)
+	}
+	for _, l := range leaves(reflect.ValueOf(into).Elem(), "") {
+		if l.sections() && l.value.Len() == 0 {
+			l.value.SetZero() // an empty list is none
+		}
 	}
 	return nil
 }
@@ -143,6 +161,9 @@ func typeName(goType string) string {
 	case "time.Duration":
 		return "a time, such as 500ms or 2m"
 	}
+	if strings.HasPrefix(goType, "[]") {
+		return "a list of sections, such as [{name: x}]"
+	}
 	return "a section, with its settings indented below it"
 }
 
@@ -184,13 +205,28 @@ func Print(w io.Writer, from any) error {
 		if list, ok := l.value.Interface().([]string); ok {
 			value, err = []byte("["+strings.Join(list, ", ")+"]"), nil
 		}
+		where := l.env()
+		if l.sections() {
+			value, err = flow(l.value.Interface())
+			where = "in the file alone"
+		}
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(w, "%s%s: %s # %s: %s\n", indent, name, strings.TrimSpace(string(value)), l.env(), l.usage)
+		_, err = fmt.Fprintf(w, "%s%s: %s # %s: %s\n", indent, name, strings.TrimSpace(string(value)), where, l.usage)
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// flow writes a list on one line.
+func flow(list any) ([]byte, error) {
+	var n yaml.Node
+	if err := n.Encode(list); err != nil {
+		return nil, err
+	}
+	n.Style = yaml.FlowStyle
+	return yaml.Marshal(&n)
 }

@@ -18,8 +18,43 @@ type config struct {
 		Queues int      `yaml:"queues" mapstructure:"queues"`
 		Only   []string `yaml:"only" mapstructure:"only"`
 	} `yaml:"tap" mapstructure:"tap"`
+	Run  []item        `yaml:"run" mapstructure:"run"`
 	Wait time.Duration `yaml:"wait" mapstructure:"wait"`
 	On   bool          `yaml:"on" mapstructure:"on"`
+}
+
+type item struct {
+	Name string   `yaml:"name" mapstructure:"name"`
+	Args []string `yaml:"args" mapstructure:"args"`
+}
+
+// A list of sections comes from the file, is printed so that it can be read again, and has no flag.
+func TestSections(t *testing.T) {
+	c, err := load(t, "run:\n- name: A.b\n  args: [x, \"y z\"]\n- {name: c, args: [w]}\n")
+	if err != nil || len(c.Run) != 2 || c.Run[0].Name != "A.b" || len(c.Run[0].Args) != 2 || c.Run[1].Name != "c" {
+		t.Fatalf("%+v, %v", c.Run, err)
+	}
+	var out strings.Builder
+	if err := Print(&out, &c); err != nil || strings.Count(out.String(), "run:") != 1 {
+		t.Fatalf("%v:\n%s", err, out.String())
+	}
+	again, err := load(t, out.String())
+	if err != nil || !reflect.DeepEqual(again.Run, c.Run) {
+		t.Errorf("%+v, %v; printed\n%s", again.Run, err, out.String())
+	}
+	fs := pflag.NewFlagSet("test", pflag.ContinueOnError)
+	Flags(fs, &c)
+	if fs.Lookup("run") != nil {
+		t.Error("there is a flag")
+	}
+	for file, want := range map[string]string{
+		"run:\n- {name: a, arg: b}\n": `line 2: there is no setting "arg"`,
+		"run: a\n":                    "a list of sections",
+	} {
+		if _, err := load(t, file); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v; want %q", file, err, want)
+		}
+	}
 }
 
 func load(t *testing.T, file string, args ...string) (config, error) {
