@@ -104,7 +104,7 @@ func TestEveryChangeIsAudited(t *testing.T) {
 			t.Errorf("detail of the lock lacks %s: %s", part, lock)
 		}
 	}
-	renewal := entries[15].Detail
+	renewal := entries[16].Detail
 	for _, part := range []string{`"before":{`, `"after":{`, `"serial":`} {
 		if !strings.Contains(renewal, part) {
 			t.Errorf("detail of the renewal lacks %s: %s", part, renewal)
