@@ -35,7 +35,7 @@ func v6UDP(t *testing.T, dst ether.MAC, to netip.Addr, port layers.UDPPort) []by
 }
 
 // What hosts say to everybody around, and those who look for others, is heard by nobody to whom or from whom there are only grants
-// to nodes, were it for each of the things that the grants allow.
+// to nodes; not even if these allow everything that is addressed to the other end.
 func TestDark(t *testing.T) {
 	addr := netip.MustParseAddr
 	echo6 := &layers.ICMPv6Echo{Identifier: 1}
