@@ -38,7 +38,7 @@ short: toolchain ## Run the quick tests alone
 	go test -short $$(go list ./... | grep -v -e /internal/e2e -e /internal/lab)
 
 E2E_PROGRAMS := ping:iputils-ping arping:iputils-arping iperf3:iperf3 socat:socat dig:bind9-dnsutils dnsmasq:dnsmasq-base \
-	dbus-daemon:dbus-daemon setpriv:util-linux arpspoof:dsniff atk6-fake_router26:thc-ipv6
+	dbus-daemon:dbus-daemon setpriv:util-linux arpspoof:dsniff atk6-fake_router26:thc-ipv6 nmap:nmap
 
 e2e: toolchain ## Run the end-to-end tests; one that cannot run is a failure
 	@scripts/ensure.sh $(E2E_PROGRAMS)

@@ -35,3 +35,16 @@ func ParseARP(p []byte) (ARP, bool) {
 		TargetMAC: MAC(p[18:24]), TargetIP: [4]byte(p[24:28]),
 	}, true
 }
+
+// AppendARP appends the payload of an ARP frame.
+//
+//	+--------+--------+----+----+------+---------+---------+---------+---------+
+//	|   1    | 0x0800 | 6  | 4  |  op  | sender  | sender  | target  | target  |
+//	|        |        |    |    |      | MAC (6) | IP (4)  | MAC (6) | IP (4)  |
+//	+--------+--------+----+----+------+---------+---------+---------+---------+
+func AppendARP(b []byte, a ARP) []byte {
+	b = append(b, 0, 1, byte(TypeIPv4>>8), byte(TypeIPv4&0xff), 6, 4)
+	b = binary.BigEndian.AppendUint16(b, a.Op)
+	b = append(append(b, a.SenderMAC[:]...), a.SenderIP[:]...)
+	return append(append(b, a.TargetMAC[:]...), a.TargetIP[:]...)
+}

@@ -1,5 +1,7 @@
 package ether
 
+import "encoding/binary"
+
 // ICMPv6 types of neighbour discovery (RFC 4861 section 4) and multicast listener discovery (RFC 3810, RFC 2710).
 const (
 	MLDQuery              = 130
@@ -75,4 +77,25 @@ func (nd *ND) readOptions(p []byte) bool {
 		p = p[int(p[1])*8:]
 	}
 	return true
+}
+
+// AppendAdvertisement appends an IPv6 packet that answers a solicitation of to: target has the address mac (RFC 4861 sections 4.4
+// and 7.2.4).
+//
+//	+------------------+-----+---+----------+-------------+-------------+---+---+---------+
+//	| IPv6, hop limit  | 136 | 0 | checksum | S, O        | target (16) | 2 | 1 | mac (6) |
+//	| 255 (40 bytes)   |     |   |          | (4 bytes)   |             |   |   |         |
+//	+------------------+-----+---+----------+-------------+-------------+---+---+---------+
+func AppendAdvertisement(b []byte, target, to [16]byte, mac MAC) []byte {
+	const length, solicited, override, targetMAC = 32, 0x40, 0x20, 2
+	b = append(b, 0x60, 0, 0, 0, 0, length, byte(ProtoICMPv6), 255)
+	b = append(append(b, target[:]...), to[:]...)
+	icmp := len(b)
+	b = append(b, NeighborAdvertisement, 0, 0, 0, solicited|override, 0, 0, 0)
+	b = append(append(b, target[:]...), targetMAC, 1)
+	b = append(b, mac[:]...)
+	// RFC 4443 section 2.3: the pseudo-header is part of what the checksum covers.
+	sum := add(length+uint32(ProtoICMPv6), b[icmp-2*len(target):])
+	binary.BigEndian.PutUint16(b[icmp+2:], ^fold(sum))
+	return b
 }

@@ -36,7 +36,7 @@ type Explained struct {
 	Frame   string      `json:"frame"` // in words
 	Hex     string      `json:"hex,omitempty"`
 	Passes  bool        `json:"passes"`
-	Check   string      `json:"check"` // pass, or the reason as `etherloom drops` names it
+	Check   string      `json:"check"` // pass, answered, or the reason as `etherloom drops` names it
 	Text    string      `json:"text"`
 	Grant   uint32      `json:"grant,omitempty"` // that lets it pass
 	On      string      `json:"on"`              // the node whose check decided

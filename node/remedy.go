@@ -22,6 +22,11 @@ func (q *question) fixes(drop vswitch.Drop, receiver party) []Fix {
 		return []Fix{q.grantFix(receiver), conditionFix(receiver)}
 	case vswitch.Drop(policy.NotAllowed):
 		return q.allowFixes(receiver)
+	case vswitch.Drop(policy.UnknownAddress):
+		if v := q.on.view.Between(q.from.id, receiver.id, q.now); receiver.id != 0 && v != policy.Pass {
+			return q.fixes(vswitch.Drop(v), receiver)
+		}
+		return []Fix{{Text: "ask for an address of a node that this one has a grant to: `etherloom names` shows them; somebody else's is not told"}}
 	case vswitch.Drop(policy.WrongGrant):
 		if grant := q.honest(); grant != 0 {
 			return []Fix{{Text: fmt.Sprintf("%s holds grant %d, which the frame should name", q.from.name, grant)}}

@@ -18,7 +18,7 @@ func (q *question) note(format string, args ...any) {
 // judged adds what a node's switch says of the frame.
 func (q *question) judged(node party, sends bool, e vswitch.Explanation, grant policy.GrantID) {
 	j := Judgement{
-		Node: node.name, Sends: sends, Here: node.id == q.d.self(), Passes: e.Drop == vswitch.Forwarded, Check: e.Drop.Code(), Text: e.Drop.String(),
+		Node: node.name, Sends: sends, Here: node.id == q.d.self(), Passes: served(e.Drop), Check: e.Drop.Code(), Text: e.Drop.String(),
 		Grant: uint32(grant), Flooded: e.Flooded, Receivers: []Outcome{},
 	}
 	for _, r := range e.Receivers {
@@ -30,11 +30,18 @@ func (q *question) judged(node party, sends bool, e vswitch.Explanation, grant p
 	q.out.Steps = append(q.out.Steps, j)
 }
 
+// served reports whether the host gets what it sent the frame for: it passes, or this node answers in the other's name.
+func served(d vswitch.Drop) bool { return d == vswitch.Forwarded || d == vswitch.Answered }
+
 // decide makes one judgement the answer. receiver is who would have the frame.
 func (q *question) decide(by Judgement, drop vswitch.Drop, grant policy.GrantID, receiver party) {
 	o := q.out
 	o.Segment, o.VNI = q.on.name, uint32(q.on.vni)
-	o.Passes, o.Check, o.Text, o.On = drop == vswitch.Forwarded, drop.Code(), drop.String(), by.Node
+	o.Passes, o.Check, o.Text, o.On = served(drop), drop.Code(), drop.String(), by.Node
+	if drop == vswitch.Answered {
+		q.note("a grant to nodes is between the two, so the question for an address stays on %s: nobody else on the segment hears it", by.Node)
+		return
+	}
 	if o.Passes {
 		o.Grant = uint32(grant)
 		return

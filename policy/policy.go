@@ -5,7 +5,7 @@
 //   - To a segment: its sources are members. A frame passes only from one member to another; a group's frames are judged for
 //     each receiver.
 //   - To nodes: its sources reach these, and nothing else of the segment is there for them. Nobody asks anybody on the wire for
-//     an address: each node answers its own host (View.Resolves). What is sent must be for an address of the target's own.
+//     an address: each node answers its own host (View.Seek). What is sent must be for an address of the target's own.
 //
 // A grant may say what it allows in Terms: by EtherType, IP protocol, ports, multicast group. Then its sources begin flows, and
 // the answers to these pass, and errors about them, and nothing else in that direction, unless the grant works both ways.
@@ -64,6 +64,7 @@ const (
 	PolicyExpired
 	NotAllowed
 	StaysHere
+	UnknownAddress
 	BadFragment
 	BadARP
 	NotDHCPServer
@@ -79,32 +80,33 @@ const (
 // String says in one line what happened, for an operator.
 func (v Verdict) String() string {
 	return [NumVerdicts]string{
-		Pass:          "passed",
-		NoStation:     "the source has no address on this segment",
-		SourceMAC:     "source MAC is not the one this identity may use",
-		ARPSender:     "ARP sender is not this identity's MAC and IPv4 address",
-		NDSender:      "neighbour discovery names a MAC or address that is not this identity's",
-		NotRouter:     "router advertisement or redirect of a station that is no router",
-		IPSource:      "IP source is not an address this identity may use",
-		BadHeader:     "ARP or IP header is cut, hidden behind another, or not what the EtherType says",
-		Undetermined:  "extension headers, fragments or options hide what the packet is, or it is cut",
-		NoGrant:       "no grant lets the source use this segment",
-		NotMember:     "the receiver is not a member of this segment",
-		UnknownGrant:  "the frame names a grant that this node does not know",
-		WrongGrant:    "the grant that the frame names does not cover its source",
-		GrantExpired:  "the grant has expired",
-		PolicyExpired: "the policy is older than its maximum age and no controller has renewed it",
-		NotAllowed:    "there is a grant between the two, but none that allows this",
-		StaysHere:     "only members of a segment ask each other for addresses; a node answers its own host about those that it has a grant to",
-		BadFragment:   "fragment is too small, overlaps another, or is cut as no host cuts",
-		BadARP:        "ARP reply whose target is a group or not who receives it, or RARP that is no request",
-		NotDHCPServer: "DHCP of a server or relay agent, of a station that is none",
-		DHCPClient:    "DHCP request for a MAC or address that is not this identity's",
-		NotQuerier:    "multicast query or routing of a station that is no multicast querier",
-		BroadcastRate: "this identity sends more broadcasts than the limit allows",
-		MulticastRate: "this identity sends more multicast frames than the limit allows",
-		ControlRate:   "this identity sends more ARP, neighbour discovery or DHCP to many than the limit allows",
-		JoinRate:      "this identity joins and leaves multicast groups more often than the limit allows",
+		Pass:           "passed",
+		NoStation:      "the source has no address on this segment",
+		SourceMAC:      "source MAC is not the one this identity may use",
+		ARPSender:      "ARP sender is not this identity's MAC and IPv4 address",
+		NDSender:       "neighbour discovery names a MAC or address that is not this identity's",
+		NotRouter:      "router advertisement or redirect of a station that is no router",
+		IPSource:       "IP source is not an address this identity may use",
+		BadHeader:      "ARP or IP header is cut, hidden behind another, or not what the EtherType says",
+		Undetermined:   "extension headers, fragments or options hide what the packet is, or it is cut",
+		NoGrant:        "no grant lets the source use this segment",
+		NotMember:      "the receiver is not a member of this segment",
+		UnknownGrant:   "the frame names a grant that this node does not know",
+		WrongGrant:     "the grant that the frame names does not cover its source",
+		GrantExpired:   "the grant has expired",
+		PolicyExpired:  "the policy is older than its maximum age and no controller has renewed it",
+		NotAllowed:     "there is a grant between the two, but none that allows this",
+		StaysHere:      "only members of a segment ask each other for addresses; a node answers its own host about those that it has a grant to",
+		UnknownAddress: "nobody that this host may know of has the address that it asks for, so nobody answers",
+		BadFragment:    "fragment is too small, overlaps another, or is cut as no host cuts",
+		BadARP:         "ARP reply whose target is a group or not who receives it, or RARP that is no request",
+		NotDHCPServer:  "DHCP of a server or relay agent, of a station that is none",
+		DHCPClient:     "DHCP request for a MAC or address that is not this identity's",
+		NotQuerier:     "multicast query or routing of a station that is no multicast querier",
+		BroadcastRate:  "this identity sends more broadcasts than the limit allows",
+		MulticastRate:  "this identity sends more multicast frames than the limit allows",
+		ControlRate:    "this identity sends more ARP, neighbour discovery or DHCP to many than the limit allows",
+		JoinRate:       "this identity joins and leaves multicast groups more often than the limit allows",
 	}[v]
 }
 
@@ -115,7 +117,7 @@ func (v Verdict) Code() string {
 		NotRouter: "not-router", IPSource: "ip-source", BadHeader: "bad-header", Undetermined: "undetermined", NoGrant: "no-grant",
 		NotMember: "not-member", UnknownGrant: "unknown-grant", WrongGrant: "wrong-grant",
 		GrantExpired: "grant-expired", PolicyExpired: "policy-expired",
-		NotAllowed: "not-allowed", StaysHere: "stays-here", BadFragment: "bad-fragment",
+		NotAllowed: "not-allowed", StaysHere: "stays-here", UnknownAddress: "unknown-address", BadFragment: "bad-fragment",
 		BadARP: "bad-arp", NotDHCPServer: "not-dhcp-server", DHCPClient: "dhcp-client", NotQuerier: "not-querier",
 		BroadcastRate: "broadcast-rate", MulticastRate: "multicast-rate", ControlRate: "control-rate", JoinRate: "join-rate",
 	}[v]

@@ -25,6 +25,7 @@ type View struct {
 	expires    time.Time
 	stations   map[Identity]*Station
 	owners     map[ether.MAC]Identity
+	addresses  map[[16]byte]Identity // by IP address; IPv4 is mapped
 	grants     map[GrantID]*compiled
 	ranked     []*compiled
 	enforced   index
@@ -48,6 +49,7 @@ func Compile(r Rules) *View {
 	v := &View{
 		generation: r.Generation, expires: r.Expires, stations: r.Stations,
 		owners: make(map[ether.MAC]Identity, len(r.Stations)), grants: make(map[GrantID]*compiled, len(r.Grants)),
+		addresses: addressesOf(r.Stations),
 	}
 	for id, s := range r.Stations {
 		v.owners[s.MAC] = id

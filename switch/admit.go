@@ -80,6 +80,11 @@ func (l *layout) tooLong(f *ether.Frame, undone ether.Offload) bool {
 	return !ok || cut.Len()-(len(f.Data)-len(f.Payload)) > l.mtu
 }
 
+// seek decides who has the address that a host asks for: somebody for whom this node answers, or 0 if the question goes on.
+func (l *layout) seek(p *policy.Passage, target [16]byte) (policy.Identity, policy.Verdict) {
+	return l.policy.Seek(p.Source, target, p.Now)
+}
+
 // mayHave decides whether a receiver may have a frame, and names the grant.
 func (l *layout) mayHave(p *policy.Passage, receiver policy.Identity) (policy.GrantID, policy.Verdict) {
 	return l.policy.Egress(p, receiver)

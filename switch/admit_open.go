@@ -11,6 +11,11 @@ import "github.com/etherloom/etherloom/policy"
 // admit lets every frame in.
 func (l *layout) admit(*carriage, Tag) Drop { return Forwarded }
 
+// seek lets every question go on.
+func (l *layout) seek(*policy.Passage, [16]byte) (policy.Identity, policy.Verdict) {
+	return 0, policy.Pass
+}
+
 // mayHave lets every receiver have every frame, and always names grant 1: the true one of a node that was granted first, and a
 // forged one of any other.
 func (l *layout) mayHave(*policy.Passage, policy.Identity) (policy.GrantID, policy.Verdict) {

@@ -7,6 +7,7 @@
 //	parse      lengths and tags; what cannot be parsed matches nothing
 //	admit      reserved addresses, the identity behind the port, its MAC and addresses, the grant that the frame names
 //	learn      where the source is; only now, so that a frame that is refused moves nothing
+//	answer     what the host asks about those whom it has a grant to reach: this node answers, and nobody else hears of it
 //	lookup     where the destination is
 //	replicate  to one port or to many: not back where it came from, never from link to link, each receiver judged
 //

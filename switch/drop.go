@@ -23,6 +23,7 @@ const (
 	DropIdentity
 	DropHairpin
 	DropNoReceiver
+	Answered // not dropped: this node has answered its own host, and nothing need be sent
 	numDrops
 )
 
@@ -36,6 +37,7 @@ var ownDrops = [...]struct{ code, text string }{ //nolint:gochecknoglobals // a 
 	DropIdentity - DropShort:      {"identity", "source identity is not the one behind this link"},
 	DropHairpin - DropShort:       {"hairpin", "destination is on the port where the frame came from"},
 	DropNoReceiver - DropShort:    {"no-receiver", "no port of this segment may receive the frame"},
+	Answered - DropShort:          {"answered", "this node answers its own host from the signed state, and nothing is sent to anybody"},
 }
 
 // String says in one line what happened, for an operator.

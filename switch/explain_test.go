@@ -46,10 +46,13 @@ func (r *rig) agree(what string, from policy.Identity, frame []byte, tag Tag) Ex
 		}
 		s.take()
 	}
+	if drop == Answered {
+		want[from] = Tag{} // no receiver was judged: it goes back to who asked
+	}
 	if !maps.Equal(want, got) {
 		r.t.Errorf("%s: explained as going to %v, and went to %v", what, want, got)
 	}
-	if (drop == Forwarded) != (len(got) > 0) {
+	if (drop == Forwarded || drop == Answered) != (len(got) > 0) {
 		r.t.Errorf("%s: %q, and %d received it", what, drop.Code(), len(got))
 	}
 	return e
@@ -129,7 +132,18 @@ func TestExplainIsForward(t *testing.T) {
 	}
 }
 
-// FuzzExplain: whatever the frame, its port, its tag, who is a member and what has been learned, Explain foretells Forward.
+// reaching is a grant of node 1 to reach each other node whose bit is set.
+func reaching(bits byte) (grants []policy.Grant) {
+	for id := policy.Identity(1); id <= 4; id++ {
+		if bits>>(id-1)&1 != 0 {
+			grants = append(grants, policy.Grant{ID: 10 + policy.GrantID(id), Sources: []policy.Identity{1}, Targets: []policy.Identity{id}})
+		}
+	}
+	return grants
+}
+
+// FuzzExplain: whatever the frame, its port, its tag, who is a member or reached, and what has been learned, Explain foretells
+// Forward.
 func FuzzExplain(f *testing.F) {
 	arp := "\x00\x01\x08\x00\x06\x04\x00\x01" + "\x02\x00\x00\x00\x00\x01" + "\xc0\x00\x02\x01" + "\x00\x00\x00\x00\x00\x00\xc0\x00\x02\x02"
 	for _, frame := range [][]byte{
@@ -139,6 +153,7 @@ func FuzzExplain(f *testing.F) {
 	} {
 		for from := range byte(4) {
 			f.Add(from, uint32(from)+1, uint32(grantID), byte(0b0111), byte(0b0110), frame)
+			f.Add(from, uint32(from)+1, uint32(grantID), byte(0b0010_0101), byte(0), frame)
 		}
 	}
 	f.Add(byte(1), uint32(2), uint32(99), byte(0b1111), byte(0), data(macOf(1), macOf(2), experimental, ""))
@@ -150,7 +165,7 @@ func FuzzExplain(f *testing.F) {
 				list = append(list, id)
 			}
 		}
-		r.grant(list...)
+		r.setGrants(append(reaching(members>>4), policy.Grant{ID: grantID, Segment: true, Sources: list})...)
 		for id := policy.Identity(1); id <= 4; id++ {
 			switch at := r.ports[id]; {
 			case learned>>(id+3)&1 != 0:

@@ -14,7 +14,11 @@ func (s *Segment) Forward(in *Port, data []byte, undone ether.Offload, tag Tag, 
 	in.counters.rxFrames.Add(1)
 	in.counters.rxOctets.Add(uint64(len(data)))
 	drop := s.forward(in, data, undone, tag, lane, now, nil)
-	if drop != Forwarded {
+	switch drop {
+	case Forwarded:
+	case Answered:
+		in.counters.answered.Add(1)
+	default:
 		in.counters.dropped.Add(1)
 		s.drops[drop].Add(1)
 	}
@@ -55,6 +59,10 @@ func (s *Segment) forward(
 
 	if asked == nil {
 		s.fdb.Learn(f.Src, in, now)
+	}
+
+	if drop := layout.answer(&c); drop != Forwarded {
+		return drop
 	}
 
 	if !f.Dst.IsGroup() {

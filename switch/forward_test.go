@@ -41,6 +41,12 @@ const grantID policy.GrantID = 7
 
 func macOf(id policy.Identity) ether.MAC { return ether.MAC{2, 0, 0, 0, 0, byte(id)} }
 
+func v4(id policy.Identity) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, byte(id)}) }
+
+func v6(id policy.Identity) netip.Addr {
+	return netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 15: byte(id)})
+}
+
 func newRig(t *testing.T) *rig {
 	r := &rig{
 		t: t, seg: NewSegment(5, 1, 1500, fdb.Limits{}), now: time.Now(),
@@ -60,13 +66,14 @@ func newRig(t *testing.T) *rig {
 }
 
 func (r *rig) grant(members ...policy.Identity) {
-	rules := policy.Rules{
-		Stations: map[policy.Identity]*policy.Station{},
-		Grants:   []policy.Grant{{ID: grantID, Segment: true, Sources: members}},
-	}
+	r.setGrants(policy.Grant{ID: grantID, Segment: true, Sources: members})
+}
+
+// setGrants makes these all the grants that there are. Every node has a station.
+func (r *rig) setGrants(grants ...policy.Grant) {
+	rules := policy.Rules{Self: 1, Stations: map[policy.Identity]*policy.Station{}, Grants: grants}
 	for id := policy.Identity(1); id <= 4; id++ {
-		addr := netip.AddrFrom4([4]byte{192, 0, 2, byte(id)})
-		rules.Stations[id] = policy.NewStation(macOf(id), []netip.Addr{addr}, false)
+		rules.Stations[id] = policy.NewStation(macOf(id), []netip.Addr{v4(id), v6(id), macOf(id).LinkLocal()}, false)
 	}
 	r.seg.SetPolicy(policy.Compile(rules), r.now)
 }

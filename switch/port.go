@@ -58,7 +58,7 @@ func NewPort(name string, kind Kind, id policy.Identity, out Egress) *Port {
 func (p *Port) Egress() Egress { return p.out }
 
 type portCounters struct {
-	rxFrames, rxOctets, txFrames, txOctets, dropped atomic.Uint64
+	rxFrames, rxOctets, txFrames, txOctets, dropped, answered atomic.Uint64
 }
 
 // PortStats counts frames from the port's point of view: rx entered the switch through it, tx left through it.
@@ -67,7 +67,8 @@ type PortStats struct {
 	RxOctets  uint64 `json:"rx_octets"`
 	TxFrames  uint64 `json:"tx_frames"`
 	TxOctets  uint64 `json:"tx_octets"`
-	RxDropped uint64 `json:"rx_dropped"` // of those that entered
+	RxDropped uint64 `json:"rx_dropped"`  // of those that entered
+	Answered  uint64 `json:"rx_answered"` // of those that entered: asked for an address, and were answered here
 }
 
 // Stats returns the port's counters.
@@ -75,7 +76,7 @@ func (p *Port) Stats() PortStats {
 	c := &p.counters
 	return PortStats{
 		RxFrames: c.rxFrames.Load(), RxOctets: c.rxOctets.Load(),
-		TxFrames: c.txFrames.Load(), TxOctets: c.txOctets.Load(), RxDropped: c.dropped.Load(),
+		TxFrames: c.txFrames.Load(), TxOctets: c.txOctets.Load(), RxDropped: c.dropped.Load(), Answered: c.answered.Load(),
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/etherloom/etherloom/node"
+	vswitch "github.com/etherloom/etherloom/switch"
 )
 
 func explainCommand() *cobra.Command {
@@ -24,7 +25,7 @@ func explainCommand() *cobra.Command {
 		Long: "A frame is made and judged by the checks that every frame passes, and goes nowhere. X and Y are nodes' names or addresses\n" +
 			"on a segment; without --from it is this node. With --hex the frame is given, from the destination address on; - reads it\n" +
 			"from the standard input. It is judged as one of this host's, or with --from as one that came over that peer's link.\n\n" +
-			"The exit code is 0 only if the frame passes.",
+			"The exit code is 0 only if the frame passes, or is a question that the sender's own node answers.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
@@ -137,9 +138,12 @@ func showExplained(out io.Writer, e *node.Explained) {
 	line := func(name, format string, args ...any) {
 		fmt.Fprintf(out, "%-9s %s\n", name, fmt.Sprintf(format, args...))
 	}
-	if e.Passes {
+	switch {
+	case e.Check == vswitch.Answered.Code():
+		line("verdict", "is answered on %s: %s (%s)", e.On, e.Text, e.Check)
+	case e.Passes:
 		line("verdict", "passes by grant %d", e.Grant)
-	} else {
+	default:
 		line("verdict", "is dropped on %s: %s (%s)", e.On, e.Text, e.Check)
 	}
 	if e.Frame != "" {
@@ -170,11 +174,14 @@ func stepLine(j node.Judgement) string {
 	} else if j.Grant != 0 {
 		text += fmt.Sprintf(", naming grant %d", j.Grant)
 	}
-	if !j.Passes {
+	switch {
+	case j.Check == vswitch.Answered.Code():
+		text += ": answered here"
+	case !j.Passes:
 		text += ": dropped, " + j.Check
-	} else if j.Flooded {
+	case j.Flooded:
 		text += ": shown to all"
-	} else {
+	default:
 		text += ": passes"
 	}
 	var ports []string

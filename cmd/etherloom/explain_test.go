@@ -88,6 +88,12 @@ note      N
 	}
 	out.Reset()
 	showExplained(&out, &node.Explained{Passes: true, Grant: 3})
+	answered := node.Judgement{Node: "a", Sends: true, Here: true, Passes: true, Check: "answered"}
+	var other bytes.Buffer
+	showExplained(&other, &node.Explained{Passes: true, Check: "answered", Text: "T", On: "a", Segment: "lan", Steps: []node.Judgement{answered}})
+	if want := "verdict   is answered on a: T (answered)\nsegment   lan\non a      sent: answered here\n"; other.String() != want {
+		t.Errorf("%q", other.String())
+	}
 	if want := "verdict   passes by grant 3\nsegment   -\n"; out.String() != want {
 		t.Errorf("%q", out.String())
 	}

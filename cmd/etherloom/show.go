@@ -171,10 +171,10 @@ func portsCommand() *cobra.Command {
 				rows = append(rows, []string{
 					p.Port, p.Kind, p.Segment, strconv.Itoa(int(p.VNI)), dash(p.MAC), dash(strings.Join(p.Addresses, " ")),
 					dash(queues), dash(strings.Join(p.Offloads, " ")),
-					fmt.Sprint(p.Stats.RxFrames), fmt.Sprint(p.Stats.TxFrames), fmt.Sprint(p.Stats.RxDropped),
+					fmt.Sprint(p.Stats.RxFrames), fmt.Sprint(p.Stats.TxFrames), fmt.Sprint(p.Stats.RxDropped), fmt.Sprint(p.Stats.Answered),
 				})
 			}
-			if err := table(cmd, "PORT KIND SEGMENT VNI MAC ADDRESSES QUEUES OFFLOADS RX TX DROPPED", rows); err != nil {
+			if err := table(cmd, "PORT KIND SEGMENT VNI MAC ADDRESSES QUEUES OFFLOADS RX TX DROPPED ANSWERED", rows); err != nil {
 				return err
 			}
 			for _, p := range list {

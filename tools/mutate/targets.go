@@ -13,9 +13,9 @@ func targets() []target {
 		{"ether", []string{"ether.go", "arp.go", "ip.go", "nd.go", "fragment.go", "route.go", "dhcp.go", "offload.go", "join.go"}, ""},
 		{"policy", []string{
 			"station.go", "ipv4.go", "ipv6.go", "dhcp.go", "beyond.go", "limit.go", "role.go", "view.go", "class.go", "flow.go", "fragment.go",
-			"grant.go", "matcher.go", "passage.go", "term.go",
+			"grant.go", "matcher.go", "passage.go", "seek.go", "term.go",
 		}, ""},
-		{"switch", []string{"admit.go", "forward.go"}, ""},
+		{"switch", []string{"admit.go", "answer.go", "forward.go"}, ""},
 		{"transport", []string{"wire.go", "receive.go", "epoch.go", "replay.go", "record.go", "rejoin.go"}, "Datagrams|Handshakes|Records|Replies|Replay|Rejoin|Fuzz|Key"},
 		{"node", []string{"link.go", "ingress.go"}, "Trial|Ingress|Tag|SegmentSize|FramesDoNotAllocate"},
 	}
