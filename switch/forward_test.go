@@ -397,3 +397,18 @@ func BenchmarkForwardUnicast(b *testing.B) {
 		r.seg.Forward(r.ports[1], f, ether.Offload{}, Tag{}, 0, r.now)
 	}
 }
+
+// I03: who loses its grant takes its own addresses along, and nobody else's.
+func TestOnlyItsOwnAddressesAreFlushed(t *testing.T) {
+	r := newRig(t)
+	r.enter(2, data(ether.Broadcast, macOf(2), experimental, ""))
+	r.enter(3, data(ether.Broadcast, macOf(3), experimental, ""))
+	if n := len(r.seg.FDB().Entries(r.now)); n != 2 {
+		t.Fatalf("%d addresses learned, want 2", n)
+	}
+	r.grant(1, 3)
+	left := r.seg.FDB().Entries(r.now)
+	if len(left) != 1 || left[0].MAC != macOf(3) {
+		t.Errorf("left are %v, want that of node 3 alone", left)
+	}
+}
