@@ -95,6 +95,10 @@ func blank(key string) Fact {
 		return new(Grant)
 	case "group":
 		return new(Group)
+	case "tests":
+		return new(Tests)
+	case "pending":
+		return new(Pending)
 	case "relay":
 		return new(Relay)
 	}
