@@ -138,6 +138,58 @@ func (NodeStatus) EnumDescriptor() ([]byte, []int) {
 	return file_controlv1_control_proto_rawDescGZIP(), []int{1}
 }
 
+type PolicyOutcome int32
+
+const (
+	PolicyOutcome_POLICY_OUTCOME_UNSPECIFIED PolicyOutcome = 0
+	PolicyOutcome_POLICY_OUTCOME_PASSED      PolicyOutcome = 1
+	PolicyOutcome_POLICY_OUTCOME_FAILED      PolicyOutcome = 2
+	PolicyOutcome_POLICY_OUTCOME_VOID        PolicyOutcome = 3 // there are no two active nodes that it is about
+)
+
+// Enum value maps for PolicyOutcome.
+var (
+	PolicyOutcome_name = map[int32]string{
+		0: "POLICY_OUTCOME_UNSPECIFIED",
+		1: "POLICY_OUTCOME_PASSED",
+		2: "POLICY_OUTCOME_FAILED",
+		3: "POLICY_OUTCOME_VOID",
+	}
+	PolicyOutcome_value = map[string]int32{
+		"POLICY_OUTCOME_UNSPECIFIED": 0,
+		"POLICY_OUTCOME_PASSED":      1,
+		"POLICY_OUTCOME_FAILED":      2,
+		"POLICY_OUTCOME_VOID":        3,
+	}
+)
+
+func (x PolicyOutcome) Enum() *PolicyOutcome {
+	p := new(PolicyOutcome)
+	*p = x
+	return p
+}
+
+func (x PolicyOutcome) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PolicyOutcome) Descriptor() protoreflect.EnumDescriptor {
+	return file_controlv1_control_proto_enumTypes[2].Descriptor()
+}
+
+func (PolicyOutcome) Type() protoreflect.EnumType {
+	return &file_controlv1_control_proto_enumTypes[2]
+}
+
+func (x PolicyOutcome) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PolicyOutcome.Descriptor instead.
+func (PolicyOutcome) EnumDescriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{2}
+}
+
 type BeginRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Secret        []byte                 `protobuf:"bytes,1,opt,name=secret,proto3" json:"secret,omitempty"` // the token's, 20 bytes
@@ -4419,6 +4471,7 @@ type AddGrantRequest struct {
 	Name          string                 `protobuf:"bytes,8,opt,name=name,proto3" json:"name,omitempty"`       // empty: none
 	Segment       string                 `protobuf:"bytes,9,opt,name=segment,proto3" json:"segment,omitempty"` // where a grant to nodes holds; empty: the only segment
 	When          string                 `protobuf:"bytes,7,opt,name=when,proto3" json:"when,omitempty"`       // CEL condition on node, posture and now (control/condition)
+	Force         bool                   `protobuf:"varint,10,opt,name=force,proto3" json:"force,omitempty"`   // also if a test of the policy fails by it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4514,6 +4567,13 @@ func (x *AddGrantRequest) GetWhen() string {
 		return x.When
 	}
 	return ""
+}
+
+func (x *AddGrantRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
 }
 
 type AddGrantResponse struct {
@@ -4696,6 +4756,7 @@ type SetGroupRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Members       []string               `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"` // all of them
+	Force         bool                   `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`    // also if a test of the policy fails by it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4742,6 +4803,13 @@ func (x *SetGroupRequest) GetMembers() []string {
 		return x.Members
 	}
 	return nil
+}
+
+func (x *SetGroupRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
 }
 
 type SetGroupResponse struct {
@@ -4951,6 +5019,7 @@ func (*RemoveGroupResponse) Descriptor() ([]byte, []int) {
 type RemoveGrantRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Force         bool                   `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"` // also if a test of the policy fails by it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4992,6 +5061,13 @@ func (x *RemoveGrantRequest) GetId() uint32 {
 	return 0
 }
 
+func (x *RemoveGrantRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
 type RemoveGrantResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -5028,6 +5104,818 @@ func (*RemoveGrantResponse) Descriptor() ([]byte, []int) {
 	return file_controlv1_control_proto_rawDescGZIP(), []int{74}
 }
 
+type GetPolicyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetPolicyRequest) Reset() {
+	*x = GetPolicyRequest{}
+	mi := &file_controlv1_control_proto_msgTypes[75]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetPolicyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetPolicyRequest) ProtoMessage() {}
+
+func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[75]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetPolicyRequest.ProtoReflect.Descriptor instead.
+func (*GetPolicyRequest) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{75}
+}
+
+type GetPolicyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Document      string                 `protobuf:"bytes,1,opt,name=document,proto3" json:"document,omitempty"` // YAML
+	Version       uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	Pending       *PendingPolicy         `protobuf:"bytes,3,opt,name=pending,proto3" json:"pending,omitempty"` // unset: nothing waits to be confirmed
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetPolicyResponse) Reset() {
+	*x = GetPolicyResponse{}
+	mi := &file_controlv1_control_proto_msgTypes[76]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetPolicyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetPolicyResponse) ProtoMessage() {}
+
+func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[76]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetPolicyResponse.ProtoReflect.Descriptor instead.
+func (*GetPolicyResponse) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{76}
+}
+
+func (x *GetPolicyResponse) GetDocument() string {
+	if x != nil {
+		return x.Document
+	}
+	return ""
+}
+
+func (x *GetPolicyResponse) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *GetPolicyResponse) GetPending() *PendingPolicy {
+	if x != nil {
+		return x.Pending
+	}
+	return nil
+}
+
+// PendingPolicy is a change that is taken back unless it is confirmed.
+type PendingPolicy struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Until         *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=until,proto3" json:"until,omitempty"`
+	Who           string                 `protobuf:"bytes,2,opt,name=who,proto3" json:"who,omitempty"` // applied it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PendingPolicy) Reset() {
+	*x = PendingPolicy{}
+	mi := &file_controlv1_control_proto_msgTypes[77]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PendingPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PendingPolicy) ProtoMessage() {}
+
+func (x *PendingPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[77]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PendingPolicy.ProtoReflect.Descriptor instead.
+func (*PendingPolicy) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{77}
+}
+
+func (x *PendingPolicy) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *PendingPolicy) GetWho() string {
+	if x != nil {
+		return x.Who
+	}
+	return ""
+}
+
+type CheckPolicyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Document      string                 `protobuf:"bytes,1,opt,name=document,proto3" json:"document,omitempty"` // YAML; empty: the policy that there is
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckPolicyRequest) Reset() {
+	*x = CheckPolicyRequest{}
+	mi := &file_controlv1_control_proto_msgTypes[78]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckPolicyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckPolicyRequest) ProtoMessage() {}
+
+func (x *CheckPolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[78]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckPolicyRequest.ProtoReflect.Descriptor instead.
+func (*CheckPolicyRequest) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{78}
+}
+
+func (x *CheckPolicyRequest) GetDocument() string {
+	if x != nil {
+		return x.Document
+	}
+	return ""
+}
+
+type CheckPolicyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tests         []*PolicyTest          `protobuf:"bytes,1,rep,name=tests,proto3" json:"tests,omitempty"`
+	Difference    *PolicyDifference      `protobuf:"bytes,2,opt,name=difference,proto3" json:"difference,omitempty"`
+	Version       uint64                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`                // of the policy that there is
+	BasedOn       uint64                 `protobuf:"varint,4,opt,name=based_on,json=basedOn,proto3" json:"based_on,omitempty"` // the version that the document names; 0: none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckPolicyResponse) Reset() {
+	*x = CheckPolicyResponse{}
+	mi := &file_controlv1_control_proto_msgTypes[79]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckPolicyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckPolicyResponse) ProtoMessage() {}
+
+func (x *CheckPolicyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[79]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckPolicyResponse.ProtoReflect.Descriptor instead.
+func (*CheckPolicyResponse) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{79}
+}
+
+func (x *CheckPolicyResponse) GetTests() []*PolicyTest {
+	if x != nil {
+		return x.Tests
+	}
+	return nil
+}
+
+func (x *CheckPolicyResponse) GetDifference() *PolicyDifference {
+	if x != nil {
+		return x.Difference
+	}
+	return nil
+}
+
+func (x *CheckPolicyResponse) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *CheckPolicyResponse) GetBasedOn() uint64 {
+	if x != nil {
+		return x.BasedOn
+	}
+	return 0
+}
+
+// PolicyTest is what a test of the policy came to.
+type PolicyTest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Line          uint32                 `protobuf:"varint,1,opt,name=line,proto3" json:"line,omitempty"` // of the document; 0: none was given
+	Test          string                 `protobuf:"bytes,2,opt,name=test,proto3" json:"test,omitempty"`
+	Allow         bool                   `protobuf:"varint,3,opt,name=allow,proto3" json:"allow,omitempty"` // that is expected
+	Outcome       PolicyOutcome          `protobuf:"varint,4,opt,name=outcome,proto3,enum=etherloom.control.v1.PolicyOutcome" json:"outcome,omitempty"`
+	Found         string                 `protobuf:"bytes,5,opt,name=found,proto3" json:"found,omitempty"` // in words
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicyTest) Reset() {
+	*x = PolicyTest{}
+	mi := &file_controlv1_control_proto_msgTypes[80]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicyTest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicyTest) ProtoMessage() {}
+
+func (x *PolicyTest) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[80]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicyTest.ProtoReflect.Descriptor instead.
+func (*PolicyTest) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{80}
+}
+
+func (x *PolicyTest) GetLine() uint32 {
+	if x != nil {
+		return x.Line
+	}
+	return 0
+}
+
+func (x *PolicyTest) GetTest() string {
+	if x != nil {
+		return x.Test
+	}
+	return ""
+}
+
+func (x *PolicyTest) GetAllow() bool {
+	if x != nil {
+		return x.Allow
+	}
+	return false
+}
+
+func (x *PolicyTest) GetOutcome() PolicyOutcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return PolicyOutcome_POLICY_OUTCOME_UNSPECIFIED
+}
+
+func (x *PolicyTest) GetFound() string {
+	if x != nil {
+		return x.Found
+	}
+	return ""
+}
+
+// PolicyDifference is what a document changes.
+type PolicyDifference struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Empty         bool                   `protobuf:"varint,1,opt,name=empty,proto3" json:"empty,omitempty"`
+	Text          string                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`     // in words
+	Groups        []string               `protobuf:"bytes,3,rep,name=groups,proto3" json:"groups,omitempty"` // each with +, - or ~ in front
+	Grants        []string               `protobuf:"bytes,4,rep,name=grants,proto3" json:"grants,omitempty"`
+	Tests         []string               `protobuf:"bytes,5,rep,name=tests,proto3" json:"tests,omitempty"`
+	Access        []*PolicyAccess        `protobuf:"bytes,6,rep,name=access,proto3" json:"access,omitempty"`
+	Untold        bool                   `protobuf:"varint,7,opt,name=untold,proto3" json:"untold,omitempty"` // so many are concerned that access is not worked out
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicyDifference) Reset() {
+	*x = PolicyDifference{}
+	mi := &file_controlv1_control_proto_msgTypes[81]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicyDifference) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicyDifference) ProtoMessage() {}
+
+func (x *PolicyDifference) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[81]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicyDifference.ProtoReflect.Descriptor instead.
+func (*PolicyDifference) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{81}
+}
+
+func (x *PolicyDifference) GetEmpty() bool {
+	if x != nil {
+		return x.Empty
+	}
+	return false
+}
+
+func (x *PolicyDifference) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *PolicyDifference) GetGroups() []string {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+func (x *PolicyDifference) GetGrants() []string {
+	if x != nil {
+		return x.Grants
+	}
+	return nil
+}
+
+func (x *PolicyDifference) GetTests() []string {
+	if x != nil {
+		return x.Tests
+	}
+	return nil
+}
+
+func (x *PolicyDifference) GetAccess() []*PolicyAccess {
+	if x != nil {
+		return x.Access
+	}
+	return nil
+}
+
+func (x *PolicyDifference) GetUntold() bool {
+	if x != nil {
+		return x.Untold
+	}
+	return false
+}
+
+// PolicyAccess is what nodes gain and lose towards others.
+type PolicyAccess struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          []string               `protobuf:"bytes,1,rep,name=from,proto3" json:"from,omitempty"` // nodes, or one label or group that is all of them
+	To            []string               `protobuf:"bytes,2,rep,name=to,proto3" json:"to,omitempty"`
+	Segment       string                 `protobuf:"bytes,3,opt,name=segment,proto3" json:"segment,omitempty"`
+	Gains         []string               `protobuf:"bytes,4,rep,name=gains,proto3" json:"gains,omitempty"` // what they may begin now, and could not
+	Loses         []string               `protobuf:"bytes,5,rep,name=loses,proto3" json:"loses,omitempty"`
+	Keeps         []string               `protobuf:"bytes,6,rep,name=keeps,proto3" json:"keeps,omitempty"` // of those that lose something
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicyAccess) Reset() {
+	*x = PolicyAccess{}
+	mi := &file_controlv1_control_proto_msgTypes[82]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicyAccess) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicyAccess) ProtoMessage() {}
+
+func (x *PolicyAccess) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[82]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicyAccess.ProtoReflect.Descriptor instead.
+func (*PolicyAccess) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{82}
+}
+
+func (x *PolicyAccess) GetFrom() []string {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *PolicyAccess) GetTo() []string {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+func (x *PolicyAccess) GetSegment() string {
+	if x != nil {
+		return x.Segment
+	}
+	return ""
+}
+
+func (x *PolicyAccess) GetGains() []string {
+	if x != nil {
+		return x.Gains
+	}
+	return nil
+}
+
+func (x *PolicyAccess) GetLoses() []string {
+	if x != nil {
+		return x.Loses
+	}
+	return nil
+}
+
+func (x *PolicyAccess) GetKeeps() []string {
+	if x != nil {
+		return x.Keeps
+	}
+	return nil
+}
+
+type ApplyPolicyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Document      string                 `protobuf:"bytes,1,opt,name=document,proto3" json:"document,omitempty"`                        // YAML
+	Confirm       *durationpb.Duration   `protobuf:"bytes,2,opt,name=confirm,proto3" json:"confirm,omitempty"`                          // taken back unless it is confirmed within; unset: it stays
+	Force         bool                   `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`                             // also if a test fails
+	AnyVersion    bool                   `protobuf:"varint,4,opt,name=any_version,json=anyVersion,proto3" json:"any_version,omitempty"` // also if the document was made from another version, or names none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApplyPolicyRequest) Reset() {
+	*x = ApplyPolicyRequest{}
+	mi := &file_controlv1_control_proto_msgTypes[83]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApplyPolicyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApplyPolicyRequest) ProtoMessage() {}
+
+func (x *ApplyPolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[83]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApplyPolicyRequest.ProtoReflect.Descriptor instead.
+func (*ApplyPolicyRequest) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{83}
+}
+
+func (x *ApplyPolicyRequest) GetDocument() string {
+	if x != nil {
+		return x.Document
+	}
+	return ""
+}
+
+func (x *ApplyPolicyRequest) GetConfirm() *durationpb.Duration {
+	if x != nil {
+		return x.Confirm
+	}
+	return nil
+}
+
+func (x *ApplyPolicyRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+func (x *ApplyPolicyRequest) GetAnyVersion() bool {
+	if x != nil {
+		return x.AnyVersion
+	}
+	return false
+}
+
+type ApplyPolicyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	Difference    *PolicyDifference      `protobuf:"bytes,2,opt,name=difference,proto3" json:"difference,omitempty"`
+	Pending       *PendingPolicy         `protobuf:"bytes,3,opt,name=pending,proto3" json:"pending,omitempty"`
+	Failed        []*PolicyTest          `protobuf:"bytes,4,rep,name=failed,proto3" json:"failed,omitempty"` // tests, which force passed over
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApplyPolicyResponse) Reset() {
+	*x = ApplyPolicyResponse{}
+	mi := &file_controlv1_control_proto_msgTypes[84]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApplyPolicyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApplyPolicyResponse) ProtoMessage() {}
+
+func (x *ApplyPolicyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[84]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApplyPolicyResponse.ProtoReflect.Descriptor instead.
+func (*ApplyPolicyResponse) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{84}
+}
+
+func (x *ApplyPolicyResponse) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *ApplyPolicyResponse) GetDifference() *PolicyDifference {
+	if x != nil {
+		return x.Difference
+	}
+	return nil
+}
+
+func (x *ApplyPolicyResponse) GetPending() *PendingPolicy {
+	if x != nil {
+		return x.Pending
+	}
+	return nil
+}
+
+func (x *ApplyPolicyResponse) GetFailed() []*PolicyTest {
+	if x != nil {
+		return x.Failed
+	}
+	return nil
+}
+
+type ConfirmPolicyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmPolicyRequest) Reset() {
+	*x = ConfirmPolicyRequest{}
+	mi := &file_controlv1_control_proto_msgTypes[85]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmPolicyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmPolicyRequest) ProtoMessage() {}
+
+func (x *ConfirmPolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[85]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmPolicyRequest.ProtoReflect.Descriptor instead.
+func (*ConfirmPolicyRequest) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{85}
+}
+
+type ConfirmPolicyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmPolicyResponse) Reset() {
+	*x = ConfirmPolicyResponse{}
+	mi := &file_controlv1_control_proto_msgTypes[86]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmPolicyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmPolicyResponse) ProtoMessage() {}
+
+func (x *ConfirmPolicyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[86]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmPolicyResponse.ProtoReflect.Descriptor instead.
+func (*ConfirmPolicyResponse) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{86}
+}
+
+func (x *ConfirmPolicyResponse) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+type UndoPolicyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndoPolicyRequest) Reset() {
+	*x = UndoPolicyRequest{}
+	mi := &file_controlv1_control_proto_msgTypes[87]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndoPolicyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndoPolicyRequest) ProtoMessage() {}
+
+func (x *UndoPolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[87]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndoPolicyRequest.ProtoReflect.Descriptor instead.
+func (*UndoPolicyRequest) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{87}
+}
+
+type UndoPolicyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndoPolicyResponse) Reset() {
+	*x = UndoPolicyResponse{}
+	mi := &file_controlv1_control_proto_msgTypes[88]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndoPolicyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndoPolicyResponse) ProtoMessage() {}
+
+func (x *UndoPolicyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[88]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndoPolicyResponse.ProtoReflect.Descriptor instead.
+func (*UndoPolicyResponse) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{88}
+}
+
+func (x *UndoPolicyResponse) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
 type AddRelayRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -5040,7 +5928,7 @@ type AddRelayRequest struct {
 
 func (x *AddRelayRequest) Reset() {
 	*x = AddRelayRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[75]
+	mi := &file_controlv1_control_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5052,7 +5940,7 @@ func (x *AddRelayRequest) String() string {
 func (*AddRelayRequest) ProtoMessage() {}
 
 func (x *AddRelayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[75]
+	mi := &file_controlv1_control_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5065,7 +5953,7 @@ func (x *AddRelayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddRelayRequest.ProtoReflect.Descriptor instead.
 func (*AddRelayRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{75}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *AddRelayRequest) GetName() string {
@@ -5105,7 +5993,7 @@ type AddRelayResponse struct {
 
 func (x *AddRelayResponse) Reset() {
 	*x = AddRelayResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[76]
+	mi := &file_controlv1_control_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5117,7 +6005,7 @@ func (x *AddRelayResponse) String() string {
 func (*AddRelayResponse) ProtoMessage() {}
 
 func (x *AddRelayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[76]
+	mi := &file_controlv1_control_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5130,7 +6018,7 @@ func (x *AddRelayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddRelayResponse.ProtoReflect.Descriptor instead.
 func (*AddRelayResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{76}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *AddRelayResponse) GetCredential() string {
@@ -5152,7 +6040,7 @@ type RelayDescription struct {
 
 func (x *RelayDescription) Reset() {
 	*x = RelayDescription{}
-	mi := &file_controlv1_control_proto_msgTypes[77]
+	mi := &file_controlv1_control_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5164,7 +6052,7 @@ func (x *RelayDescription) String() string {
 func (*RelayDescription) ProtoMessage() {}
 
 func (x *RelayDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[77]
+	mi := &file_controlv1_control_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5177,7 +6065,7 @@ func (x *RelayDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelayDescription.ProtoReflect.Descriptor instead.
 func (*RelayDescription) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{77}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *RelayDescription) GetName() string {
@@ -5216,7 +6104,7 @@ type ListRelaysRequest struct {
 
 func (x *ListRelaysRequest) Reset() {
 	*x = ListRelaysRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[78]
+	mi := &file_controlv1_control_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5228,7 +6116,7 @@ func (x *ListRelaysRequest) String() string {
 func (*ListRelaysRequest) ProtoMessage() {}
 
 func (x *ListRelaysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[78]
+	mi := &file_controlv1_control_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5241,7 +6129,7 @@ func (x *ListRelaysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRelaysRequest.ProtoReflect.Descriptor instead.
 func (*ListRelaysRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{78}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{92}
 }
 
 type ListRelaysResponse struct {
@@ -5253,7 +6141,7 @@ type ListRelaysResponse struct {
 
 func (x *ListRelaysResponse) Reset() {
 	*x = ListRelaysResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[79]
+	mi := &file_controlv1_control_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5265,7 +6153,7 @@ func (x *ListRelaysResponse) String() string {
 func (*ListRelaysResponse) ProtoMessage() {}
 
 func (x *ListRelaysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[79]
+	mi := &file_controlv1_control_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5278,7 +6166,7 @@ func (x *ListRelaysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRelaysResponse.ProtoReflect.Descriptor instead.
 func (*ListRelaysResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{79}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *ListRelaysResponse) GetRelays() []*RelayDescription {
@@ -5297,7 +6185,7 @@ type RemoveRelayRequest struct {
 
 func (x *RemoveRelayRequest) Reset() {
 	*x = RemoveRelayRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[80]
+	mi := &file_controlv1_control_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5309,7 +6197,7 @@ func (x *RemoveRelayRequest) String() string {
 func (*RemoveRelayRequest) ProtoMessage() {}
 
 func (x *RemoveRelayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[80]
+	mi := &file_controlv1_control_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5322,7 +6210,7 @@ func (x *RemoveRelayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRelayRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRelayRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{80}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *RemoveRelayRequest) GetName() string {
@@ -5340,7 +6228,7 @@ type RemoveRelayResponse struct {
 
 func (x *RemoveRelayResponse) Reset() {
 	*x = RemoveRelayResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[81]
+	mi := &file_controlv1_control_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5352,7 +6240,7 @@ func (x *RemoveRelayResponse) String() string {
 func (*RemoveRelayResponse) ProtoMessage() {}
 
 func (x *RemoveRelayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[81]
+	mi := &file_controlv1_control_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5365,7 +6253,7 @@ func (x *RemoveRelayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRelayResponse.ProtoReflect.Descriptor instead.
 func (*RemoveRelayResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{81}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{95}
 }
 
 type ListAuditRequest struct {
@@ -5378,7 +6266,7 @@ type ListAuditRequest struct {
 
 func (x *ListAuditRequest) Reset() {
 	*x = ListAuditRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[82]
+	mi := &file_controlv1_control_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5390,7 +6278,7 @@ func (x *ListAuditRequest) String() string {
 func (*ListAuditRequest) ProtoMessage() {}
 
 func (x *ListAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[82]
+	mi := &file_controlv1_control_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5403,7 +6291,7 @@ func (x *ListAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditRequest.ProtoReflect.Descriptor instead.
 func (*ListAuditRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{82}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *ListAuditRequest) GetAfter() uint64 {
@@ -5432,7 +6320,7 @@ type ListAuditResponse struct {
 
 func (x *ListAuditResponse) Reset() {
 	*x = ListAuditResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[83]
+	mi := &file_controlv1_control_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5444,7 +6332,7 @@ func (x *ListAuditResponse) String() string {
 func (*ListAuditResponse) ProtoMessage() {}
 
 func (x *ListAuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[83]
+	mi := &file_controlv1_control_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5457,7 +6345,7 @@ func (x *ListAuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditResponse.ProtoReflect.Descriptor instead.
 func (*ListAuditResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{83}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *ListAuditResponse) GetEntries() []*AuditEntry {
@@ -5508,7 +6396,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_controlv1_control_proto_msgTypes[84]
+	mi := &file_controlv1_control_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5520,7 +6408,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[84]
+	mi := &file_controlv1_control_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5533,7 +6421,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{84}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *AuditEntry) GetSequence() uint64 {
@@ -5620,7 +6508,7 @@ type Admin struct {
 
 func (x *Admin) Reset() {
 	*x = Admin{}
-	mi := &file_controlv1_control_proto_msgTypes[85]
+	mi := &file_controlv1_control_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5632,7 +6520,7 @@ func (x *Admin) String() string {
 func (*Admin) ProtoMessage() {}
 
 func (x *Admin) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[85]
+	mi := &file_controlv1_control_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5645,7 +6533,7 @@ func (x *Admin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Admin.ProtoReflect.Descriptor instead.
 func (*Admin) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{85}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *Admin) GetId() uint32 {
@@ -5701,7 +6589,7 @@ type AddAdminRequest struct {
 
 func (x *AddAdminRequest) Reset() {
 	*x = AddAdminRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[86]
+	mi := &file_controlv1_control_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5713,7 +6601,7 @@ func (x *AddAdminRequest) String() string {
 func (*AddAdminRequest) ProtoMessage() {}
 
 func (x *AddAdminRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[86]
+	mi := &file_controlv1_control_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5726,7 +6614,7 @@ func (x *AddAdminRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddAdminRequest.ProtoReflect.Descriptor instead.
 func (*AddAdminRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{86}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *AddAdminRequest) GetName() string {
@@ -5760,7 +6648,7 @@ type AddAdminResponse struct {
 
 func (x *AddAdminResponse) Reset() {
 	*x = AddAdminResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[87]
+	mi := &file_controlv1_control_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5772,7 +6660,7 @@ func (x *AddAdminResponse) String() string {
 func (*AddAdminResponse) ProtoMessage() {}
 
 func (x *AddAdminResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[87]
+	mi := &file_controlv1_control_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5785,7 +6673,7 @@ func (x *AddAdminResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddAdminResponse.ProtoReflect.Descriptor instead.
 func (*AddAdminResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{87}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *AddAdminResponse) GetCertificate() []byte {
@@ -5810,7 +6698,7 @@ type ListAdminsRequest struct {
 
 func (x *ListAdminsRequest) Reset() {
 	*x = ListAdminsRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[88]
+	mi := &file_controlv1_control_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5822,7 +6710,7 @@ func (x *ListAdminsRequest) String() string {
 func (*ListAdminsRequest) ProtoMessage() {}
 
 func (x *ListAdminsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[88]
+	mi := &file_controlv1_control_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5835,7 +6723,7 @@ func (x *ListAdminsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAdminsRequest.ProtoReflect.Descriptor instead.
 func (*ListAdminsRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{88}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{102}
 }
 
 type ListAdminsResponse struct {
@@ -5847,7 +6735,7 @@ type ListAdminsResponse struct {
 
 func (x *ListAdminsResponse) Reset() {
 	*x = ListAdminsResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[89]
+	mi := &file_controlv1_control_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5859,7 +6747,7 @@ func (x *ListAdminsResponse) String() string {
 func (*ListAdminsResponse) ProtoMessage() {}
 
 func (x *ListAdminsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[89]
+	mi := &file_controlv1_control_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5872,7 +6760,7 @@ func (x *ListAdminsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAdminsResponse.ProtoReflect.Descriptor instead.
 func (*ListAdminsResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{89}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *ListAdminsResponse) GetAdmins() []*Admin {
@@ -5891,7 +6779,7 @@ type RevokeAdminRequest struct {
 
 func (x *RevokeAdminRequest) Reset() {
 	*x = RevokeAdminRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[90]
+	mi := &file_controlv1_control_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5903,7 +6791,7 @@ func (x *RevokeAdminRequest) String() string {
 func (*RevokeAdminRequest) ProtoMessage() {}
 
 func (x *RevokeAdminRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[90]
+	mi := &file_controlv1_control_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5916,7 +6804,7 @@ func (x *RevokeAdminRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeAdminRequest.ProtoReflect.Descriptor instead.
 func (*RevokeAdminRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{90}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *RevokeAdminRequest) GetId() uint32 {
@@ -5934,7 +6822,7 @@ type RevokeAdminResponse struct {
 
 func (x *RevokeAdminResponse) Reset() {
 	*x = RevokeAdminResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[91]
+	mi := &file_controlv1_control_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5946,7 +6834,7 @@ func (x *RevokeAdminResponse) String() string {
 func (*RevokeAdminResponse) ProtoMessage() {}
 
 func (x *RevokeAdminResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[91]
+	mi := &file_controlv1_control_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5959,7 +6847,7 @@ func (x *RevokeAdminResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeAdminResponse.ProtoReflect.Descriptor instead.
 func (*RevokeAdminResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{91}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{105}
 }
 
 type RaiseEpochRequest struct {
@@ -5970,7 +6858,7 @@ type RaiseEpochRequest struct {
 
 func (x *RaiseEpochRequest) Reset() {
 	*x = RaiseEpochRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[92]
+	mi := &file_controlv1_control_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5982,7 +6870,7 @@ func (x *RaiseEpochRequest) String() string {
 func (*RaiseEpochRequest) ProtoMessage() {}
 
 func (x *RaiseEpochRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[92]
+	mi := &file_controlv1_control_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5995,7 +6883,7 @@ func (x *RaiseEpochRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseEpochRequest.ProtoReflect.Descriptor instead.
 func (*RaiseEpochRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{92}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{106}
 }
 
 type RaiseEpochResponse struct {
@@ -6007,7 +6895,7 @@ type RaiseEpochResponse struct {
 
 func (x *RaiseEpochResponse) Reset() {
 	*x = RaiseEpochResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[93]
+	mi := &file_controlv1_control_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6019,7 +6907,7 @@ func (x *RaiseEpochResponse) String() string {
 func (*RaiseEpochResponse) ProtoMessage() {}
 
 func (x *RaiseEpochResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[93]
+	mi := &file_controlv1_control_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6032,7 +6920,7 @@ func (x *RaiseEpochResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseEpochResponse.ProtoReflect.Descriptor instead.
 func (*RaiseEpochResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{93}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *RaiseEpochResponse) GetEpoch() uint64 {
@@ -6379,7 +7267,7 @@ const file_controlv1_control_proto_rawDesc = "" +
 	" \x01(\tR\x04name\x12\x18\n" +
 	"\asegment\x18\v \x01(\tR\asegment\x12\x12\n" +
 	"\x04when\x18\t \x01(\tR\x04when\x12\x18\n" +
-	"\aholders\x18\x1e \x03(\tR\aholders\"\xf1\x01\n" +
+	"\aholders\x18\x1e \x03(\tR\aholders\"\x87\x02\n" +
 	"\x0fAddGrantRequest\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\tR\x02to\x124\n" +
@@ -6389,7 +7277,9 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\aobserve\x18\x06 \x01(\bR\aobserve\x12\x12\n" +
 	"\x04name\x18\b \x01(\tR\x04name\x12\x18\n" +
 	"\asegment\x18\t \x01(\tR\asegment\x12\x12\n" +
-	"\x04when\x18\a \x01(\tR\x04when\"I\n" +
+	"\x04when\x18\a \x01(\tR\x04when\x12\x14\n" +
+	"\x05force\x18\n" +
+	" \x01(\bR\x05force\"I\n" +
 	"\x10AddGrantResponse\x125\n" +
 	"\x05grant\x18\x01 \x01(\v2\x1f.etherloom.control.v1.GrantRuleR\x05grant\"\x13\n" +
 	"\x11ListGrantsRequest\"M\n" +
@@ -6397,10 +7287,11 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\x06grants\x18\x01 \x03(\v2\x1f.etherloom.control.v1.GrantRuleR\x06grants\"5\n" +
 	"\x05Group\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
-	"\amembers\x18\x02 \x03(\tR\amembers\"?\n" +
+	"\amembers\x18\x02 \x03(\tR\amembers\"U\n" +
 	"\x0fSetGroupRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
-	"\amembers\x18\x02 \x03(\tR\amembers\"E\n" +
+	"\amembers\x18\x02 \x03(\tR\amembers\x12\x14\n" +
+	"\x05force\x18\x03 \x01(\bR\x05force\"E\n" +
 	"\x10SetGroupResponse\x121\n" +
 	"\x05group\x18\x01 \x01(\v2\x1b.etherloom.control.v1.GroupR\x05group\"\x13\n" +
 	"\x11ListGroupsRequest\"I\n" +
@@ -6408,10 +7299,69 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\x06groups\x18\x01 \x03(\v2\x1b.etherloom.control.v1.GroupR\x06groups\"(\n" +
 	"\x12RemoveGroupRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x15\n" +
-	"\x13RemoveGroupResponse\"$\n" +
+	"\x13RemoveGroupResponse\":\n" +
 	"\x12RemoveGrantRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\rR\x02id\"\x15\n" +
-	"\x13RemoveGrantResponse\"n\n" +
+	"\x02id\x18\x01 \x01(\rR\x02id\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\"\x15\n" +
+	"\x13RemoveGrantResponse\"\x12\n" +
+	"\x10GetPolicyRequest\"\x88\x01\n" +
+	"\x11GetPolicyResponse\x12\x1a\n" +
+	"\bdocument\x18\x01 \x01(\tR\bdocument\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\x12=\n" +
+	"\apending\x18\x03 \x01(\v2#.etherloom.control.v1.PendingPolicyR\apending\"S\n" +
+	"\rPendingPolicy\x120\n" +
+	"\x05until\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x10\n" +
+	"\x03who\x18\x02 \x01(\tR\x03who\"0\n" +
+	"\x12CheckPolicyRequest\x12\x1a\n" +
+	"\bdocument\x18\x01 \x01(\tR\bdocument\"\xca\x01\n" +
+	"\x13CheckPolicyResponse\x126\n" +
+	"\x05tests\x18\x01 \x03(\v2 .etherloom.control.v1.PolicyTestR\x05tests\x12F\n" +
+	"\n" +
+	"difference\x18\x02 \x01(\v2&.etherloom.control.v1.PolicyDifferenceR\n" +
+	"difference\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\x12\x19\n" +
+	"\bbased_on\x18\x04 \x01(\x04R\abasedOn\"\x9f\x01\n" +
+	"\n" +
+	"PolicyTest\x12\x12\n" +
+	"\x04line\x18\x01 \x01(\rR\x04line\x12\x12\n" +
+	"\x04test\x18\x02 \x01(\tR\x04test\x12\x14\n" +
+	"\x05allow\x18\x03 \x01(\bR\x05allow\x12=\n" +
+	"\aoutcome\x18\x04 \x01(\x0e2#.etherloom.control.v1.PolicyOutcomeR\aoutcome\x12\x14\n" +
+	"\x05found\x18\x05 \x01(\tR\x05found\"\xd6\x01\n" +
+	"\x10PolicyDifference\x12\x14\n" +
+	"\x05empty\x18\x01 \x01(\bR\x05empty\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x12\x16\n" +
+	"\x06groups\x18\x03 \x03(\tR\x06groups\x12\x16\n" +
+	"\x06grants\x18\x04 \x03(\tR\x06grants\x12\x14\n" +
+	"\x05tests\x18\x05 \x03(\tR\x05tests\x12:\n" +
+	"\x06access\x18\x06 \x03(\v2\".etherloom.control.v1.PolicyAccessR\x06access\x12\x16\n" +
+	"\x06untold\x18\a \x01(\bR\x06untold\"\x8e\x01\n" +
+	"\fPolicyAccess\x12\x12\n" +
+	"\x04from\x18\x01 \x03(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x03(\tR\x02to\x12\x18\n" +
+	"\asegment\x18\x03 \x01(\tR\asegment\x12\x14\n" +
+	"\x05gains\x18\x04 \x03(\tR\x05gains\x12\x14\n" +
+	"\x05loses\x18\x05 \x03(\tR\x05loses\x12\x14\n" +
+	"\x05keeps\x18\x06 \x03(\tR\x05keeps\"\x9c\x01\n" +
+	"\x12ApplyPolicyRequest\x12\x1a\n" +
+	"\bdocument\x18\x01 \x01(\tR\bdocument\x123\n" +
+	"\aconfirm\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\aconfirm\x12\x14\n" +
+	"\x05force\x18\x03 \x01(\bR\x05force\x12\x1f\n" +
+	"\vany_version\x18\x04 \x01(\bR\n" +
+	"anyVersion\"\xf0\x01\n" +
+	"\x13ApplyPolicyResponse\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x12F\n" +
+	"\n" +
+	"difference\x18\x02 \x01(\v2&.etherloom.control.v1.PolicyDifferenceR\n" +
+	"difference\x12=\n" +
+	"\apending\x18\x03 \x01(\v2#.etherloom.control.v1.PendingPolicyR\apending\x128\n" +
+	"\x06failed\x18\x04 \x03(\v2 .etherloom.control.v1.PolicyTestR\x06failed\"\x16\n" +
+	"\x14ConfirmPolicyRequest\"1\n" +
+	"\x15ConfirmPolicyResponse\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\"\x13\n" +
+	"\x11UndoPolicyRequest\".\n" +
+	"\x12UndoPolicyResponse\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\"n\n" +
 	"\x0fAddRelayRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05hosts\x18\x02 \x03(\tR\x05hosts\x12\x12\n" +
@@ -6490,7 +7440,12 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\x13NODE_STATUS_PENDING\x10\x01\x12\x16\n" +
 	"\x12NODE_STATUS_ACTIVE\x10\x02\x12\x16\n" +
 	"\x12NODE_STATUS_LOCKED\x10\x03\x12\x17\n" +
-	"\x13NODE_STATUS_REMOVED\x10\x042\xb2\x01\n" +
+	"\x13NODE_STATUS_REMOVED\x10\x04*~\n" +
+	"\rPolicyOutcome\x12\x1e\n" +
+	"\x1aPOLICY_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15POLICY_OUTCOME_PASSED\x10\x01\x12\x19\n" +
+	"\x15POLICY_OUTCOME_FAILED\x10\x02\x12\x17\n" +
+	"\x13POLICY_OUTCOME_VOID\x10\x032\xb2\x01\n" +
 	"\fEnrolService\x12P\n" +
 	"\x05Begin\x12\".etherloom.control.v1.BeginRequest\x1a#.etherloom.control.v1.BeginResponse\x12P\n" +
 	"\x05Enrol\x12\".etherloom.control.v1.EnrolRequest\x1a#.etherloom.control.v1.EnrolResponse2\x9d\x03\n" +
@@ -6498,7 +7453,7 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\x04Sync\x12!.etherloom.control.v1.NodeMessage\x1a'.etherloom.control.v1.ControllerMessage(\x010\x01\x12P\n" +
 	"\x05Renew\x12\".etherloom.control.v1.RenewRequest\x1a#.etherloom.control.v1.RenewResponse\x12h\n" +
 	"\rReportAddress\x12*.etherloom.control.v1.ReportAddressRequest\x1a+.etherloom.control.v1.ReportAddressResponse\x12z\n" +
-	"\x13RaiseHandshakeNonce\x120.etherloom.control.v1.RaiseHandshakeNonceRequest\x1a1.etherloom.control.v1.RaiseHandshakeNonceResponse2\xdb\x14\n" +
+	"\x13RaiseHandshakeNonce\x120.etherloom.control.v1.RaiseHandshakeNonceRequest\x1a1.etherloom.control.v1.RaiseHandshakeNonceResponse2\xcc\x18\n" +
 	"\fAdminService\x12b\n" +
 	"\vCreateToken\x12(.etherloom.control.v1.CreateTokenRequest\x1a).etherloom.control.v1.CreateTokenResponse\x12_\n" +
 	"\n" +
@@ -6523,7 +7478,13 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\bSetGroup\x12%.etherloom.control.v1.SetGroupRequest\x1a&.etherloom.control.v1.SetGroupResponse\x12_\n" +
 	"\n" +
 	"ListGroups\x12'.etherloom.control.v1.ListGroupsRequest\x1a(.etherloom.control.v1.ListGroupsResponse\x12b\n" +
-	"\vRemoveGroup\x12(.etherloom.control.v1.RemoveGroupRequest\x1a).etherloom.control.v1.RemoveGroupResponse\x12Y\n" +
+	"\vRemoveGroup\x12(.etherloom.control.v1.RemoveGroupRequest\x1a).etherloom.control.v1.RemoveGroupResponse\x12\\\n" +
+	"\tGetPolicy\x12&.etherloom.control.v1.GetPolicyRequest\x1a'.etherloom.control.v1.GetPolicyResponse\x12b\n" +
+	"\vCheckPolicy\x12(.etherloom.control.v1.CheckPolicyRequest\x1a).etherloom.control.v1.CheckPolicyResponse\x12b\n" +
+	"\vApplyPolicy\x12(.etherloom.control.v1.ApplyPolicyRequest\x1a).etherloom.control.v1.ApplyPolicyResponse\x12h\n" +
+	"\rConfirmPolicy\x12*.etherloom.control.v1.ConfirmPolicyRequest\x1a+.etherloom.control.v1.ConfirmPolicyResponse\x12_\n" +
+	"\n" +
+	"UndoPolicy\x12'.etherloom.control.v1.UndoPolicyRequest\x1a(.etherloom.control.v1.UndoPolicyResponse\x12Y\n" +
 	"\bAddRelay\x12%.etherloom.control.v1.AddRelayRequest\x1a&.etherloom.control.v1.AddRelayResponse\x12_\n" +
 	"\n" +
 	"ListRelays\x12'.etherloom.control.v1.ListRelaysRequest\x1a(.etherloom.control.v1.ListRelaysResponse\x12b\n" +
@@ -6548,269 +7509,304 @@ func file_controlv1_control_proto_rawDescGZIP() []byte {
 	return file_controlv1_control_proto_rawDescData
 }
 
-var file_controlv1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_controlv1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 98)
+var file_controlv1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_controlv1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 112)
 var file_controlv1_control_proto_goTypes = []any{
 	(AddressMode)(0),                    // 0: etherloom.control.v1.AddressMode
 	(NodeStatus)(0),                     // 1: etherloom.control.v1.NodeStatus
-	(*BeginRequest)(nil),                // 2: etherloom.control.v1.BeginRequest
-	(*BeginResponse)(nil),               // 3: etherloom.control.v1.BeginResponse
-	(*EnrolRequest)(nil),                // 4: etherloom.control.v1.EnrolRequest
-	(*EnrolResponse)(nil),               // 5: etherloom.control.v1.EnrolResponse
-	(*Refusal)(nil),                     // 6: etherloom.control.v1.Refusal
-	(*NodeMessage)(nil),                 // 7: etherloom.control.v1.NodeMessage
-	(*PostureReport)(nil),               // 8: etherloom.control.v1.PostureReport
-	(*PostureFile)(nil),                 // 9: etherloom.control.v1.PostureFile
-	(*PostureProcess)(nil),              // 10: etherloom.control.v1.PostureProcess
-	(*PostureCommand)(nil),              // 11: etherloom.control.v1.PostureCommand
-	(*Hello)(nil),                       // 12: etherloom.control.v1.Hello
-	(*Signal)(nil),                      // 13: etherloom.control.v1.Signal
-	(*ControllerMessage)(nil),           // 14: etherloom.control.v1.ControllerMessage
-	(*Alive)(nil),                       // 15: etherloom.control.v1.Alive
-	(*RenewRequest)(nil),                // 16: etherloom.control.v1.RenewRequest
-	(*RenewResponse)(nil),               // 17: etherloom.control.v1.RenewResponse
-	(*ReportAddressRequest)(nil),        // 18: etherloom.control.v1.ReportAddressRequest
-	(*ReportAddressResponse)(nil),       // 19: etherloom.control.v1.ReportAddressResponse
-	(*RaiseHandshakeNonceRequest)(nil),  // 20: etherloom.control.v1.RaiseHandshakeNonceRequest
-	(*RaiseHandshakeNonceResponse)(nil), // 21: etherloom.control.v1.RaiseHandshakeNonceResponse
-	(*Delta)(nil),                       // 22: etherloom.control.v1.Delta
-	(*StateHeader)(nil),                 // 23: etherloom.control.v1.StateHeader
-	(*AuditHead)(nil),                   // 24: etherloom.control.v1.AuditHead
-	(*Resource)(nil),                    // 25: etherloom.control.v1.Resource
-	(*Settings)(nil),                    // 26: etherloom.control.v1.Settings
-	(*Segment)(nil),                     // 27: etherloom.control.v1.Segment
-	(*Peer)(nil),                        // 28: etherloom.control.v1.Peer
-	(*Station)(nil),                     // 29: etherloom.control.v1.Station
-	(*Grant)(nil),                       // 30: etherloom.control.v1.Grant
-	(*Reach)(nil),                       // 31: etherloom.control.v1.Reach
-	(*Relay)(nil),                       // 32: etherloom.control.v1.Relay
-	(*Revocation)(nil),                  // 33: etherloom.control.v1.Revocation
-	(*CreateTokenRequest)(nil),          // 34: etherloom.control.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),         // 35: etherloom.control.v1.CreateTokenResponse
-	(*Token)(nil),                       // 36: etherloom.control.v1.Token
-	(*ListTokensRequest)(nil),           // 37: etherloom.control.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),          // 38: etherloom.control.v1.ListTokensResponse
-	(*RevokeTokenRequest)(nil),          // 39: etherloom.control.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),         // 40: etherloom.control.v1.RevokeTokenResponse
-	(*Node)(nil),                        // 41: etherloom.control.v1.Node
-	(*Lock)(nil),                        // 42: etherloom.control.v1.Lock
-	(*AddLockRequest)(nil),              // 43: etherloom.control.v1.AddLockRequest
-	(*AddLockResponse)(nil),             // 44: etherloom.control.v1.AddLockResponse
-	(*ListLocksRequest)(nil),            // 45: etherloom.control.v1.ListLocksRequest
-	(*ListLocksResponse)(nil),           // 46: etherloom.control.v1.ListLocksResponse
-	(*RemoveLockRequest)(nil),           // 47: etherloom.control.v1.RemoveLockRequest
-	(*RemoveLockResponse)(nil),          // 48: etherloom.control.v1.RemoveLockResponse
-	(*ListNodesRequest)(nil),            // 49: etherloom.control.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),           // 50: etherloom.control.v1.ListNodesResponse
-	(*SetNodeStatusRequest)(nil),        // 51: etherloom.control.v1.SetNodeStatusRequest
-	(*SetNodeStatusResponse)(nil),       // 52: etherloom.control.v1.SetNodeStatusResponse
-	(*SetNodeAddressRequest)(nil),       // 53: etherloom.control.v1.SetNodeAddressRequest
-	(*SetNodeAddressResponse)(nil),      // 54: etherloom.control.v1.SetNodeAddressResponse
-	(*SetNodeRolesRequest)(nil),         // 55: etherloom.control.v1.SetNodeRolesRequest
-	(*SetNodeRolesResponse)(nil),        // 56: etherloom.control.v1.SetNodeRolesResponse
-	(*AddSegmentRequest)(nil),           // 57: etherloom.control.v1.AddSegmentRequest
-	(*AddSegmentResponse)(nil),          // 58: etherloom.control.v1.AddSegmentResponse
-	(*ListSegmentsRequest)(nil),         // 59: etherloom.control.v1.ListSegmentsRequest
-	(*ListSegmentsResponse)(nil),        // 60: etherloom.control.v1.ListSegmentsResponse
-	(*RemoveSegmentRequest)(nil),        // 61: etherloom.control.v1.RemoveSegmentRequest
-	(*RemoveSegmentResponse)(nil),       // 62: etherloom.control.v1.RemoveSegmentResponse
-	(*GrantRule)(nil),                   // 63: etherloom.control.v1.GrantRule
-	(*AddGrantRequest)(nil),             // 64: etherloom.control.v1.AddGrantRequest
-	(*AddGrantResponse)(nil),            // 65: etherloom.control.v1.AddGrantResponse
-	(*ListGrantsRequest)(nil),           // 66: etherloom.control.v1.ListGrantsRequest
-	(*ListGrantsResponse)(nil),          // 67: etherloom.control.v1.ListGrantsResponse
-	(*Group)(nil),                       // 68: etherloom.control.v1.Group
-	(*SetGroupRequest)(nil),             // 69: etherloom.control.v1.SetGroupRequest
-	(*SetGroupResponse)(nil),            // 70: etherloom.control.v1.SetGroupResponse
-	(*ListGroupsRequest)(nil),           // 71: etherloom.control.v1.ListGroupsRequest
-	(*ListGroupsResponse)(nil),          // 72: etherloom.control.v1.ListGroupsResponse
-	(*RemoveGroupRequest)(nil),          // 73: etherloom.control.v1.RemoveGroupRequest
-	(*RemoveGroupResponse)(nil),         // 74: etherloom.control.v1.RemoveGroupResponse
-	(*RemoveGrantRequest)(nil),          // 75: etherloom.control.v1.RemoveGrantRequest
-	(*RemoveGrantResponse)(nil),         // 76: etherloom.control.v1.RemoveGrantResponse
-	(*AddRelayRequest)(nil),             // 77: etherloom.control.v1.AddRelayRequest
-	(*AddRelayResponse)(nil),            // 78: etherloom.control.v1.AddRelayResponse
-	(*RelayDescription)(nil),            // 79: etherloom.control.v1.RelayDescription
-	(*ListRelaysRequest)(nil),           // 80: etherloom.control.v1.ListRelaysRequest
-	(*ListRelaysResponse)(nil),          // 81: etherloom.control.v1.ListRelaysResponse
-	(*RemoveRelayRequest)(nil),          // 82: etherloom.control.v1.RemoveRelayRequest
-	(*RemoveRelayResponse)(nil),         // 83: etherloom.control.v1.RemoveRelayResponse
-	(*ListAuditRequest)(nil),            // 84: etherloom.control.v1.ListAuditRequest
-	(*ListAuditResponse)(nil),           // 85: etherloom.control.v1.ListAuditResponse
-	(*AuditEntry)(nil),                  // 86: etherloom.control.v1.AuditEntry
-	(*Admin)(nil),                       // 87: etherloom.control.v1.Admin
-	(*AddAdminRequest)(nil),             // 88: etherloom.control.v1.AddAdminRequest
-	(*AddAdminResponse)(nil),            // 89: etherloom.control.v1.AddAdminResponse
-	(*ListAdminsRequest)(nil),           // 90: etherloom.control.v1.ListAdminsRequest
-	(*ListAdminsResponse)(nil),          // 91: etherloom.control.v1.ListAdminsResponse
-	(*RevokeAdminRequest)(nil),          // 92: etherloom.control.v1.RevokeAdminRequest
-	(*RevokeAdminResponse)(nil),         // 93: etherloom.control.v1.RevokeAdminResponse
-	(*RaiseEpochRequest)(nil),           // 94: etherloom.control.v1.RaiseEpochRequest
-	(*RaiseEpochResponse)(nil),          // 95: etherloom.control.v1.RaiseEpochResponse
-	nil,                                 // 96: etherloom.control.v1.PostureReport.FilesEntry
-	nil,                                 // 97: etherloom.control.v1.PostureReport.ProcessesEntry
-	nil,                                 // 98: etherloom.control.v1.PostureReport.CommandsEntry
-	nil,                                 // 99: etherloom.control.v1.Delta.SetEntry
-	(*timestamppb.Timestamp)(nil),       // 100: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),         // 101: google.protobuf.Duration
+	(PolicyOutcome)(0),                  // 2: etherloom.control.v1.PolicyOutcome
+	(*BeginRequest)(nil),                // 3: etherloom.control.v1.BeginRequest
+	(*BeginResponse)(nil),               // 4: etherloom.control.v1.BeginResponse
+	(*EnrolRequest)(nil),                // 5: etherloom.control.v1.EnrolRequest
+	(*EnrolResponse)(nil),               // 6: etherloom.control.v1.EnrolResponse
+	(*Refusal)(nil),                     // 7: etherloom.control.v1.Refusal
+	(*NodeMessage)(nil),                 // 8: etherloom.control.v1.NodeMessage
+	(*PostureReport)(nil),               // 9: etherloom.control.v1.PostureReport
+	(*PostureFile)(nil),                 // 10: etherloom.control.v1.PostureFile
+	(*PostureProcess)(nil),              // 11: etherloom.control.v1.PostureProcess
+	(*PostureCommand)(nil),              // 12: etherloom.control.v1.PostureCommand
+	(*Hello)(nil),                       // 13: etherloom.control.v1.Hello
+	(*Signal)(nil),                      // 14: etherloom.control.v1.Signal
+	(*ControllerMessage)(nil),           // 15: etherloom.control.v1.ControllerMessage
+	(*Alive)(nil),                       // 16: etherloom.control.v1.Alive
+	(*RenewRequest)(nil),                // 17: etherloom.control.v1.RenewRequest
+	(*RenewResponse)(nil),               // 18: etherloom.control.v1.RenewResponse
+	(*ReportAddressRequest)(nil),        // 19: etherloom.control.v1.ReportAddressRequest
+	(*ReportAddressResponse)(nil),       // 20: etherloom.control.v1.ReportAddressResponse
+	(*RaiseHandshakeNonceRequest)(nil),  // 21: etherloom.control.v1.RaiseHandshakeNonceRequest
+	(*RaiseHandshakeNonceResponse)(nil), // 22: etherloom.control.v1.RaiseHandshakeNonceResponse
+	(*Delta)(nil),                       // 23: etherloom.control.v1.Delta
+	(*StateHeader)(nil),                 // 24: etherloom.control.v1.StateHeader
+	(*AuditHead)(nil),                   // 25: etherloom.control.v1.AuditHead
+	(*Resource)(nil),                    // 26: etherloom.control.v1.Resource
+	(*Settings)(nil),                    // 27: etherloom.control.v1.Settings
+	(*Segment)(nil),                     // 28: etherloom.control.v1.Segment
+	(*Peer)(nil),                        // 29: etherloom.control.v1.Peer
+	(*Station)(nil),                     // 30: etherloom.control.v1.Station
+	(*Grant)(nil),                       // 31: etherloom.control.v1.Grant
+	(*Reach)(nil),                       // 32: etherloom.control.v1.Reach
+	(*Relay)(nil),                       // 33: etherloom.control.v1.Relay
+	(*Revocation)(nil),                  // 34: etherloom.control.v1.Revocation
+	(*CreateTokenRequest)(nil),          // 35: etherloom.control.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),         // 36: etherloom.control.v1.CreateTokenResponse
+	(*Token)(nil),                       // 37: etherloom.control.v1.Token
+	(*ListTokensRequest)(nil),           // 38: etherloom.control.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),          // 39: etherloom.control.v1.ListTokensResponse
+	(*RevokeTokenRequest)(nil),          // 40: etherloom.control.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),         // 41: etherloom.control.v1.RevokeTokenResponse
+	(*Node)(nil),                        // 42: etherloom.control.v1.Node
+	(*Lock)(nil),                        // 43: etherloom.control.v1.Lock
+	(*AddLockRequest)(nil),              // 44: etherloom.control.v1.AddLockRequest
+	(*AddLockResponse)(nil),             // 45: etherloom.control.v1.AddLockResponse
+	(*ListLocksRequest)(nil),            // 46: etherloom.control.v1.ListLocksRequest
+	(*ListLocksResponse)(nil),           // 47: etherloom.control.v1.ListLocksResponse
+	(*RemoveLockRequest)(nil),           // 48: etherloom.control.v1.RemoveLockRequest
+	(*RemoveLockResponse)(nil),          // 49: etherloom.control.v1.RemoveLockResponse
+	(*ListNodesRequest)(nil),            // 50: etherloom.control.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),           // 51: etherloom.control.v1.ListNodesResponse
+	(*SetNodeStatusRequest)(nil),        // 52: etherloom.control.v1.SetNodeStatusRequest
+	(*SetNodeStatusResponse)(nil),       // 53: etherloom.control.v1.SetNodeStatusResponse
+	(*SetNodeAddressRequest)(nil),       // 54: etherloom.control.v1.SetNodeAddressRequest
+	(*SetNodeAddressResponse)(nil),      // 55: etherloom.control.v1.SetNodeAddressResponse
+	(*SetNodeRolesRequest)(nil),         // 56: etherloom.control.v1.SetNodeRolesRequest
+	(*SetNodeRolesResponse)(nil),        // 57: etherloom.control.v1.SetNodeRolesResponse
+	(*AddSegmentRequest)(nil),           // 58: etherloom.control.v1.AddSegmentRequest
+	(*AddSegmentResponse)(nil),          // 59: etherloom.control.v1.AddSegmentResponse
+	(*ListSegmentsRequest)(nil),         // 60: etherloom.control.v1.ListSegmentsRequest
+	(*ListSegmentsResponse)(nil),        // 61: etherloom.control.v1.ListSegmentsResponse
+	(*RemoveSegmentRequest)(nil),        // 62: etherloom.control.v1.RemoveSegmentRequest
+	(*RemoveSegmentResponse)(nil),       // 63: etherloom.control.v1.RemoveSegmentResponse
+	(*GrantRule)(nil),                   // 64: etherloom.control.v1.GrantRule
+	(*AddGrantRequest)(nil),             // 65: etherloom.control.v1.AddGrantRequest
+	(*AddGrantResponse)(nil),            // 66: etherloom.control.v1.AddGrantResponse
+	(*ListGrantsRequest)(nil),           // 67: etherloom.control.v1.ListGrantsRequest
+	(*ListGrantsResponse)(nil),          // 68: etherloom.control.v1.ListGrantsResponse
+	(*Group)(nil),                       // 69: etherloom.control.v1.Group
+	(*SetGroupRequest)(nil),             // 70: etherloom.control.v1.SetGroupRequest
+	(*SetGroupResponse)(nil),            // 71: etherloom.control.v1.SetGroupResponse
+	(*ListGroupsRequest)(nil),           // 72: etherloom.control.v1.ListGroupsRequest
+	(*ListGroupsResponse)(nil),          // 73: etherloom.control.v1.ListGroupsResponse
+	(*RemoveGroupRequest)(nil),          // 74: etherloom.control.v1.RemoveGroupRequest
+	(*RemoveGroupResponse)(nil),         // 75: etherloom.control.v1.RemoveGroupResponse
+	(*RemoveGrantRequest)(nil),          // 76: etherloom.control.v1.RemoveGrantRequest
+	(*RemoveGrantResponse)(nil),         // 77: etherloom.control.v1.RemoveGrantResponse
+	(*GetPolicyRequest)(nil),            // 78: etherloom.control.v1.GetPolicyRequest
+	(*GetPolicyResponse)(nil),           // 79: etherloom.control.v1.GetPolicyResponse
+	(*PendingPolicy)(nil),               // 80: etherloom.control.v1.PendingPolicy
+	(*CheckPolicyRequest)(nil),          // 81: etherloom.control.v1.CheckPolicyRequest
+	(*CheckPolicyResponse)(nil),         // 82: etherloom.control.v1.CheckPolicyResponse
+	(*PolicyTest)(nil),                  // 83: etherloom.control.v1.PolicyTest
+	(*PolicyDifference)(nil),            // 84: etherloom.control.v1.PolicyDifference
+	(*PolicyAccess)(nil),                // 85: etherloom.control.v1.PolicyAccess
+	(*ApplyPolicyRequest)(nil),          // 86: etherloom.control.v1.ApplyPolicyRequest
+	(*ApplyPolicyResponse)(nil),         // 87: etherloom.control.v1.ApplyPolicyResponse
+	(*ConfirmPolicyRequest)(nil),        // 88: etherloom.control.v1.ConfirmPolicyRequest
+	(*ConfirmPolicyResponse)(nil),       // 89: etherloom.control.v1.ConfirmPolicyResponse
+	(*UndoPolicyRequest)(nil),           // 90: etherloom.control.v1.UndoPolicyRequest
+	(*UndoPolicyResponse)(nil),          // 91: etherloom.control.v1.UndoPolicyResponse
+	(*AddRelayRequest)(nil),             // 92: etherloom.control.v1.AddRelayRequest
+	(*AddRelayResponse)(nil),            // 93: etherloom.control.v1.AddRelayResponse
+	(*RelayDescription)(nil),            // 94: etherloom.control.v1.RelayDescription
+	(*ListRelaysRequest)(nil),           // 95: etherloom.control.v1.ListRelaysRequest
+	(*ListRelaysResponse)(nil),          // 96: etherloom.control.v1.ListRelaysResponse
+	(*RemoveRelayRequest)(nil),          // 97: etherloom.control.v1.RemoveRelayRequest
+	(*RemoveRelayResponse)(nil),         // 98: etherloom.control.v1.RemoveRelayResponse
+	(*ListAuditRequest)(nil),            // 99: etherloom.control.v1.ListAuditRequest
+	(*ListAuditResponse)(nil),           // 100: etherloom.control.v1.ListAuditResponse
+	(*AuditEntry)(nil),                  // 101: etherloom.control.v1.AuditEntry
+	(*Admin)(nil),                       // 102: etherloom.control.v1.Admin
+	(*AddAdminRequest)(nil),             // 103: etherloom.control.v1.AddAdminRequest
+	(*AddAdminResponse)(nil),            // 104: etherloom.control.v1.AddAdminResponse
+	(*ListAdminsRequest)(nil),           // 105: etherloom.control.v1.ListAdminsRequest
+	(*ListAdminsResponse)(nil),          // 106: etherloom.control.v1.ListAdminsResponse
+	(*RevokeAdminRequest)(nil),          // 107: etherloom.control.v1.RevokeAdminRequest
+	(*RevokeAdminResponse)(nil),         // 108: etherloom.control.v1.RevokeAdminResponse
+	(*RaiseEpochRequest)(nil),           // 109: etherloom.control.v1.RaiseEpochRequest
+	(*RaiseEpochResponse)(nil),          // 110: etherloom.control.v1.RaiseEpochResponse
+	nil,                                 // 111: etherloom.control.v1.PostureReport.FilesEntry
+	nil,                                 // 112: etherloom.control.v1.PostureReport.ProcessesEntry
+	nil,                                 // 113: etherloom.control.v1.PostureReport.CommandsEntry
+	nil,                                 // 114: etherloom.control.v1.Delta.SetEntry
+	(*timestamppb.Timestamp)(nil),       // 115: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),         // 116: google.protobuf.Duration
 }
 var file_controlv1_control_proto_depIdxs = []int32{
 	1,   // 0: etherloom.control.v1.EnrolResponse.status:type_name -> etherloom.control.v1.NodeStatus
 	1,   // 1: etherloom.control.v1.Refusal.status:type_name -> etherloom.control.v1.NodeStatus
-	100, // 2: etherloom.control.v1.Refusal.until:type_name -> google.protobuf.Timestamp
-	12,  // 3: etherloom.control.v1.NodeMessage.hello:type_name -> etherloom.control.v1.Hello
-	13,  // 4: etherloom.control.v1.NodeMessage.signal:type_name -> etherloom.control.v1.Signal
-	8,   // 5: etherloom.control.v1.NodeMessage.posture:type_name -> etherloom.control.v1.PostureReport
-	96,  // 6: etherloom.control.v1.PostureReport.files:type_name -> etherloom.control.v1.PostureReport.FilesEntry
-	97,  // 7: etherloom.control.v1.PostureReport.processes:type_name -> etherloom.control.v1.PostureReport.ProcessesEntry
-	98,  // 8: etherloom.control.v1.PostureReport.commands:type_name -> etherloom.control.v1.PostureReport.CommandsEntry
-	24,  // 9: etherloom.control.v1.Hello.audit_head:type_name -> etherloom.control.v1.AuditHead
-	22,  // 10: etherloom.control.v1.ControllerMessage.delta:type_name -> etherloom.control.v1.Delta
-	13,  // 11: etherloom.control.v1.ControllerMessage.signal:type_name -> etherloom.control.v1.Signal
-	15,  // 12: etherloom.control.v1.ControllerMessage.alive:type_name -> etherloom.control.v1.Alive
-	100, // 13: etherloom.control.v1.Alive.now:type_name -> google.protobuf.Timestamp
-	99,  // 14: etherloom.control.v1.Delta.set:type_name -> etherloom.control.v1.Delta.SetEntry
-	100, // 15: etherloom.control.v1.StateHeader.issued:type_name -> google.protobuf.Timestamp
-	100, // 16: etherloom.control.v1.StateHeader.expires:type_name -> google.protobuf.Timestamp
-	24,  // 17: etherloom.control.v1.StateHeader.audit_head:type_name -> etherloom.control.v1.AuditHead
-	26,  // 18: etherloom.control.v1.Resource.settings:type_name -> etherloom.control.v1.Settings
-	27,  // 19: etherloom.control.v1.Resource.segment:type_name -> etherloom.control.v1.Segment
-	28,  // 20: etherloom.control.v1.Resource.self:type_name -> etherloom.control.v1.Peer
-	28,  // 21: etherloom.control.v1.Resource.peer:type_name -> etherloom.control.v1.Peer
-	30,  // 22: etherloom.control.v1.Resource.grant:type_name -> etherloom.control.v1.Grant
-	32,  // 23: etherloom.control.v1.Resource.relay:type_name -> etherloom.control.v1.Relay
-	33,  // 24: etherloom.control.v1.Resource.revocation:type_name -> etherloom.control.v1.Revocation
-	31,  // 25: etherloom.control.v1.Resource.reach:type_name -> etherloom.control.v1.Reach
-	101, // 26: etherloom.control.v1.Settings.certificate_lifetime:type_name -> google.protobuf.Duration
-	101, // 27: etherloom.control.v1.Settings.grace:type_name -> google.protobuf.Duration
-	101, // 28: etherloom.control.v1.Settings.link_idle:type_name -> google.protobuf.Duration
-	29,  // 29: etherloom.control.v1.Peer.stations:type_name -> etherloom.control.v1.Station
+	115, // 2: etherloom.control.v1.Refusal.until:type_name -> google.protobuf.Timestamp
+	13,  // 3: etherloom.control.v1.NodeMessage.hello:type_name -> etherloom.control.v1.Hello
+	14,  // 4: etherloom.control.v1.NodeMessage.signal:type_name -> etherloom.control.v1.Signal
+	9,   // 5: etherloom.control.v1.NodeMessage.posture:type_name -> etherloom.control.v1.PostureReport
+	111, // 6: etherloom.control.v1.PostureReport.files:type_name -> etherloom.control.v1.PostureReport.FilesEntry
+	112, // 7: etherloom.control.v1.PostureReport.processes:type_name -> etherloom.control.v1.PostureReport.ProcessesEntry
+	113, // 8: etherloom.control.v1.PostureReport.commands:type_name -> etherloom.control.v1.PostureReport.CommandsEntry
+	25,  // 9: etherloom.control.v1.Hello.audit_head:type_name -> etherloom.control.v1.AuditHead
+	23,  // 10: etherloom.control.v1.ControllerMessage.delta:type_name -> etherloom.control.v1.Delta
+	14,  // 11: etherloom.control.v1.ControllerMessage.signal:type_name -> etherloom.control.v1.Signal
+	16,  // 12: etherloom.control.v1.ControllerMessage.alive:type_name -> etherloom.control.v1.Alive
+	115, // 13: etherloom.control.v1.Alive.now:type_name -> google.protobuf.Timestamp
+	114, // 14: etherloom.control.v1.Delta.set:type_name -> etherloom.control.v1.Delta.SetEntry
+	115, // 15: etherloom.control.v1.StateHeader.issued:type_name -> google.protobuf.Timestamp
+	115, // 16: etherloom.control.v1.StateHeader.expires:type_name -> google.protobuf.Timestamp
+	25,  // 17: etherloom.control.v1.StateHeader.audit_head:type_name -> etherloom.control.v1.AuditHead
+	27,  // 18: etherloom.control.v1.Resource.settings:type_name -> etherloom.control.v1.Settings
+	28,  // 19: etherloom.control.v1.Resource.segment:type_name -> etherloom.control.v1.Segment
+	29,  // 20: etherloom.control.v1.Resource.self:type_name -> etherloom.control.v1.Peer
+	29,  // 21: etherloom.control.v1.Resource.peer:type_name -> etherloom.control.v1.Peer
+	31,  // 22: etherloom.control.v1.Resource.grant:type_name -> etherloom.control.v1.Grant
+	33,  // 23: etherloom.control.v1.Resource.relay:type_name -> etherloom.control.v1.Relay
+	34,  // 24: etherloom.control.v1.Resource.revocation:type_name -> etherloom.control.v1.Revocation
+	32,  // 25: etherloom.control.v1.Resource.reach:type_name -> etherloom.control.v1.Reach
+	116, // 26: etherloom.control.v1.Settings.certificate_lifetime:type_name -> google.protobuf.Duration
+	116, // 27: etherloom.control.v1.Settings.grace:type_name -> google.protobuf.Duration
+	116, // 28: etherloom.control.v1.Settings.link_idle:type_name -> google.protobuf.Duration
+	30,  // 29: etherloom.control.v1.Peer.stations:type_name -> etherloom.control.v1.Station
 	0,   // 30: etherloom.control.v1.Station.mode:type_name -> etherloom.control.v1.AddressMode
-	100, // 31: etherloom.control.v1.Grant.expires:type_name -> google.protobuf.Timestamp
-	100, // 32: etherloom.control.v1.Reach.expires:type_name -> google.protobuf.Timestamp
-	100, // 33: etherloom.control.v1.Relay.expires:type_name -> google.protobuf.Timestamp
-	100, // 34: etherloom.control.v1.Revocation.not_before:type_name -> google.protobuf.Timestamp
-	101, // 35: etherloom.control.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	36,  // 36: etherloom.control.v1.CreateTokenResponse.description:type_name -> etherloom.control.v1.Token
-	100, // 37: etherloom.control.v1.Token.created:type_name -> google.protobuf.Timestamp
-	100, // 38: etherloom.control.v1.Token.expires:type_name -> google.protobuf.Timestamp
-	36,  // 39: etherloom.control.v1.ListTokensResponse.tokens:type_name -> etherloom.control.v1.Token
+	115, // 31: etherloom.control.v1.Grant.expires:type_name -> google.protobuf.Timestamp
+	115, // 32: etherloom.control.v1.Reach.expires:type_name -> google.protobuf.Timestamp
+	115, // 33: etherloom.control.v1.Relay.expires:type_name -> google.protobuf.Timestamp
+	115, // 34: etherloom.control.v1.Revocation.not_before:type_name -> google.protobuf.Timestamp
+	116, // 35: etherloom.control.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	37,  // 36: etherloom.control.v1.CreateTokenResponse.description:type_name -> etherloom.control.v1.Token
+	115, // 37: etherloom.control.v1.Token.created:type_name -> google.protobuf.Timestamp
+	115, // 38: etherloom.control.v1.Token.expires:type_name -> google.protobuf.Timestamp
+	37,  // 39: etherloom.control.v1.ListTokensResponse.tokens:type_name -> etherloom.control.v1.Token
 	1,   // 40: etherloom.control.v1.Node.status:type_name -> etherloom.control.v1.NodeStatus
-	29,  // 41: etherloom.control.v1.Node.stations:type_name -> etherloom.control.v1.Station
-	100, // 42: etherloom.control.v1.Node.enrolled:type_name -> google.protobuf.Timestamp
-	100, // 43: etherloom.control.v1.Node.certificate_expires:type_name -> google.protobuf.Timestamp
-	100, // 44: etherloom.control.v1.Node.revoked_before:type_name -> google.protobuf.Timestamp
-	42,  // 45: etherloom.control.v1.Node.locks:type_name -> etherloom.control.v1.Lock
-	100, // 46: etherloom.control.v1.Node.locked_until:type_name -> google.protobuf.Timestamp
-	8,   // 47: etherloom.control.v1.Node.posture:type_name -> etherloom.control.v1.PostureReport
-	100, // 48: etherloom.control.v1.Node.posture_received:type_name -> google.protobuf.Timestamp
-	100, // 49: etherloom.control.v1.Lock.created:type_name -> google.protobuf.Timestamp
-	100, // 50: etherloom.control.v1.Lock.expires:type_name -> google.protobuf.Timestamp
-	101, // 51: etherloom.control.v1.AddLockRequest.ttl:type_name -> google.protobuf.Duration
-	42,  // 52: etherloom.control.v1.AddLockResponse.lock:type_name -> etherloom.control.v1.Lock
-	41,  // 53: etherloom.control.v1.AddLockResponse.node:type_name -> etherloom.control.v1.Node
-	42,  // 54: etherloom.control.v1.ListLocksResponse.locks:type_name -> etherloom.control.v1.Lock
-	42,  // 55: etherloom.control.v1.RemoveLockResponse.lifted:type_name -> etherloom.control.v1.Lock
-	41,  // 56: etherloom.control.v1.RemoveLockResponse.held:type_name -> etherloom.control.v1.Node
-	41,  // 57: etherloom.control.v1.RemoveLockResponse.node:type_name -> etherloom.control.v1.Node
-	41,  // 58: etherloom.control.v1.ListNodesResponse.nodes:type_name -> etherloom.control.v1.Node
+	30,  // 41: etherloom.control.v1.Node.stations:type_name -> etherloom.control.v1.Station
+	115, // 42: etherloom.control.v1.Node.enrolled:type_name -> google.protobuf.Timestamp
+	115, // 43: etherloom.control.v1.Node.certificate_expires:type_name -> google.protobuf.Timestamp
+	115, // 44: etherloom.control.v1.Node.revoked_before:type_name -> google.protobuf.Timestamp
+	43,  // 45: etherloom.control.v1.Node.locks:type_name -> etherloom.control.v1.Lock
+	115, // 46: etherloom.control.v1.Node.locked_until:type_name -> google.protobuf.Timestamp
+	9,   // 47: etherloom.control.v1.Node.posture:type_name -> etherloom.control.v1.PostureReport
+	115, // 48: etherloom.control.v1.Node.posture_received:type_name -> google.protobuf.Timestamp
+	115, // 49: etherloom.control.v1.Lock.created:type_name -> google.protobuf.Timestamp
+	115, // 50: etherloom.control.v1.Lock.expires:type_name -> google.protobuf.Timestamp
+	116, // 51: etherloom.control.v1.AddLockRequest.ttl:type_name -> google.protobuf.Duration
+	43,  // 52: etherloom.control.v1.AddLockResponse.lock:type_name -> etherloom.control.v1.Lock
+	42,  // 53: etherloom.control.v1.AddLockResponse.node:type_name -> etherloom.control.v1.Node
+	43,  // 54: etherloom.control.v1.ListLocksResponse.locks:type_name -> etherloom.control.v1.Lock
+	43,  // 55: etherloom.control.v1.RemoveLockResponse.lifted:type_name -> etherloom.control.v1.Lock
+	42,  // 56: etherloom.control.v1.RemoveLockResponse.held:type_name -> etherloom.control.v1.Node
+	42,  // 57: etherloom.control.v1.RemoveLockResponse.node:type_name -> etherloom.control.v1.Node
+	42,  // 58: etherloom.control.v1.ListNodesResponse.nodes:type_name -> etherloom.control.v1.Node
 	1,   // 59: etherloom.control.v1.SetNodeStatusRequest.status:type_name -> etherloom.control.v1.NodeStatus
-	41,  // 60: etherloom.control.v1.SetNodeStatusResponse.node:type_name -> etherloom.control.v1.Node
+	42,  // 60: etherloom.control.v1.SetNodeStatusResponse.node:type_name -> etherloom.control.v1.Node
 	0,   // 61: etherloom.control.v1.SetNodeAddressRequest.mode:type_name -> etherloom.control.v1.AddressMode
-	41,  // 62: etherloom.control.v1.SetNodeAddressResponse.node:type_name -> etherloom.control.v1.Node
-	41,  // 63: etherloom.control.v1.SetNodeRolesResponse.node:type_name -> etherloom.control.v1.Node
-	27,  // 64: etherloom.control.v1.AddSegmentResponse.segment:type_name -> etherloom.control.v1.Segment
-	27,  // 65: etherloom.control.v1.ListSegmentsResponse.segments:type_name -> etherloom.control.v1.Segment
-	100, // 66: etherloom.control.v1.GrantRule.expires:type_name -> google.protobuf.Timestamp
-	100, // 67: etherloom.control.v1.GrantRule.created:type_name -> google.protobuf.Timestamp
-	100, // 68: etherloom.control.v1.AddGrantRequest.expires:type_name -> google.protobuf.Timestamp
-	63,  // 69: etherloom.control.v1.AddGrantResponse.grant:type_name -> etherloom.control.v1.GrantRule
-	63,  // 70: etherloom.control.v1.ListGrantsResponse.grants:type_name -> etherloom.control.v1.GrantRule
-	68,  // 71: etherloom.control.v1.SetGroupResponse.group:type_name -> etherloom.control.v1.Group
-	68,  // 72: etherloom.control.v1.ListGroupsResponse.groups:type_name -> etherloom.control.v1.Group
-	79,  // 73: etherloom.control.v1.ListRelaysResponse.relays:type_name -> etherloom.control.v1.RelayDescription
-	86,  // 74: etherloom.control.v1.ListAuditResponse.entries:type_name -> etherloom.control.v1.AuditEntry
-	24,  // 75: etherloom.control.v1.ListAuditResponse.head:type_name -> etherloom.control.v1.AuditHead
-	100, // 76: etherloom.control.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	100, // 77: etherloom.control.v1.Admin.created:type_name -> google.protobuf.Timestamp
-	100, // 78: etherloom.control.v1.Admin.expires:type_name -> google.protobuf.Timestamp
-	101, // 79: etherloom.control.v1.AddAdminRequest.lifetime:type_name -> google.protobuf.Duration
-	87,  // 80: etherloom.control.v1.AddAdminResponse.admin:type_name -> etherloom.control.v1.Admin
-	87,  // 81: etherloom.control.v1.ListAdminsResponse.admins:type_name -> etherloom.control.v1.Admin
-	9,   // 82: etherloom.control.v1.PostureReport.FilesEntry.value:type_name -> etherloom.control.v1.PostureFile
-	10,  // 83: etherloom.control.v1.PostureReport.ProcessesEntry.value:type_name -> etherloom.control.v1.PostureProcess
-	11,  // 84: etherloom.control.v1.PostureReport.CommandsEntry.value:type_name -> etherloom.control.v1.PostureCommand
-	2,   // 85: etherloom.control.v1.EnrolService.Begin:input_type -> etherloom.control.v1.BeginRequest
-	4,   // 86: etherloom.control.v1.EnrolService.Enrol:input_type -> etherloom.control.v1.EnrolRequest
-	7,   // 87: etherloom.control.v1.NodeService.Sync:input_type -> etherloom.control.v1.NodeMessage
-	16,  // 88: etherloom.control.v1.NodeService.Renew:input_type -> etherloom.control.v1.RenewRequest
-	18,  // 89: etherloom.control.v1.NodeService.ReportAddress:input_type -> etherloom.control.v1.ReportAddressRequest
-	20,  // 90: etherloom.control.v1.NodeService.RaiseHandshakeNonce:input_type -> etherloom.control.v1.RaiseHandshakeNonceRequest
-	34,  // 91: etherloom.control.v1.AdminService.CreateToken:input_type -> etherloom.control.v1.CreateTokenRequest
-	37,  // 92: etherloom.control.v1.AdminService.ListTokens:input_type -> etherloom.control.v1.ListTokensRequest
-	39,  // 93: etherloom.control.v1.AdminService.RevokeToken:input_type -> etherloom.control.v1.RevokeTokenRequest
-	49,  // 94: etherloom.control.v1.AdminService.ListNodes:input_type -> etherloom.control.v1.ListNodesRequest
-	51,  // 95: etherloom.control.v1.AdminService.SetNodeStatus:input_type -> etherloom.control.v1.SetNodeStatusRequest
-	53,  // 96: etherloom.control.v1.AdminService.SetNodeAddress:input_type -> etherloom.control.v1.SetNodeAddressRequest
-	55,  // 97: etherloom.control.v1.AdminService.SetNodeRoles:input_type -> etherloom.control.v1.SetNodeRolesRequest
-	43,  // 98: etherloom.control.v1.AdminService.AddLock:input_type -> etherloom.control.v1.AddLockRequest
-	45,  // 99: etherloom.control.v1.AdminService.ListLocks:input_type -> etherloom.control.v1.ListLocksRequest
-	47,  // 100: etherloom.control.v1.AdminService.RemoveLock:input_type -> etherloom.control.v1.RemoveLockRequest
-	57,  // 101: etherloom.control.v1.AdminService.AddSegment:input_type -> etherloom.control.v1.AddSegmentRequest
-	59,  // 102: etherloom.control.v1.AdminService.ListSegments:input_type -> etherloom.control.v1.ListSegmentsRequest
-	61,  // 103: etherloom.control.v1.AdminService.RemoveSegment:input_type -> etherloom.control.v1.RemoveSegmentRequest
-	64,  // 104: etherloom.control.v1.AdminService.AddGrant:input_type -> etherloom.control.v1.AddGrantRequest
-	66,  // 105: etherloom.control.v1.AdminService.ListGrants:input_type -> etherloom.control.v1.ListGrantsRequest
-	75,  // 106: etherloom.control.v1.AdminService.RemoveGrant:input_type -> etherloom.control.v1.RemoveGrantRequest
-	69,  // 107: etherloom.control.v1.AdminService.SetGroup:input_type -> etherloom.control.v1.SetGroupRequest
-	71,  // 108: etherloom.control.v1.AdminService.ListGroups:input_type -> etherloom.control.v1.ListGroupsRequest
-	73,  // 109: etherloom.control.v1.AdminService.RemoveGroup:input_type -> etherloom.control.v1.RemoveGroupRequest
-	77,  // 110: etherloom.control.v1.AdminService.AddRelay:input_type -> etherloom.control.v1.AddRelayRequest
-	80,  // 111: etherloom.control.v1.AdminService.ListRelays:input_type -> etherloom.control.v1.ListRelaysRequest
-	82,  // 112: etherloom.control.v1.AdminService.RemoveRelay:input_type -> etherloom.control.v1.RemoveRelayRequest
-	84,  // 113: etherloom.control.v1.AdminService.ListAudit:input_type -> etherloom.control.v1.ListAuditRequest
-	88,  // 114: etherloom.control.v1.AdminService.AddAdmin:input_type -> etherloom.control.v1.AddAdminRequest
-	90,  // 115: etherloom.control.v1.AdminService.ListAdmins:input_type -> etherloom.control.v1.ListAdminsRequest
-	92,  // 116: etherloom.control.v1.AdminService.RevokeAdmin:input_type -> etherloom.control.v1.RevokeAdminRequest
-	94,  // 117: etherloom.control.v1.AdminService.RaiseEpoch:input_type -> etherloom.control.v1.RaiseEpochRequest
-	3,   // 118: etherloom.control.v1.EnrolService.Begin:output_type -> etherloom.control.v1.BeginResponse
-	5,   // 119: etherloom.control.v1.EnrolService.Enrol:output_type -> etherloom.control.v1.EnrolResponse
-	14,  // 120: etherloom.control.v1.NodeService.Sync:output_type -> etherloom.control.v1.ControllerMessage
-	17,  // 121: etherloom.control.v1.NodeService.Renew:output_type -> etherloom.control.v1.RenewResponse
-	19,  // 122: etherloom.control.v1.NodeService.ReportAddress:output_type -> etherloom.control.v1.ReportAddressResponse
-	21,  // 123: etherloom.control.v1.NodeService.RaiseHandshakeNonce:output_type -> etherloom.control.v1.RaiseHandshakeNonceResponse
-	35,  // 124: etherloom.control.v1.AdminService.CreateToken:output_type -> etherloom.control.v1.CreateTokenResponse
-	38,  // 125: etherloom.control.v1.AdminService.ListTokens:output_type -> etherloom.control.v1.ListTokensResponse
-	40,  // 126: etherloom.control.v1.AdminService.RevokeToken:output_type -> etherloom.control.v1.RevokeTokenResponse
-	50,  // 127: etherloom.control.v1.AdminService.ListNodes:output_type -> etherloom.control.v1.ListNodesResponse
-	52,  // 128: etherloom.control.v1.AdminService.SetNodeStatus:output_type -> etherloom.control.v1.SetNodeStatusResponse
-	54,  // 129: etherloom.control.v1.AdminService.SetNodeAddress:output_type -> etherloom.control.v1.SetNodeAddressResponse
-	56,  // 130: etherloom.control.v1.AdminService.SetNodeRoles:output_type -> etherloom.control.v1.SetNodeRolesResponse
-	44,  // 131: etherloom.control.v1.AdminService.AddLock:output_type -> etherloom.control.v1.AddLockResponse
-	46,  // 132: etherloom.control.v1.AdminService.ListLocks:output_type -> etherloom.control.v1.ListLocksResponse
-	48,  // 133: etherloom.control.v1.AdminService.RemoveLock:output_type -> etherloom.control.v1.RemoveLockResponse
-	58,  // 134: etherloom.control.v1.AdminService.AddSegment:output_type -> etherloom.control.v1.AddSegmentResponse
-	60,  // 135: etherloom.control.v1.AdminService.ListSegments:output_type -> etherloom.control.v1.ListSegmentsResponse
-	62,  // 136: etherloom.control.v1.AdminService.RemoveSegment:output_type -> etherloom.control.v1.RemoveSegmentResponse
-	65,  // 137: etherloom.control.v1.AdminService.AddGrant:output_type -> etherloom.control.v1.AddGrantResponse
-	67,  // 138: etherloom.control.v1.AdminService.ListGrants:output_type -> etherloom.control.v1.ListGrantsResponse
-	76,  // 139: etherloom.control.v1.AdminService.RemoveGrant:output_type -> etherloom.control.v1.RemoveGrantResponse
-	70,  // 140: etherloom.control.v1.AdminService.SetGroup:output_type -> etherloom.control.v1.SetGroupResponse
-	72,  // 141: etherloom.control.v1.AdminService.ListGroups:output_type -> etherloom.control.v1.ListGroupsResponse
-	74,  // 142: etherloom.control.v1.AdminService.RemoveGroup:output_type -> etherloom.control.v1.RemoveGroupResponse
-	78,  // 143: etherloom.control.v1.AdminService.AddRelay:output_type -> etherloom.control.v1.AddRelayResponse
-	81,  // 144: etherloom.control.v1.AdminService.ListRelays:output_type -> etherloom.control.v1.ListRelaysResponse
-	83,  // 145: etherloom.control.v1.AdminService.RemoveRelay:output_type -> etherloom.control.v1.RemoveRelayResponse
-	85,  // 146: etherloom.control.v1.AdminService.ListAudit:output_type -> etherloom.control.v1.ListAuditResponse
-	89,  // 147: etherloom.control.v1.AdminService.AddAdmin:output_type -> etherloom.control.v1.AddAdminResponse
-	91,  // 148: etherloom.control.v1.AdminService.ListAdmins:output_type -> etherloom.control.v1.ListAdminsResponse
-	93,  // 149: etherloom.control.v1.AdminService.RevokeAdmin:output_type -> etherloom.control.v1.RevokeAdminResponse
-	95,  // 150: etherloom.control.v1.AdminService.RaiseEpoch:output_type -> etherloom.control.v1.RaiseEpochResponse
-	118, // [118:151] is the sub-list for method output_type
-	85,  // [85:118] is the sub-list for method input_type
-	85,  // [85:85] is the sub-list for extension type_name
-	85,  // [85:85] is the sub-list for extension extendee
-	0,   // [0:85] is the sub-list for field type_name
+	42,  // 62: etherloom.control.v1.SetNodeAddressResponse.node:type_name -> etherloom.control.v1.Node
+	42,  // 63: etherloom.control.v1.SetNodeRolesResponse.node:type_name -> etherloom.control.v1.Node
+	28,  // 64: etherloom.control.v1.AddSegmentResponse.segment:type_name -> etherloom.control.v1.Segment
+	28,  // 65: etherloom.control.v1.ListSegmentsResponse.segments:type_name -> etherloom.control.v1.Segment
+	115, // 66: etherloom.control.v1.GrantRule.expires:type_name -> google.protobuf.Timestamp
+	115, // 67: etherloom.control.v1.GrantRule.created:type_name -> google.protobuf.Timestamp
+	115, // 68: etherloom.control.v1.AddGrantRequest.expires:type_name -> google.protobuf.Timestamp
+	64,  // 69: etherloom.control.v1.AddGrantResponse.grant:type_name -> etherloom.control.v1.GrantRule
+	64,  // 70: etherloom.control.v1.ListGrantsResponse.grants:type_name -> etherloom.control.v1.GrantRule
+	69,  // 71: etherloom.control.v1.SetGroupResponse.group:type_name -> etherloom.control.v1.Group
+	69,  // 72: etherloom.control.v1.ListGroupsResponse.groups:type_name -> etherloom.control.v1.Group
+	80,  // 73: etherloom.control.v1.GetPolicyResponse.pending:type_name -> etherloom.control.v1.PendingPolicy
+	115, // 74: etherloom.control.v1.PendingPolicy.until:type_name -> google.protobuf.Timestamp
+	83,  // 75: etherloom.control.v1.CheckPolicyResponse.tests:type_name -> etherloom.control.v1.PolicyTest
+	84,  // 76: etherloom.control.v1.CheckPolicyResponse.difference:type_name -> etherloom.control.v1.PolicyDifference
+	2,   // 77: etherloom.control.v1.PolicyTest.outcome:type_name -> etherloom.control.v1.PolicyOutcome
+	85,  // 78: etherloom.control.v1.PolicyDifference.access:type_name -> etherloom.control.v1.PolicyAccess
+	116, // 79: etherloom.control.v1.ApplyPolicyRequest.confirm:type_name -> google.protobuf.Duration
+	84,  // 80: etherloom.control.v1.ApplyPolicyResponse.difference:type_name -> etherloom.control.v1.PolicyDifference
+	80,  // 81: etherloom.control.v1.ApplyPolicyResponse.pending:type_name -> etherloom.control.v1.PendingPolicy
+	83,  // 82: etherloom.control.v1.ApplyPolicyResponse.failed:type_name -> etherloom.control.v1.PolicyTest
+	94,  // 83: etherloom.control.v1.ListRelaysResponse.relays:type_name -> etherloom.control.v1.RelayDescription
+	101, // 84: etherloom.control.v1.ListAuditResponse.entries:type_name -> etherloom.control.v1.AuditEntry
+	25,  // 85: etherloom.control.v1.ListAuditResponse.head:type_name -> etherloom.control.v1.AuditHead
+	115, // 86: etherloom.control.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	115, // 87: etherloom.control.v1.Admin.created:type_name -> google.protobuf.Timestamp
+	115, // 88: etherloom.control.v1.Admin.expires:type_name -> google.protobuf.Timestamp
+	116, // 89: etherloom.control.v1.AddAdminRequest.lifetime:type_name -> google.protobuf.Duration
+	102, // 90: etherloom.control.v1.AddAdminResponse.admin:type_name -> etherloom.control.v1.Admin
+	102, // 91: etherloom.control.v1.ListAdminsResponse.admins:type_name -> etherloom.control.v1.Admin
+	10,  // 92: etherloom.control.v1.PostureReport.FilesEntry.value:type_name -> etherloom.control.v1.PostureFile
+	11,  // 93: etherloom.control.v1.PostureReport.ProcessesEntry.value:type_name -> etherloom.control.v1.PostureProcess
+	12,  // 94: etherloom.control.v1.PostureReport.CommandsEntry.value:type_name -> etherloom.control.v1.PostureCommand
+	3,   // 95: etherloom.control.v1.EnrolService.Begin:input_type -> etherloom.control.v1.BeginRequest
+	5,   // 96: etherloom.control.v1.EnrolService.Enrol:input_type -> etherloom.control.v1.EnrolRequest
+	8,   // 97: etherloom.control.v1.NodeService.Sync:input_type -> etherloom.control.v1.NodeMessage
+	17,  // 98: etherloom.control.v1.NodeService.Renew:input_type -> etherloom.control.v1.RenewRequest
+	19,  // 99: etherloom.control.v1.NodeService.ReportAddress:input_type -> etherloom.control.v1.ReportAddressRequest
+	21,  // 100: etherloom.control.v1.NodeService.RaiseHandshakeNonce:input_type -> etherloom.control.v1.RaiseHandshakeNonceRequest
+	35,  // 101: etherloom.control.v1.AdminService.CreateToken:input_type -> etherloom.control.v1.CreateTokenRequest
+	38,  // 102: etherloom.control.v1.AdminService.ListTokens:input_type -> etherloom.control.v1.ListTokensRequest
+	40,  // 103: etherloom.control.v1.AdminService.RevokeToken:input_type -> etherloom.control.v1.RevokeTokenRequest
+	50,  // 104: etherloom.control.v1.AdminService.ListNodes:input_type -> etherloom.control.v1.ListNodesRequest
+	52,  // 105: etherloom.control.v1.AdminService.SetNodeStatus:input_type -> etherloom.control.v1.SetNodeStatusRequest
+	54,  // 106: etherloom.control.v1.AdminService.SetNodeAddress:input_type -> etherloom.control.v1.SetNodeAddressRequest
+	56,  // 107: etherloom.control.v1.AdminService.SetNodeRoles:input_type -> etherloom.control.v1.SetNodeRolesRequest
+	44,  // 108: etherloom.control.v1.AdminService.AddLock:input_type -> etherloom.control.v1.AddLockRequest
+	46,  // 109: etherloom.control.v1.AdminService.ListLocks:input_type -> etherloom.control.v1.ListLocksRequest
+	48,  // 110: etherloom.control.v1.AdminService.RemoveLock:input_type -> etherloom.control.v1.RemoveLockRequest
+	58,  // 111: etherloom.control.v1.AdminService.AddSegment:input_type -> etherloom.control.v1.AddSegmentRequest
+	60,  // 112: etherloom.control.v1.AdminService.ListSegments:input_type -> etherloom.control.v1.ListSegmentsRequest
+	62,  // 113: etherloom.control.v1.AdminService.RemoveSegment:input_type -> etherloom.control.v1.RemoveSegmentRequest
+	65,  // 114: etherloom.control.v1.AdminService.AddGrant:input_type -> etherloom.control.v1.AddGrantRequest
+	67,  // 115: etherloom.control.v1.AdminService.ListGrants:input_type -> etherloom.control.v1.ListGrantsRequest
+	76,  // 116: etherloom.control.v1.AdminService.RemoveGrant:input_type -> etherloom.control.v1.RemoveGrantRequest
+	70,  // 117: etherloom.control.v1.AdminService.SetGroup:input_type -> etherloom.control.v1.SetGroupRequest
+	72,  // 118: etherloom.control.v1.AdminService.ListGroups:input_type -> etherloom.control.v1.ListGroupsRequest
+	74,  // 119: etherloom.control.v1.AdminService.RemoveGroup:input_type -> etherloom.control.v1.RemoveGroupRequest
+	78,  // 120: etherloom.control.v1.AdminService.GetPolicy:input_type -> etherloom.control.v1.GetPolicyRequest
+	81,  // 121: etherloom.control.v1.AdminService.CheckPolicy:input_type -> etherloom.control.v1.CheckPolicyRequest
+	86,  // 122: etherloom.control.v1.AdminService.ApplyPolicy:input_type -> etherloom.control.v1.ApplyPolicyRequest
+	88,  // 123: etherloom.control.v1.AdminService.ConfirmPolicy:input_type -> etherloom.control.v1.ConfirmPolicyRequest
+	90,  // 124: etherloom.control.v1.AdminService.UndoPolicy:input_type -> etherloom.control.v1.UndoPolicyRequest
+	92,  // 125: etherloom.control.v1.AdminService.AddRelay:input_type -> etherloom.control.v1.AddRelayRequest
+	95,  // 126: etherloom.control.v1.AdminService.ListRelays:input_type -> etherloom.control.v1.ListRelaysRequest
+	97,  // 127: etherloom.control.v1.AdminService.RemoveRelay:input_type -> etherloom.control.v1.RemoveRelayRequest
+	99,  // 128: etherloom.control.v1.AdminService.ListAudit:input_type -> etherloom.control.v1.ListAuditRequest
+	103, // 129: etherloom.control.v1.AdminService.AddAdmin:input_type -> etherloom.control.v1.AddAdminRequest
+	105, // 130: etherloom.control.v1.AdminService.ListAdmins:input_type -> etherloom.control.v1.ListAdminsRequest
+	107, // 131: etherloom.control.v1.AdminService.RevokeAdmin:input_type -> etherloom.control.v1.RevokeAdminRequest
+	109, // 132: etherloom.control.v1.AdminService.RaiseEpoch:input_type -> etherloom.control.v1.RaiseEpochRequest
+	4,   // 133: etherloom.control.v1.EnrolService.Begin:output_type -> etherloom.control.v1.BeginResponse
+	6,   // 134: etherloom.control.v1.EnrolService.Enrol:output_type -> etherloom.control.v1.EnrolResponse
+	15,  // 135: etherloom.control.v1.NodeService.Sync:output_type -> etherloom.control.v1.ControllerMessage
+	18,  // 136: etherloom.control.v1.NodeService.Renew:output_type -> etherloom.control.v1.RenewResponse
+	20,  // 137: etherloom.control.v1.NodeService.ReportAddress:output_type -> etherloom.control.v1.ReportAddressResponse
+	22,  // 138: etherloom.control.v1.NodeService.RaiseHandshakeNonce:output_type -> etherloom.control.v1.RaiseHandshakeNonceResponse
+	36,  // 139: etherloom.control.v1.AdminService.CreateToken:output_type -> etherloom.control.v1.CreateTokenResponse
+	39,  // 140: etherloom.control.v1.AdminService.ListTokens:output_type -> etherloom.control.v1.ListTokensResponse
+	41,  // 141: etherloom.control.v1.AdminService.RevokeToken:output_type -> etherloom.control.v1.RevokeTokenResponse
+	51,  // 142: etherloom.control.v1.AdminService.ListNodes:output_type -> etherloom.control.v1.ListNodesResponse
+	53,  // 143: etherloom.control.v1.AdminService.SetNodeStatus:output_type -> etherloom.control.v1.SetNodeStatusResponse
+	55,  // 144: etherloom.control.v1.AdminService.SetNodeAddress:output_type -> etherloom.control.v1.SetNodeAddressResponse
+	57,  // 145: etherloom.control.v1.AdminService.SetNodeRoles:output_type -> etherloom.control.v1.SetNodeRolesResponse
+	45,  // 146: etherloom.control.v1.AdminService.AddLock:output_type -> etherloom.control.v1.AddLockResponse
+	47,  // 147: etherloom.control.v1.AdminService.ListLocks:output_type -> etherloom.control.v1.ListLocksResponse
+	49,  // 148: etherloom.control.v1.AdminService.RemoveLock:output_type -> etherloom.control.v1.RemoveLockResponse
+	59,  // 149: etherloom.control.v1.AdminService.AddSegment:output_type -> etherloom.control.v1.AddSegmentResponse
+	61,  // 150: etherloom.control.v1.AdminService.ListSegments:output_type -> etherloom.control.v1.ListSegmentsResponse
+	63,  // 151: etherloom.control.v1.AdminService.RemoveSegment:output_type -> etherloom.control.v1.RemoveSegmentResponse
+	66,  // 152: etherloom.control.v1.AdminService.AddGrant:output_type -> etherloom.control.v1.AddGrantResponse
+	68,  // 153: etherloom.control.v1.AdminService.ListGrants:output_type -> etherloom.control.v1.ListGrantsResponse
+	77,  // 154: etherloom.control.v1.AdminService.RemoveGrant:output_type -> etherloom.control.v1.RemoveGrantResponse
+	71,  // 155: etherloom.control.v1.AdminService.SetGroup:output_type -> etherloom.control.v1.SetGroupResponse
+	73,  // 156: etherloom.control.v1.AdminService.ListGroups:output_type -> etherloom.control.v1.ListGroupsResponse
+	75,  // 157: etherloom.control.v1.AdminService.RemoveGroup:output_type -> etherloom.control.v1.RemoveGroupResponse
+	79,  // 158: etherloom.control.v1.AdminService.GetPolicy:output_type -> etherloom.control.v1.GetPolicyResponse
+	82,  // 159: etherloom.control.v1.AdminService.CheckPolicy:output_type -> etherloom.control.v1.CheckPolicyResponse
+	87,  // 160: etherloom.control.v1.AdminService.ApplyPolicy:output_type -> etherloom.control.v1.ApplyPolicyResponse
+	89,  // 161: etherloom.control.v1.AdminService.ConfirmPolicy:output_type -> etherloom.control.v1.ConfirmPolicyResponse
+	91,  // 162: etherloom.control.v1.AdminService.UndoPolicy:output_type -> etherloom.control.v1.UndoPolicyResponse
+	93,  // 163: etherloom.control.v1.AdminService.AddRelay:output_type -> etherloom.control.v1.AddRelayResponse
+	96,  // 164: etherloom.control.v1.AdminService.ListRelays:output_type -> etherloom.control.v1.ListRelaysResponse
+	98,  // 165: etherloom.control.v1.AdminService.RemoveRelay:output_type -> etherloom.control.v1.RemoveRelayResponse
+	100, // 166: etherloom.control.v1.AdminService.ListAudit:output_type -> etherloom.control.v1.ListAuditResponse
+	104, // 167: etherloom.control.v1.AdminService.AddAdmin:output_type -> etherloom.control.v1.AddAdminResponse
+	106, // 168: etherloom.control.v1.AdminService.ListAdmins:output_type -> etherloom.control.v1.ListAdminsResponse
+	108, // 169: etherloom.control.v1.AdminService.RevokeAdmin:output_type -> etherloom.control.v1.RevokeAdminResponse
+	110, // 170: etherloom.control.v1.AdminService.RaiseEpoch:output_type -> etherloom.control.v1.RaiseEpochResponse
+	133, // [133:171] is the sub-list for method output_type
+	95,  // [95:133] is the sub-list for method input_type
+	95,  // [95:95] is the sub-list for extension type_name
+	95,  // [95:95] is the sub-list for extension extendee
+	0,   // [0:95] is the sub-list for field type_name
 }
 
 func init() { file_controlv1_control_proto_init() }
@@ -6843,8 +7839,8 @@ func file_controlv1_control_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_controlv1_control_proto_rawDesc), len(file_controlv1_control_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   98,
+			NumEnums:      3,
+			NumMessages:   112,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -48,6 +48,12 @@ func (c census) active(s Selector) []identity.ID {
 	return slices.DeleteFunc(c.selected(s), func(id identity.ID) bool { return c.m.Status(c.m.Nodes[id]) != StatusActive })
 }
 
+// Active returns the active nodes that each selector means, by number. It answers many questions about one Model.
+func (m *Model) Active() func(Selector) []identity.ID {
+	c := m.census()
+	return c.active
+}
+
 // revoked returns those of them that are cut off and have a station on a segment.
 func (c census) revoked(s Selector, vni VNI) []identity.ID {
 	return slices.DeleteFunc(c.selected(s), func(id identity.ID) bool {

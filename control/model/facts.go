@@ -56,6 +56,8 @@ type Counters struct {
 	Segment    VNI         `json:"segment"`
 	Grant      GrantID     `json:"grant"`
 	Lock       LockID      `json:"lock,omitempty"`
+	// Policy is the version of groups, grants and tests: it is raised with each change of any of them.
+	Policy uint64 `json:"policy,omitempty"`
 }
 
 // Key is "counters".
@@ -250,6 +252,37 @@ type Group struct {
 
 // Key is "group/NAME".
 func (g *Group) Key() string { return "group/" + g.Name }
+
+// Test says what the policy must let pass, or must not.
+type Test struct {
+	From  Selector `json:"from"`
+	To    Selector `json:"to"`
+	VNI   VNI      `json:"vni"`
+	What  string   `json:"what"` // one frame, as package document reads it, such as tcp:22
+	Allow bool     `json:"allow,omitempty"`
+}
+
+// Tests are the tests of the policy, in their order.
+type Tests struct {
+	List []Test `json:"list"`
+}
+
+// Key is "tests".
+func (*Tests) Key() string { return "tests" }
+
+// Pending is a change of policy that nobody has confirmed: what puts back what was before.
+type Pending struct {
+	Until     time.Time `json:"until"`
+	Who       string    `json:"who"`                  // who applied it
+	Grants    []*Grant  `json:"grants,omitempty"`     // that it removed
+	NewGrants []GrantID `json:"new_grants,omitempty"` // that it made
+	Groups    []*Group  `json:"groups,omitempty"`     // that it changed or removed, as they were
+	NewGroups []string  `json:"new_groups,omitempty"`
+	Tests     []Test    `json:"tests,omitempty"` // as they were
+}
+
+// Key is "pending".
+func (*Pending) Key() string { return "pending" }
 
 // Relay passes sealed datagrams between nodes that cannot reach each other.
 type Relay struct {

@@ -1,7 +1,7 @@
 // Package model holds what is true of one network, and what follows from it.
 //
 // Facts are the durable records: the certificate authority, settings, controllers, administrators, tokens, nodes,
-// segments, grants, verdicts, locks, relays, and the head of the audit log. Each has a key, under which package store keeps it. Only
+// segments, groups, grants, tests, verdicts, locks, relays, and the head of the audit log. Each has a key, under which package store keeps it. Only
 // what must survive goes into a fact; who is connected now is nobody's fact.
 //
 // A Model is all facts at one revision of the store, with what follows from them worked out: who bears which name, who
@@ -52,6 +52,8 @@ type Model struct {
 	Groups      map[string]*Group
 	Locks       map[LockID]*Lock
 	Verdicts    map[GrantID]*Verdict
+	Tests       []Test
+	Pending     *Pending // nil: nothing waits to be confirmed
 	Relays      map[string]*Relay
 
 	// Version is the revision of the store at which the last fact changed; 0 before the network was made. All
@@ -179,6 +181,10 @@ func (m *Model) sort(x Fact) {
 		m.Locks[x.ID] = x
 	case *Verdict:
 		m.Verdicts[x.Grant] = x
+	case *Tests:
+		m.Tests = x.List
+	case *Pending:
+		m.Pending = x
 	case *Relay:
 		m.Relays[x.Name] = x
 	}
@@ -266,6 +272,21 @@ func (m *Model) KeyOwner(key []byte) string { return m.keys[string(key)] }
 
 // Profile returns a node as its peers see it, or nil.
 func (m *Model) Profile(id identity.ID) *Profile { return m.profiles[id] }
+
+// Station returns what a node may use on a segment, or nil.
+func (m *Model) Station(id identity.ID, vni VNI) *Station {
+	p := m.profiles[id]
+	if p == nil {
+		return nil
+	}
+	return p.station(vni)
+}
+
+// ViewOf returns a segment as its members see it, or nil.
+func (m *Model) ViewOf(vni VNI) *View { return m.views[vni] }
+
+// Reaches returns whom each grant to nodes is about.
+func (m *Model) Reaches() map[GrantID]*Reach { return m.reaches }
 
 // MemberOf returns the views of the segments that a node is a member of, by VNI.
 func (m *Model) MemberOf(id identity.ID) []*View { return m.memberOf[id] }

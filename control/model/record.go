@@ -99,6 +99,10 @@ func blank(key string) Fact {
 		return new(Lock)
 	case "verdict":
 		return new(Verdict)
+	case "tests":
+		return new(Tests)
+	case "pending":
+		return new(Pending)
 	case "relay":
 		return new(Relay)
 	}

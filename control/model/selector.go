@@ -91,3 +91,39 @@ func (m *Model) NewGroup(name string, members []string) (*Group, error) {
 	}
 	return g, nil
 }
+
+// WithGroups is the Model with other groups, to resolve selectors by. Nothing else that follows from groups is worked out.
+func (m *Model) WithGroups(groups map[string]*Group) *Model {
+	c := *m
+	c.Groups = groups
+	return &c
+}
+
+// Text writes a selector with the names of today; "" if it means a node that was removed.
+func (m *Model) Text(s Selector) string {
+	switch {
+	case s.Label != "":
+		return "label:" + s.Label
+	case s.Group != "":
+		return "group:" + s.Group
+	}
+	if n := m.Nodes[s.Node]; n != nil && n.OwnStatus != StatusRemoved {
+		return "node:" + n.Name
+	}
+	return ""
+}
+
+// MembersOf writes the members of a group with the names of today, sorted; those that were removed are left out.
+func (m *Model) MembersOf(g *Group) []string {
+	var out []string
+	for _, id := range g.Nodes {
+		if text := m.Text(Selector{Node: id}); text != "" {
+			out = append(out, text)
+		}
+	}
+	for _, l := range g.Labels {
+		out = append(out, m.Text(Selector{Label: l}))
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}

@@ -19,7 +19,8 @@
 //
 // Of each node's stream one goroutine writes and one reads. The writer wakes when there is a new Model, compiles what
 // its node is told, and sends the difference, signed. The steward acts by the clock: grants that
-// have expired are deleted, certificates that cannot be valid any more are forgotten, TURN credentials are replaced in
+// have expired are deleted, a policy that nobody confirmed is taken back,
+// certificates that cannot be valid any more are forgotten, TURN credentials are replaced in
 // time; each is a change like any other, with an entry in the audit log. The judge makes facts of what nodes report of
 // themselves: who meets the conditions of grants (ruling.go has the rules among several controllers). So what a node is told depends on the store
 // alone, and all controllers say the same.
@@ -151,6 +152,7 @@ func (c *Controller) CA() []byte { return c.ca.Certificate() }
 // Run serves until the context ends or the store dies, and closes the controller.
 func (c *Controller) Run(ctx context.Context) error {
 	defer c.Close()
+	c.warnOfTests()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.store.Run(ctx) })
 	g.Go(func() error { return c.serve(ctx) })

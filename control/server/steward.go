@@ -54,6 +54,10 @@ const maxChores = 25
 // chores does what is due.
 func (c *Controller) chores(tx *store.Tx) error {
 	m, now := tx.Model, tx.Now()
+	if m.Pending != nil && !m.Pending.Until.After(now) {
+		rollBack(tx) // nobody confirmed it
+		return nil
+	}
 	left := expire(tx, maxChores)
 	for _, id := range slices.Sorted(maps.Keys(m.Nodes)) {
 		n := m.Nodes[id]
@@ -102,6 +106,9 @@ func never() time.Time { return time.Unix(1<<40, 0) }
 // nextChore is when something is due, which may be in the past.
 func (c *Controller) nextChore(m *model.Model) time.Time {
 	next := renewCredentials(m)
+	if m.Pending != nil && m.Pending.Until.Before(next) {
+		next = m.Pending.Until
+	}
 	for _, g := range m.Grants {
 		if end := grantEnd(m, g); end.Before(next) {
 			next = end

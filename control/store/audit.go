@@ -12,6 +12,9 @@ import (
 	"github.com/etherloom/etherloom/control/model"
 )
 
+// maxPage is how many bytes of entries are read at once, but for one entry that is longer: a policy document's change may be.
+const maxPage = 4 << 20
+
 // Audit reads the log's entries after a sequence number, at most limit of them, and the head at the same moment. It
 // returns what is stored and judges nothing: that is audit.Verify's business.
 func (s *Store) Audit(ctx context.Context, after uint64, limit int64) ([]*controlv1.AuditEntry, audit.Head, error) {
@@ -36,7 +39,11 @@ func (s *Store) Audit(ctx context.Context, after uint64, limit int64) ([]*contro
 		}
 	}
 	var entries []*controlv1.AuditEntry
+	bytes := 0
 	for _, kv := range resp.Responses[1].GetResponseRange().GetKvs() {
+		if bytes += len(kv.Value); bytes > maxPage && len(entries) > 0 {
+			break
+		}
 		e := new(controlv1.AuditEntry)
 		if err := proto.Unmarshal(kv.Value, e); err != nil {
 			// What cannot be read is shown as an entry with nothing in it, which no check passes.

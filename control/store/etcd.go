@@ -27,6 +27,7 @@ import (
 type engine struct {
 	client *clientv3.Client
 	quota  int64
+	maxOps int // in one transaction
 
 	etcd    *embed.Etcd // nil if external
 	died    atomic.Bool
@@ -59,12 +60,19 @@ func embedded(ctx context.Context, cfg Config) (*engine, error) {
 	if err := os.Chmod(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("close the store's directory to others: %w", err)
 	}
-	e := &engine{quota: cfg.Quota, fatal: make(chan error, 1)}
+	e := &engine{quota: cfg.Quota, maxOps: ownOps, fatal: make(chan error, 1)}
 	if err := e.start(ctx, e.config(cfg, socket)); err != nil {
 		return nil, fmt.Errorf("start the store in %s: %w", cfg.Dir, err)
 	}
 	return e, nil
 }
+
+// What the embedded etcd takes at once: a policy document of 10 000 grants that replaces another one. etcd recommends to keep
+// below 10 MiB.
+const (
+	ownOps     = 1 << 15
+	ownRequest = 10 << 20
+)
 
 func (e *engine) config(cfg Config, socket string) *embed.Config {
 	c := embed.NewConfig()
@@ -80,6 +88,7 @@ func (e *engine) config(cfg Config, socket string) *embed.Config {
 	// There is nobody else to elect, so a short election does no harm and makes the start short.
 	c.TickMs, c.ElectionMs = 50, 250
 	c.QuotaBackendBytes = cfg.Quota
+	c.MaxTxnOps, c.MaxRequestBytes = ownOps, ownRequest
 	c.AutoCompactionMode, c.AutoCompactionRetention = embed.CompactorModePeriodic, "1h"
 	c.EnableGRPCGateway = false
 	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zapLogger(cfg.Log, e))
@@ -172,7 +181,7 @@ func dial(cfg Config) (*engine, error) {
 			return nil, err
 		}
 	}
-	e := &engine{fatal: make(chan error, 1)}
+	e := &engine{maxOps: defaultOps, fatal: make(chan error, 1)}
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints: cfg.Endpoints, TLS: config, DialTimeout: answerWait,
 		DialKeepAliveTime: 2 * time.Second, DialKeepAliveTimeout: 2 * time.Second,
@@ -225,7 +234,7 @@ func (e *engine) explain(err error) error {
 	case errors.Is(err, rpctypes.ErrNoSpace):
 		return fmt.Errorf("the store is full: raise its quota (%d bytes), or defragment the etcd cluster: %w", e.quota, err)
 	case errors.Is(err, rpctypes.ErrRequestTooLarge), errors.Is(err, rpctypes.ErrTooManyOps):
-		return fmt.Errorf("the change is too large for the store, make it in parts: %w", err)
+		return fmt.Errorf("%w: %w", ErrTooLarge, err)
 	}
 	return fmt.Errorf("%w: %w", errNoAnswer, err)
 }

@@ -348,17 +348,58 @@ func TestConflictRunsAgain(t *testing.T) {
 	}
 }
 
+// A cluster that was left as it comes takes little at once; the embedded etcd takes a whole policy document.
 func TestUpdateTooLarge(t *testing.T) {
+	dir := shortDir(t)
+	own, far := openAt(t, dir, new(logs)), openAt(t, "@"+dir, new(logs))
+	found(t, own)
+	must(t, far.load(t.Context()))
+	tokens := func(n int) func(*Tx) error {
+		return func(tx *Tx) error {
+			for i := range n {
+				tx.Put("token.create", token(i))
+			}
+			return nil
+		}
+	}
+	err := far.Update(t.Context(), tester, tokens(100))
+	if err == nil || !strings.Contains(err.Error(), "in parts") || len(far.Model().Tokens) != 0 {
+		t.Errorf("a change of 100 facts: %v", err)
+	}
+	must(t, own.Update(t.Context(), tester, tokens(1000)))
+	if n := len(own.Model().Tokens); n != 1000 {
+		t.Errorf("there are %d tokens", n)
+	}
+	err = own.Update(t.Context(), tester, tokens(20000))
+	if err == nil || !strings.Contains(err.Error(), "in parts") {
+		t.Errorf("a change of 20000 facts: %v", err)
+	}
+}
+
+// The version of the policy is raised once by each change of it, and by nothing else.
+func TestPolicyVersion(t *testing.T) {
 	s := openAt(t, shortDir(t), new(logs))
 	found(t, s)
-	err := s.Update(t.Context(), tester, func(tx *Tx) error {
-		for i := range 100 {
-			tx.Put("token.create", token(i))
+	grant := &model.Grant{ID: 1, Label: "a=b", VNI: 1}
+	for _, c := range []struct {
+		name   string
+		change func(*Tx)
+		want   uint64
+	}{
+		{"token", func(tx *Tx) { tx.Put("token.create", token(1)) }, 0},
+		{"grant and group", func(tx *Tx) { tx.Put("grant.add", grant); tx.Put("group.set", &model.Group{Name: "g"}) }, 1},
+		{"tests, by another entry", func(tx *Tx) { tx.Keep(&model.Tests{}); tx.Note("policy.apply", "policy", struct{}{}) }, 2},
+		{"grant gone", func(tx *Tx) { tx.Delete("grant.remove", grant) }, 3},
+		{"token again", func(tx *Tx) { tx.Put("token.create", token(2)) }, 3},
+	} {
+		must(t, s.Update(t.Context(), tester, func(tx *Tx) error { c.change(tx); return nil }))
+		if got := s.Model().Counters.Policy; got != c.want {
+			t.Errorf("%s: the policy is at version %d, want %d", c.name, got, c.want)
 		}
-		return nil
-	})
-	if err == nil || !strings.Contains(err.Error(), "in parts") || len(s.Model().Tokens) != 0 {
-		t.Errorf("a change of 100 facts: %v", err)
+	}
+	must(t, s.load(t.Context()))
+	if got := s.Model().Counters.Policy; got != 3 {
+		t.Errorf("read anew, the policy is at version %d", got)
 	}
 }
 

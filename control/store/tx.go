@@ -22,6 +22,7 @@ type Tx struct {
 	touched  map[string]bool
 	counters model.Counters
 	changes  []change
+	policy   bool // the version of the policy was raised
 }
 
 // change is one entry of the audit log to be.
@@ -68,8 +69,17 @@ func (tx *Tx) Delete(action string, f model.Fact) {
 		}
 	}
 	tx.changes = append(tx.changes, change{action: action, object: f.Key(), before: model.Public(f)})
+	tx.Drop(f)
+}
+
+// Keep makes or replaces a fact of which another entry in the audit log tells (Note).
+func (tx *Tx) Keep(f model.Fact) { tx.put(f) }
+
+// Drop removes a fact of which another entry in the audit log tells.
+func (tx *Tx) Drop(f model.Fact) {
 	tx.touched[f.Key()] = true
 	delete(tx.facts, f.Key())
+	tx.raise(f)
 }
 
 // Note writes an entry into the audit log that changes nothing else.
@@ -80,7 +90,25 @@ func (tx *Tx) Note(action, object string, detail any) {
 func (tx *Tx) put(f model.Fact) {
 	tx.touched[f.Key()] = true
 	tx.facts[f.Key()] = f
+	tx.raise(f)
 }
+
+// raise raises the version of the policy, once, if a fact is part of it. So no act can forget to.
+func (tx *Tx) raise(f model.Fact) {
+	switch f.(type) {
+	case *model.Grant, *model.Group, *model.Tests:
+	default:
+		return
+	}
+	if !tx.policy {
+		tx.policy = true
+		tx.counters.Policy++
+		tx.count()
+	}
+}
+
+// PolicyVersion is the version of the policy after the transaction.
+func (tx *Tx) PolicyVersion() uint64 { return tx.counters.Policy }
 
 // count puts the counters after one of them was raised.
 func (tx *Tx) count() {
@@ -143,7 +171,7 @@ func (tx *Tx) seat() error {
 	}
 	m := model.Derive(tx.facts, tx.Model.Version, tx.Model)
 	// The head and two comparisons are still to come; a node takes two operations, its record and its entry.
-	room := (maxOps - len(tx.touched) - len(tx.changes) - 3) / 2
+	room := (defaultOps - len(tx.touched) - len(tx.changes) - 3) / 2
 	nodes, err := m.Seat(max(room, 0), tx.Model)
 	if err != nil {
 		return err

@@ -22,8 +22,11 @@ type Actor struct {
 	Request string // its id
 }
 
-// maxOps is how many operations a transaction may have. etcd's own limit, 128 by default, is the cluster's to set.
-const maxOps = 120
+// defaultOps is how many operations a transaction may have in a cluster that was left as it comes: etcd takes 128.
+const defaultOps = 120
+
+// ErrTooLarge means that a change has more parts or bytes than the store takes at once. Nothing was changed.
+var ErrTooLarge = errors.New("the change is too large for the store, make it in parts")
 
 var errBusy = errors.New("other controllers changed the network again and again at the same time: try again")
 
@@ -68,8 +71,8 @@ func (s *Store) commit(ctx context.Context, tx *Tx) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if len(ops) > maxOps {
-		return false, fmt.Errorf("the change needs %d operations of the store, which takes %d at once: make it in parts", len(ops), maxOps)
+	if len(ops) > s.engine.maxOps {
+		return false, fmt.Errorf("%w: it needs %d operations, and %d are taken at once", ErrTooLarge, len(ops), s.engine.maxOps)
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerWait)
 	defer cancel()
