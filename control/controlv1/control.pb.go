@@ -138,6 +138,58 @@ func (NodeStatus) EnumDescriptor() ([]byte, []int) {
 	return file_controlv1_control_proto_rawDescGZIP(), []int{1}
 }
 
+type PolicyOutcome int32
+
+const (
+	PolicyOutcome_POLICY_OUTCOME_UNSPECIFIED PolicyOutcome = 0
+	PolicyOutcome_POLICY_OUTCOME_PASSED      PolicyOutcome = 1
+	PolicyOutcome_POLICY_OUTCOME_FAILED      PolicyOutcome = 2
+	PolicyOutcome_POLICY_OUTCOME_VOID        PolicyOutcome = 3 // there are no two active nodes that it is about
+)
+
+// Enum value maps for PolicyOutcome.
+var (
+	PolicyOutcome_name = map[int32]string{
+		0: "POLICY_OUTCOME_UNSPECIFIED",
+		1: "POLICY_OUTCOME_PASSED",
+		2: "POLICY_OUTCOME_FAILED",
+		3: "POLICY_OUTCOME_VOID",
+	}
+	PolicyOutcome_value = map[string]int32{
+		"POLICY_OUTCOME_UNSPECIFIED": 0,
+		"POLICY_OUTCOME_PASSED":      1,
+		"POLICY_OUTCOME_FAILED":      2,
+		"POLICY_OUTCOME_VOID":        3,
+	}
+)
+
+func (x PolicyOutcome) Enum() *PolicyOutcome {
+	p := new(PolicyOutcome)
+	*p = x
+	return p
+}
+
+func (x PolicyOutcome) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PolicyOutcome) Descriptor() protoreflect.EnumDescriptor {
+	return file_controlv1_control_proto_enumTypes[2].Descriptor()
+}
+
+func (PolicyOutcome) Type() protoreflect.EnumType {
+	return &file_controlv1_control_proto_enumTypes[2]
+}
+
+func (x PolicyOutcome) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PolicyOutcome.Descriptor instead.
+func (PolicyOutcome) EnumDescriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{2}
+}
+
 type BeginRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Secret        []byte                 `protobuf:"bytes,1,opt,name=secret,proto3" json:"secret,omitempty"` // the token's, 20 bytes
@@ -3451,6 +3503,7 @@ type AddGrantRequest struct {
 	Observe       bool                   `protobuf:"varint,6,opt,name=observe,proto3" json:"observe,omitempty"`
 	Name          string                 `protobuf:"bytes,8,opt,name=name,proto3" json:"name,omitempty"`       // empty: none
 	Segment       string                 `protobuf:"bytes,9,opt,name=segment,proto3" json:"segment,omitempty"` // where a grant to nodes holds; empty: the only segment
+	Force         bool                   `protobuf:"varint,10,opt,name=force,proto3" json:"force,omitempty"`   // also if a test of the policy fails by it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3539,6 +3592,13 @@ func (x *AddGrantRequest) GetSegment() string {
 		return x.Segment
 	}
 	return ""
+}
+
+func (x *AddGrantRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
 }
 
 type AddGrantResponse struct {
@@ -3721,6 +3781,7 @@ type SetGroupRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Members       []string               `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"` // all of them
+	Force         bool                   `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`    // also if a test of the policy fails by it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3767,6 +3828,13 @@ func (x *SetGroupRequest) GetMembers() []string {
 		return x.Members
 	}
 	return nil
+}
+
+func (x *SetGroupRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
 }
 
 type SetGroupResponse struct {
@@ -3976,6 +4044,7 @@ func (*RemoveGroupResponse) Descriptor() ([]byte, []int) {
 type RemoveGrantRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Force         bool                   `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"` // also if a test of the policy fails by it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4017,6 +4086,13 @@ func (x *RemoveGrantRequest) GetId() uint32 {
 	return 0
 }
 
+func (x *RemoveGrantRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
 type RemoveGrantResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -4053,6 +4129,818 @@ func (*RemoveGrantResponse) Descriptor() ([]byte, []int) {
 	return file_controlv1_control_proto_rawDescGZIP(), []int{61}
 }
 
+type GetPolicyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetPolicyRequest) Reset() {
+	*x = GetPolicyRequest{}
+	mi := &file_controlv1_control_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetPolicyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetPolicyRequest) ProtoMessage() {}
+
+func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetPolicyRequest.ProtoReflect.Descriptor instead.
+func (*GetPolicyRequest) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{62}
+}
+
+type GetPolicyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Document      string                 `protobuf:"bytes,1,opt,name=document,proto3" json:"document,omitempty"` // YAML
+	Version       uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	Pending       *PendingPolicy         `protobuf:"bytes,3,opt,name=pending,proto3" json:"pending,omitempty"` // unset: nothing waits to be confirmed
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetPolicyResponse) Reset() {
+	*x = GetPolicyResponse{}
+	mi := &file_controlv1_control_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetPolicyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetPolicyResponse) ProtoMessage() {}
+
+func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetPolicyResponse.ProtoReflect.Descriptor instead.
+func (*GetPolicyResponse) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *GetPolicyResponse) GetDocument() string {
+	if x != nil {
+		return x.Document
+	}
+	return ""
+}
+
+func (x *GetPolicyResponse) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *GetPolicyResponse) GetPending() *PendingPolicy {
+	if x != nil {
+		return x.Pending
+	}
+	return nil
+}
+
+// PendingPolicy is a change that is taken back unless it is confirmed.
+type PendingPolicy struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Until         *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=until,proto3" json:"until,omitempty"`
+	Who           string                 `protobuf:"bytes,2,opt,name=who,proto3" json:"who,omitempty"` // applied it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PendingPolicy) Reset() {
+	*x = PendingPolicy{}
+	mi := &file_controlv1_control_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PendingPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PendingPolicy) ProtoMessage() {}
+
+func (x *PendingPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PendingPolicy.ProtoReflect.Descriptor instead.
+func (*PendingPolicy) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *PendingPolicy) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *PendingPolicy) GetWho() string {
+	if x != nil {
+		return x.Who
+	}
+	return ""
+}
+
+type CheckPolicyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Document      string                 `protobuf:"bytes,1,opt,name=document,proto3" json:"document,omitempty"` // YAML; empty: the policy that there is
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckPolicyRequest) Reset() {
+	*x = CheckPolicyRequest{}
+	mi := &file_controlv1_control_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckPolicyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckPolicyRequest) ProtoMessage() {}
+
+func (x *CheckPolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckPolicyRequest.ProtoReflect.Descriptor instead.
+func (*CheckPolicyRequest) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{65}
+}
+
+func (x *CheckPolicyRequest) GetDocument() string {
+	if x != nil {
+		return x.Document
+	}
+	return ""
+}
+
+type CheckPolicyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tests         []*PolicyTest          `protobuf:"bytes,1,rep,name=tests,proto3" json:"tests,omitempty"`
+	Difference    *PolicyDifference      `protobuf:"bytes,2,opt,name=difference,proto3" json:"difference,omitempty"`
+	Version       uint64                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`                // of the policy that there is
+	BasedOn       uint64                 `protobuf:"varint,4,opt,name=based_on,json=basedOn,proto3" json:"based_on,omitempty"` // the version that the document names; 0: none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckPolicyResponse) Reset() {
+	*x = CheckPolicyResponse{}
+	mi := &file_controlv1_control_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckPolicyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckPolicyResponse) ProtoMessage() {}
+
+func (x *CheckPolicyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckPolicyResponse.ProtoReflect.Descriptor instead.
+func (*CheckPolicyResponse) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{66}
+}
+
+func (x *CheckPolicyResponse) GetTests() []*PolicyTest {
+	if x != nil {
+		return x.Tests
+	}
+	return nil
+}
+
+func (x *CheckPolicyResponse) GetDifference() *PolicyDifference {
+	if x != nil {
+		return x.Difference
+	}
+	return nil
+}
+
+func (x *CheckPolicyResponse) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *CheckPolicyResponse) GetBasedOn() uint64 {
+	if x != nil {
+		return x.BasedOn
+	}
+	return 0
+}
+
+// PolicyTest is what a test of the policy came to.
+type PolicyTest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Line          uint32                 `protobuf:"varint,1,opt,name=line,proto3" json:"line,omitempty"` // of the document; 0: none was given
+	Test          string                 `protobuf:"bytes,2,opt,name=test,proto3" json:"test,omitempty"`
+	Allow         bool                   `protobuf:"varint,3,opt,name=allow,proto3" json:"allow,omitempty"` // that is expected
+	Outcome       PolicyOutcome          `protobuf:"varint,4,opt,name=outcome,proto3,enum=etherloom.control.v1.PolicyOutcome" json:"outcome,omitempty"`
+	Found         string                 `protobuf:"bytes,5,opt,name=found,proto3" json:"found,omitempty"` // in words
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicyTest) Reset() {
+	*x = PolicyTest{}
+	mi := &file_controlv1_control_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicyTest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicyTest) ProtoMessage() {}
+
+func (x *PolicyTest) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicyTest.ProtoReflect.Descriptor instead.
+func (*PolicyTest) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{67}
+}
+
+func (x *PolicyTest) GetLine() uint32 {
+	if x != nil {
+		return x.Line
+	}
+	return 0
+}
+
+func (x *PolicyTest) GetTest() string {
+	if x != nil {
+		return x.Test
+	}
+	return ""
+}
+
+func (x *PolicyTest) GetAllow() bool {
+	if x != nil {
+		return x.Allow
+	}
+	return false
+}
+
+func (x *PolicyTest) GetOutcome() PolicyOutcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return PolicyOutcome_POLICY_OUTCOME_UNSPECIFIED
+}
+
+func (x *PolicyTest) GetFound() string {
+	if x != nil {
+		return x.Found
+	}
+	return ""
+}
+
+// PolicyDifference is what a document changes.
+type PolicyDifference struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Empty         bool                   `protobuf:"varint,1,opt,name=empty,proto3" json:"empty,omitempty"`
+	Text          string                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`     // in words
+	Groups        []string               `protobuf:"bytes,3,rep,name=groups,proto3" json:"groups,omitempty"` // each with +, - or ~ in front
+	Grants        []string               `protobuf:"bytes,4,rep,name=grants,proto3" json:"grants,omitempty"`
+	Tests         []string               `protobuf:"bytes,5,rep,name=tests,proto3" json:"tests,omitempty"`
+	Access        []*PolicyAccess        `protobuf:"bytes,6,rep,name=access,proto3" json:"access,omitempty"`
+	Untold        bool                   `protobuf:"varint,7,opt,name=untold,proto3" json:"untold,omitempty"` // so many are concerned that access is not worked out
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicyDifference) Reset() {
+	*x = PolicyDifference{}
+	mi := &file_controlv1_control_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicyDifference) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicyDifference) ProtoMessage() {}
+
+func (x *PolicyDifference) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicyDifference.ProtoReflect.Descriptor instead.
+func (*PolicyDifference) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *PolicyDifference) GetEmpty() bool {
+	if x != nil {
+		return x.Empty
+	}
+	return false
+}
+
+func (x *PolicyDifference) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *PolicyDifference) GetGroups() []string {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+func (x *PolicyDifference) GetGrants() []string {
+	if x != nil {
+		return x.Grants
+	}
+	return nil
+}
+
+func (x *PolicyDifference) GetTests() []string {
+	if x != nil {
+		return x.Tests
+	}
+	return nil
+}
+
+func (x *PolicyDifference) GetAccess() []*PolicyAccess {
+	if x != nil {
+		return x.Access
+	}
+	return nil
+}
+
+func (x *PolicyDifference) GetUntold() bool {
+	if x != nil {
+		return x.Untold
+	}
+	return false
+}
+
+// PolicyAccess is what nodes gain and lose towards others.
+type PolicyAccess struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          []string               `protobuf:"bytes,1,rep,name=from,proto3" json:"from,omitempty"` // nodes, or one label or group that is all of them
+	To            []string               `protobuf:"bytes,2,rep,name=to,proto3" json:"to,omitempty"`
+	Segment       string                 `protobuf:"bytes,3,opt,name=segment,proto3" json:"segment,omitempty"`
+	Gains         []string               `protobuf:"bytes,4,rep,name=gains,proto3" json:"gains,omitempty"` // what they may begin now, and could not
+	Loses         []string               `protobuf:"bytes,5,rep,name=loses,proto3" json:"loses,omitempty"`
+	Keeps         []string               `protobuf:"bytes,6,rep,name=keeps,proto3" json:"keeps,omitempty"` // of those that lose something
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicyAccess) Reset() {
+	*x = PolicyAccess{}
+	mi := &file_controlv1_control_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicyAccess) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicyAccess) ProtoMessage() {}
+
+func (x *PolicyAccess) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicyAccess.ProtoReflect.Descriptor instead.
+func (*PolicyAccess) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{69}
+}
+
+func (x *PolicyAccess) GetFrom() []string {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *PolicyAccess) GetTo() []string {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+func (x *PolicyAccess) GetSegment() string {
+	if x != nil {
+		return x.Segment
+	}
+	return ""
+}
+
+func (x *PolicyAccess) GetGains() []string {
+	if x != nil {
+		return x.Gains
+	}
+	return nil
+}
+
+func (x *PolicyAccess) GetLoses() []string {
+	if x != nil {
+		return x.Loses
+	}
+	return nil
+}
+
+func (x *PolicyAccess) GetKeeps() []string {
+	if x != nil {
+		return x.Keeps
+	}
+	return nil
+}
+
+type ApplyPolicyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Document      string                 `protobuf:"bytes,1,opt,name=document,proto3" json:"document,omitempty"`                        // YAML
+	Confirm       *durationpb.Duration   `protobuf:"bytes,2,opt,name=confirm,proto3" json:"confirm,omitempty"`                          // taken back unless it is confirmed within; unset: it stays
+	Force         bool                   `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`                             // also if a test fails
+	AnyVersion    bool                   `protobuf:"varint,4,opt,name=any_version,json=anyVersion,proto3" json:"any_version,omitempty"` // also if the document was made from another version, or names none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApplyPolicyRequest) Reset() {
+	*x = ApplyPolicyRequest{}
+	mi := &file_controlv1_control_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApplyPolicyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApplyPolicyRequest) ProtoMessage() {}
+
+func (x *ApplyPolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApplyPolicyRequest.ProtoReflect.Descriptor instead.
+func (*ApplyPolicyRequest) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{70}
+}
+
+func (x *ApplyPolicyRequest) GetDocument() string {
+	if x != nil {
+		return x.Document
+	}
+	return ""
+}
+
+func (x *ApplyPolicyRequest) GetConfirm() *durationpb.Duration {
+	if x != nil {
+		return x.Confirm
+	}
+	return nil
+}
+
+func (x *ApplyPolicyRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+func (x *ApplyPolicyRequest) GetAnyVersion() bool {
+	if x != nil {
+		return x.AnyVersion
+	}
+	return false
+}
+
+type ApplyPolicyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	Difference    *PolicyDifference      `protobuf:"bytes,2,opt,name=difference,proto3" json:"difference,omitempty"`
+	Pending       *PendingPolicy         `protobuf:"bytes,3,opt,name=pending,proto3" json:"pending,omitempty"`
+	Failed        []*PolicyTest          `protobuf:"bytes,4,rep,name=failed,proto3" json:"failed,omitempty"` // tests, which force passed over
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApplyPolicyResponse) Reset() {
+	*x = ApplyPolicyResponse{}
+	mi := &file_controlv1_control_proto_msgTypes[71]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApplyPolicyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApplyPolicyResponse) ProtoMessage() {}
+
+func (x *ApplyPolicyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[71]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApplyPolicyResponse.ProtoReflect.Descriptor instead.
+func (*ApplyPolicyResponse) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{71}
+}
+
+func (x *ApplyPolicyResponse) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *ApplyPolicyResponse) GetDifference() *PolicyDifference {
+	if x != nil {
+		return x.Difference
+	}
+	return nil
+}
+
+func (x *ApplyPolicyResponse) GetPending() *PendingPolicy {
+	if x != nil {
+		return x.Pending
+	}
+	return nil
+}
+
+func (x *ApplyPolicyResponse) GetFailed() []*PolicyTest {
+	if x != nil {
+		return x.Failed
+	}
+	return nil
+}
+
+type ConfirmPolicyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmPolicyRequest) Reset() {
+	*x = ConfirmPolicyRequest{}
+	mi := &file_controlv1_control_proto_msgTypes[72]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmPolicyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmPolicyRequest) ProtoMessage() {}
+
+func (x *ConfirmPolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[72]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmPolicyRequest.ProtoReflect.Descriptor instead.
+func (*ConfirmPolicyRequest) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{72}
+}
+
+type ConfirmPolicyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmPolicyResponse) Reset() {
+	*x = ConfirmPolicyResponse{}
+	mi := &file_controlv1_control_proto_msgTypes[73]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmPolicyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmPolicyResponse) ProtoMessage() {}
+
+func (x *ConfirmPolicyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[73]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmPolicyResponse.ProtoReflect.Descriptor instead.
+func (*ConfirmPolicyResponse) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{73}
+}
+
+func (x *ConfirmPolicyResponse) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+type UndoPolicyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndoPolicyRequest) Reset() {
+	*x = UndoPolicyRequest{}
+	mi := &file_controlv1_control_proto_msgTypes[74]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndoPolicyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndoPolicyRequest) ProtoMessage() {}
+
+func (x *UndoPolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[74]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndoPolicyRequest.ProtoReflect.Descriptor instead.
+func (*UndoPolicyRequest) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{74}
+}
+
+type UndoPolicyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndoPolicyResponse) Reset() {
+	*x = UndoPolicyResponse{}
+	mi := &file_controlv1_control_proto_msgTypes[75]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndoPolicyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndoPolicyResponse) ProtoMessage() {}
+
+func (x *UndoPolicyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[75]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndoPolicyResponse.ProtoReflect.Descriptor instead.
+func (*UndoPolicyResponse) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{75}
+}
+
+func (x *UndoPolicyResponse) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
 type AddRelayRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -4065,7 +4953,7 @@ type AddRelayRequest struct {
 
 func (x *AddRelayRequest) Reset() {
 	*x = AddRelayRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[62]
+	mi := &file_controlv1_control_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4077,7 +4965,7 @@ func (x *AddRelayRequest) String() string {
 func (*AddRelayRequest) ProtoMessage() {}
 
 func (x *AddRelayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[62]
+	mi := &file_controlv1_control_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4090,7 +4978,7 @@ func (x *AddRelayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddRelayRequest.ProtoReflect.Descriptor instead.
 func (*AddRelayRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{62}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *AddRelayRequest) GetName() string {
@@ -4130,7 +5018,7 @@ type AddRelayResponse struct {
 
 func (x *AddRelayResponse) Reset() {
 	*x = AddRelayResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[63]
+	mi := &file_controlv1_control_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4142,7 +5030,7 @@ func (x *AddRelayResponse) String() string {
 func (*AddRelayResponse) ProtoMessage() {}
 
 func (x *AddRelayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[63]
+	mi := &file_controlv1_control_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4155,7 +5043,7 @@ func (x *AddRelayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddRelayResponse.ProtoReflect.Descriptor instead.
 func (*AddRelayResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{63}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *AddRelayResponse) GetCredential() string {
@@ -4177,7 +5065,7 @@ type RelayDescription struct {
 
 func (x *RelayDescription) Reset() {
 	*x = RelayDescription{}
-	mi := &file_controlv1_control_proto_msgTypes[64]
+	mi := &file_controlv1_control_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4189,7 +5077,7 @@ func (x *RelayDescription) String() string {
 func (*RelayDescription) ProtoMessage() {}
 
 func (x *RelayDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[64]
+	mi := &file_controlv1_control_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4202,7 +5090,7 @@ func (x *RelayDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelayDescription.ProtoReflect.Descriptor instead.
 func (*RelayDescription) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{64}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *RelayDescription) GetName() string {
@@ -4241,7 +5129,7 @@ type ListRelaysRequest struct {
 
 func (x *ListRelaysRequest) Reset() {
 	*x = ListRelaysRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[65]
+	mi := &file_controlv1_control_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4253,7 +5141,7 @@ func (x *ListRelaysRequest) String() string {
 func (*ListRelaysRequest) ProtoMessage() {}
 
 func (x *ListRelaysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[65]
+	mi := &file_controlv1_control_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4266,7 +5154,7 @@ func (x *ListRelaysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRelaysRequest.ProtoReflect.Descriptor instead.
 func (*ListRelaysRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{65}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{79}
 }
 
 type ListRelaysResponse struct {
@@ -4278,7 +5166,7 @@ type ListRelaysResponse struct {
 
 func (x *ListRelaysResponse) Reset() {
 	*x = ListRelaysResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[66]
+	mi := &file_controlv1_control_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4290,7 +5178,7 @@ func (x *ListRelaysResponse) String() string {
 func (*ListRelaysResponse) ProtoMessage() {}
 
 func (x *ListRelaysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[66]
+	mi := &file_controlv1_control_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4303,7 +5191,7 @@ func (x *ListRelaysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRelaysResponse.ProtoReflect.Descriptor instead.
 func (*ListRelaysResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{66}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *ListRelaysResponse) GetRelays() []*RelayDescription {
@@ -4322,7 +5210,7 @@ type RemoveRelayRequest struct {
 
 func (x *RemoveRelayRequest) Reset() {
 	*x = RemoveRelayRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[67]
+	mi := &file_controlv1_control_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4334,7 +5222,7 @@ func (x *RemoveRelayRequest) String() string {
 func (*RemoveRelayRequest) ProtoMessage() {}
 
 func (x *RemoveRelayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[67]
+	mi := &file_controlv1_control_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4347,7 +5235,7 @@ func (x *RemoveRelayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRelayRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRelayRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{67}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *RemoveRelayRequest) GetName() string {
@@ -4365,7 +5253,7 @@ type RemoveRelayResponse struct {
 
 func (x *RemoveRelayResponse) Reset() {
 	*x = RemoveRelayResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[68]
+	mi := &file_controlv1_control_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4377,7 +5265,7 @@ func (x *RemoveRelayResponse) String() string {
 func (*RemoveRelayResponse) ProtoMessage() {}
 
 func (x *RemoveRelayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[68]
+	mi := &file_controlv1_control_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4390,7 +5278,7 @@ func (x *RemoveRelayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRelayResponse.ProtoReflect.Descriptor instead.
 func (*RemoveRelayResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{68}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{82}
 }
 
 type ListAuditRequest struct {
@@ -4403,7 +5291,7 @@ type ListAuditRequest struct {
 
 func (x *ListAuditRequest) Reset() {
 	*x = ListAuditRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[69]
+	mi := &file_controlv1_control_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4415,7 +5303,7 @@ func (x *ListAuditRequest) String() string {
 func (*ListAuditRequest) ProtoMessage() {}
 
 func (x *ListAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[69]
+	mi := &file_controlv1_control_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4428,7 +5316,7 @@ func (x *ListAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditRequest.ProtoReflect.Descriptor instead.
 func (*ListAuditRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{69}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *ListAuditRequest) GetAfter() uint64 {
@@ -4457,7 +5345,7 @@ type ListAuditResponse struct {
 
 func (x *ListAuditResponse) Reset() {
 	*x = ListAuditResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[70]
+	mi := &file_controlv1_control_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4469,7 +5357,7 @@ func (x *ListAuditResponse) String() string {
 func (*ListAuditResponse) ProtoMessage() {}
 
 func (x *ListAuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[70]
+	mi := &file_controlv1_control_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4482,7 +5370,7 @@ func (x *ListAuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditResponse.ProtoReflect.Descriptor instead.
 func (*ListAuditResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{70}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *ListAuditResponse) GetEntries() []*AuditEntry {
@@ -4533,7 +5421,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_controlv1_control_proto_msgTypes[71]
+	mi := &file_controlv1_control_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4545,7 +5433,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[71]
+	mi := &file_controlv1_control_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4558,7 +5446,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{71}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *AuditEntry) GetSequence() uint64 {
@@ -4645,7 +5533,7 @@ type Admin struct {
 
 func (x *Admin) Reset() {
 	*x = Admin{}
-	mi := &file_controlv1_control_proto_msgTypes[72]
+	mi := &file_controlv1_control_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4657,7 +5545,7 @@ func (x *Admin) String() string {
 func (*Admin) ProtoMessage() {}
 
 func (x *Admin) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[72]
+	mi := &file_controlv1_control_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4670,7 +5558,7 @@ func (x *Admin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Admin.ProtoReflect.Descriptor instead.
 func (*Admin) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{72}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *Admin) GetId() uint32 {
@@ -4726,7 +5614,7 @@ type AddAdminRequest struct {
 
 func (x *AddAdminRequest) Reset() {
 	*x = AddAdminRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[73]
+	mi := &file_controlv1_control_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4738,7 +5626,7 @@ func (x *AddAdminRequest) String() string {
 func (*AddAdminRequest) ProtoMessage() {}
 
 func (x *AddAdminRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[73]
+	mi := &file_controlv1_control_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4751,7 +5639,7 @@ func (x *AddAdminRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddAdminRequest.ProtoReflect.Descriptor instead.
 func (*AddAdminRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{73}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *AddAdminRequest) GetName() string {
@@ -4785,7 +5673,7 @@ type AddAdminResponse struct {
 
 func (x *AddAdminResponse) Reset() {
 	*x = AddAdminResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[74]
+	mi := &file_controlv1_control_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4797,7 +5685,7 @@ func (x *AddAdminResponse) String() string {
 func (*AddAdminResponse) ProtoMessage() {}
 
 func (x *AddAdminResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[74]
+	mi := &file_controlv1_control_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4810,7 +5698,7 @@ func (x *AddAdminResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddAdminResponse.ProtoReflect.Descriptor instead.
 func (*AddAdminResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{74}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *AddAdminResponse) GetCertificate() []byte {
@@ -4835,7 +5723,7 @@ type ListAdminsRequest struct {
 
 func (x *ListAdminsRequest) Reset() {
 	*x = ListAdminsRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[75]
+	mi := &file_controlv1_control_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4847,7 +5735,7 @@ func (x *ListAdminsRequest) String() string {
 func (*ListAdminsRequest) ProtoMessage() {}
 
 func (x *ListAdminsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[75]
+	mi := &file_controlv1_control_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4860,7 +5748,7 @@ func (x *ListAdminsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAdminsRequest.ProtoReflect.Descriptor instead.
 func (*ListAdminsRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{75}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{89}
 }
 
 type ListAdminsResponse struct {
@@ -4872,7 +5760,7 @@ type ListAdminsResponse struct {
 
 func (x *ListAdminsResponse) Reset() {
 	*x = ListAdminsResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[76]
+	mi := &file_controlv1_control_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4884,7 +5772,7 @@ func (x *ListAdminsResponse) String() string {
 func (*ListAdminsResponse) ProtoMessage() {}
 
 func (x *ListAdminsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[76]
+	mi := &file_controlv1_control_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4897,7 +5785,7 @@ func (x *ListAdminsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAdminsResponse.ProtoReflect.Descriptor instead.
 func (*ListAdminsResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{76}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *ListAdminsResponse) GetAdmins() []*Admin {
@@ -4916,7 +5804,7 @@ type RevokeAdminRequest struct {
 
 func (x *RevokeAdminRequest) Reset() {
 	*x = RevokeAdminRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[77]
+	mi := &file_controlv1_control_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4928,7 +5816,7 @@ func (x *RevokeAdminRequest) String() string {
 func (*RevokeAdminRequest) ProtoMessage() {}
 
 func (x *RevokeAdminRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[77]
+	mi := &file_controlv1_control_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4941,7 +5829,7 @@ func (x *RevokeAdminRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeAdminRequest.ProtoReflect.Descriptor instead.
 func (*RevokeAdminRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{77}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *RevokeAdminRequest) GetId() uint32 {
@@ -4959,7 +5847,7 @@ type RevokeAdminResponse struct {
 
 func (x *RevokeAdminResponse) Reset() {
 	*x = RevokeAdminResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[78]
+	mi := &file_controlv1_control_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4971,7 +5859,7 @@ func (x *RevokeAdminResponse) String() string {
 func (*RevokeAdminResponse) ProtoMessage() {}
 
 func (x *RevokeAdminResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[78]
+	mi := &file_controlv1_control_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4984,7 +5872,7 @@ func (x *RevokeAdminResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeAdminResponse.ProtoReflect.Descriptor instead.
 func (*RevokeAdminResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{78}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{92}
 }
 
 type RaiseEpochRequest struct {
@@ -4995,7 +5883,7 @@ type RaiseEpochRequest struct {
 
 func (x *RaiseEpochRequest) Reset() {
 	*x = RaiseEpochRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[79]
+	mi := &file_controlv1_control_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5007,7 +5895,7 @@ func (x *RaiseEpochRequest) String() string {
 func (*RaiseEpochRequest) ProtoMessage() {}
 
 func (x *RaiseEpochRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[79]
+	mi := &file_controlv1_control_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5020,7 +5908,7 @@ func (x *RaiseEpochRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseEpochRequest.ProtoReflect.Descriptor instead.
 func (*RaiseEpochRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{79}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{93}
 }
 
 type RaiseEpochResponse struct {
@@ -5032,7 +5920,7 @@ type RaiseEpochResponse struct {
 
 func (x *RaiseEpochResponse) Reset() {
 	*x = RaiseEpochResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[80]
+	mi := &file_controlv1_control_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5044,7 +5932,7 @@ func (x *RaiseEpochResponse) String() string {
 func (*RaiseEpochResponse) ProtoMessage() {}
 
 func (x *RaiseEpochResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[80]
+	mi := &file_controlv1_control_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5057,7 +5945,7 @@ func (x *RaiseEpochResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseEpochResponse.ProtoReflect.Descriptor instead.
 func (*RaiseEpochResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{80}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *RaiseEpochResponse) GetEpoch() uint64 {
@@ -5318,7 +6206,7 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\aobserve\x18\b \x01(\bR\aobserve\x12\x12\n" +
 	"\x04name\x18\n" +
 	" \x01(\tR\x04name\x12\x18\n" +
-	"\asegment\x18\v \x01(\tR\asegment\"\xdd\x01\n" +
+	"\asegment\x18\v \x01(\tR\asegment\"\xf3\x01\n" +
 	"\x0fAddGrantRequest\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\tR\x02to\x124\n" +
@@ -5327,7 +6215,9 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\x04both\x18\x05 \x01(\bR\x04both\x12\x18\n" +
 	"\aobserve\x18\x06 \x01(\bR\aobserve\x12\x12\n" +
 	"\x04name\x18\b \x01(\tR\x04name\x12\x18\n" +
-	"\asegment\x18\t \x01(\tR\asegment\"I\n" +
+	"\asegment\x18\t \x01(\tR\asegment\x12\x14\n" +
+	"\x05force\x18\n" +
+	" \x01(\bR\x05force\"I\n" +
 	"\x10AddGrantResponse\x125\n" +
 	"\x05grant\x18\x01 \x01(\v2\x1f.etherloom.control.v1.GrantRuleR\x05grant\"\x13\n" +
 	"\x11ListGrantsRequest\"M\n" +
@@ -5335,10 +6225,11 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\x06grants\x18\x01 \x03(\v2\x1f.etherloom.control.v1.GrantRuleR\x06grants\"5\n" +
 	"\x05Group\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
-	"\amembers\x18\x02 \x03(\tR\amembers\"?\n" +
+	"\amembers\x18\x02 \x03(\tR\amembers\"U\n" +
 	"\x0fSetGroupRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
-	"\amembers\x18\x02 \x03(\tR\amembers\"E\n" +
+	"\amembers\x18\x02 \x03(\tR\amembers\x12\x14\n" +
+	"\x05force\x18\x03 \x01(\bR\x05force\"E\n" +
 	"\x10SetGroupResponse\x121\n" +
 	"\x05group\x18\x01 \x01(\v2\x1b.etherloom.control.v1.GroupR\x05group\"\x13\n" +
 	"\x11ListGroupsRequest\"I\n" +
@@ -5346,10 +6237,69 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\x06groups\x18\x01 \x03(\v2\x1b.etherloom.control.v1.GroupR\x06groups\"(\n" +
 	"\x12RemoveGroupRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x15\n" +
-	"\x13RemoveGroupResponse\"$\n" +
+	"\x13RemoveGroupResponse\":\n" +
 	"\x12RemoveGrantRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\rR\x02id\"\x15\n" +
-	"\x13RemoveGrantResponse\"n\n" +
+	"\x02id\x18\x01 \x01(\rR\x02id\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\"\x15\n" +
+	"\x13RemoveGrantResponse\"\x12\n" +
+	"\x10GetPolicyRequest\"\x88\x01\n" +
+	"\x11GetPolicyResponse\x12\x1a\n" +
+	"\bdocument\x18\x01 \x01(\tR\bdocument\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\x12=\n" +
+	"\apending\x18\x03 \x01(\v2#.etherloom.control.v1.PendingPolicyR\apending\"S\n" +
+	"\rPendingPolicy\x120\n" +
+	"\x05until\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x10\n" +
+	"\x03who\x18\x02 \x01(\tR\x03who\"0\n" +
+	"\x12CheckPolicyRequest\x12\x1a\n" +
+	"\bdocument\x18\x01 \x01(\tR\bdocument\"\xca\x01\n" +
+	"\x13CheckPolicyResponse\x126\n" +
+	"\x05tests\x18\x01 \x03(\v2 .etherloom.control.v1.PolicyTestR\x05tests\x12F\n" +
+	"\n" +
+	"difference\x18\x02 \x01(\v2&.etherloom.control.v1.PolicyDifferenceR\n" +
+	"difference\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\x12\x19\n" +
+	"\bbased_on\x18\x04 \x01(\x04R\abasedOn\"\x9f\x01\n" +
+	"\n" +
+	"PolicyTest\x12\x12\n" +
+	"\x04line\x18\x01 \x01(\rR\x04line\x12\x12\n" +
+	"\x04test\x18\x02 \x01(\tR\x04test\x12\x14\n" +
+	"\x05allow\x18\x03 \x01(\bR\x05allow\x12=\n" +
+	"\aoutcome\x18\x04 \x01(\x0e2#.etherloom.control.v1.PolicyOutcomeR\aoutcome\x12\x14\n" +
+	"\x05found\x18\x05 \x01(\tR\x05found\"\xd6\x01\n" +
+	"\x10PolicyDifference\x12\x14\n" +
+	"\x05empty\x18\x01 \x01(\bR\x05empty\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x12\x16\n" +
+	"\x06groups\x18\x03 \x03(\tR\x06groups\x12\x16\n" +
+	"\x06grants\x18\x04 \x03(\tR\x06grants\x12\x14\n" +
+	"\x05tests\x18\x05 \x03(\tR\x05tests\x12:\n" +
+	"\x06access\x18\x06 \x03(\v2\".etherloom.control.v1.PolicyAccessR\x06access\x12\x16\n" +
+	"\x06untold\x18\a \x01(\bR\x06untold\"\x8e\x01\n" +
+	"\fPolicyAccess\x12\x12\n" +
+	"\x04from\x18\x01 \x03(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x03(\tR\x02to\x12\x18\n" +
+	"\asegment\x18\x03 \x01(\tR\asegment\x12\x14\n" +
+	"\x05gains\x18\x04 \x03(\tR\x05gains\x12\x14\n" +
+	"\x05loses\x18\x05 \x03(\tR\x05loses\x12\x14\n" +
+	"\x05keeps\x18\x06 \x03(\tR\x05keeps\"\x9c\x01\n" +
+	"\x12ApplyPolicyRequest\x12\x1a\n" +
+	"\bdocument\x18\x01 \x01(\tR\bdocument\x123\n" +
+	"\aconfirm\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\aconfirm\x12\x14\n" +
+	"\x05force\x18\x03 \x01(\bR\x05force\x12\x1f\n" +
+	"\vany_version\x18\x04 \x01(\bR\n" +
+	"anyVersion\"\xf0\x01\n" +
+	"\x13ApplyPolicyResponse\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x12F\n" +
+	"\n" +
+	"difference\x18\x02 \x01(\v2&.etherloom.control.v1.PolicyDifferenceR\n" +
+	"difference\x12=\n" +
+	"\apending\x18\x03 \x01(\v2#.etherloom.control.v1.PendingPolicyR\apending\x128\n" +
+	"\x06failed\x18\x04 \x03(\v2 .etherloom.control.v1.PolicyTestR\x06failed\"\x16\n" +
+	"\x14ConfirmPolicyRequest\"1\n" +
+	"\x15ConfirmPolicyResponse\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\"\x13\n" +
+	"\x11UndoPolicyRequest\".\n" +
+	"\x12UndoPolicyResponse\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\"n\n" +
 	"\x0fAddRelayRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05hosts\x18\x02 \x03(\tR\x05hosts\x12\x12\n" +
@@ -5428,7 +6378,12 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\x13NODE_STATUS_PENDING\x10\x01\x12\x16\n" +
 	"\x12NODE_STATUS_ACTIVE\x10\x02\x12\x16\n" +
 	"\x12NODE_STATUS_LOCKED\x10\x03\x12\x17\n" +
-	"\x13NODE_STATUS_REMOVED\x10\x042\xb2\x01\n" +
+	"\x13NODE_STATUS_REMOVED\x10\x04*~\n" +
+	"\rPolicyOutcome\x12\x1e\n" +
+	"\x1aPOLICY_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15POLICY_OUTCOME_PASSED\x10\x01\x12\x19\n" +
+	"\x15POLICY_OUTCOME_FAILED\x10\x02\x12\x17\n" +
+	"\x13POLICY_OUTCOME_VOID\x10\x032\xb2\x01\n" +
 	"\fEnrolService\x12P\n" +
 	"\x05Begin\x12\".etherloom.control.v1.BeginRequest\x1a#.etherloom.control.v1.BeginResponse\x12P\n" +
 	"\x05Enrol\x12\".etherloom.control.v1.EnrolRequest\x1a#.etherloom.control.v1.EnrolResponse2\x9d\x03\n" +
@@ -5436,7 +6391,7 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\x04Sync\x12!.etherloom.control.v1.NodeMessage\x1a'.etherloom.control.v1.ControllerMessage(\x010\x01\x12P\n" +
 	"\x05Renew\x12\".etherloom.control.v1.RenewRequest\x1a#.etherloom.control.v1.RenewResponse\x12h\n" +
 	"\rReportAddress\x12*.etherloom.control.v1.ReportAddressRequest\x1a+.etherloom.control.v1.ReportAddressResponse\x12z\n" +
-	"\x13RaiseHandshakeNonce\x120.etherloom.control.v1.RaiseHandshakeNonceRequest\x1a1.etherloom.control.v1.RaiseHandshakeNonceResponse2\xdd\x11\n" +
+	"\x13RaiseHandshakeNonce\x120.etherloom.control.v1.RaiseHandshakeNonceRequest\x1a1.etherloom.control.v1.RaiseHandshakeNonceResponse2\xce\x15\n" +
 	"\fAdminService\x12b\n" +
 	"\vCreateToken\x12(.etherloom.control.v1.CreateTokenRequest\x1a).etherloom.control.v1.CreateTokenResponse\x12_\n" +
 	"\n" +
@@ -5456,7 +6411,13 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\bSetGroup\x12%.etherloom.control.v1.SetGroupRequest\x1a&.etherloom.control.v1.SetGroupResponse\x12_\n" +
 	"\n" +
 	"ListGroups\x12'.etherloom.control.v1.ListGroupsRequest\x1a(.etherloom.control.v1.ListGroupsResponse\x12b\n" +
-	"\vRemoveGroup\x12(.etherloom.control.v1.RemoveGroupRequest\x1a).etherloom.control.v1.RemoveGroupResponse\x12Y\n" +
+	"\vRemoveGroup\x12(.etherloom.control.v1.RemoveGroupRequest\x1a).etherloom.control.v1.RemoveGroupResponse\x12\\\n" +
+	"\tGetPolicy\x12&.etherloom.control.v1.GetPolicyRequest\x1a'.etherloom.control.v1.GetPolicyResponse\x12b\n" +
+	"\vCheckPolicy\x12(.etherloom.control.v1.CheckPolicyRequest\x1a).etherloom.control.v1.CheckPolicyResponse\x12b\n" +
+	"\vApplyPolicy\x12(.etherloom.control.v1.ApplyPolicyRequest\x1a).etherloom.control.v1.ApplyPolicyResponse\x12h\n" +
+	"\rConfirmPolicy\x12*.etherloom.control.v1.ConfirmPolicyRequest\x1a+.etherloom.control.v1.ConfirmPolicyResponse\x12_\n" +
+	"\n" +
+	"UndoPolicy\x12'.etherloom.control.v1.UndoPolicyRequest\x1a(.etherloom.control.v1.UndoPolicyResponse\x12Y\n" +
 	"\bAddRelay\x12%.etherloom.control.v1.AddRelayRequest\x1a&.etherloom.control.v1.AddRelayResponse\x12_\n" +
 	"\n" +
 	"ListRelays\x12'.etherloom.control.v1.ListRelaysRequest\x1a(.etherloom.control.v1.ListRelaysResponse\x12b\n" +
@@ -5481,223 +6442,258 @@ func file_controlv1_control_proto_rawDescGZIP() []byte {
 	return file_controlv1_control_proto_rawDescData
 }
 
-var file_controlv1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_controlv1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 82)
+var file_controlv1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_controlv1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 96)
 var file_controlv1_control_proto_goTypes = []any{
 	(AddressMode)(0),                    // 0: etherloom.control.v1.AddressMode
 	(NodeStatus)(0),                     // 1: etherloom.control.v1.NodeStatus
-	(*BeginRequest)(nil),                // 2: etherloom.control.v1.BeginRequest
-	(*BeginResponse)(nil),               // 3: etherloom.control.v1.BeginResponse
-	(*EnrolRequest)(nil),                // 4: etherloom.control.v1.EnrolRequest
-	(*EnrolResponse)(nil),               // 5: etherloom.control.v1.EnrolResponse
-	(*Refusal)(nil),                     // 6: etherloom.control.v1.Refusal
-	(*NodeMessage)(nil),                 // 7: etherloom.control.v1.NodeMessage
-	(*Hello)(nil),                       // 8: etherloom.control.v1.Hello
-	(*Signal)(nil),                      // 9: etherloom.control.v1.Signal
-	(*ControllerMessage)(nil),           // 10: etherloom.control.v1.ControllerMessage
-	(*Alive)(nil),                       // 11: etherloom.control.v1.Alive
-	(*RenewRequest)(nil),                // 12: etherloom.control.v1.RenewRequest
-	(*RenewResponse)(nil),               // 13: etherloom.control.v1.RenewResponse
-	(*ReportAddressRequest)(nil),        // 14: etherloom.control.v1.ReportAddressRequest
-	(*ReportAddressResponse)(nil),       // 15: etherloom.control.v1.ReportAddressResponse
-	(*RaiseHandshakeNonceRequest)(nil),  // 16: etherloom.control.v1.RaiseHandshakeNonceRequest
-	(*RaiseHandshakeNonceResponse)(nil), // 17: etherloom.control.v1.RaiseHandshakeNonceResponse
-	(*Delta)(nil),                       // 18: etherloom.control.v1.Delta
-	(*StateHeader)(nil),                 // 19: etherloom.control.v1.StateHeader
-	(*AuditHead)(nil),                   // 20: etherloom.control.v1.AuditHead
-	(*Resource)(nil),                    // 21: etherloom.control.v1.Resource
-	(*Settings)(nil),                    // 22: etherloom.control.v1.Settings
-	(*Segment)(nil),                     // 23: etherloom.control.v1.Segment
-	(*Peer)(nil),                        // 24: etherloom.control.v1.Peer
-	(*Station)(nil),                     // 25: etherloom.control.v1.Station
-	(*Grant)(nil),                       // 26: etherloom.control.v1.Grant
-	(*Reach)(nil),                       // 27: etherloom.control.v1.Reach
-	(*Relay)(nil),                       // 28: etherloom.control.v1.Relay
-	(*Revocation)(nil),                  // 29: etherloom.control.v1.Revocation
-	(*CreateTokenRequest)(nil),          // 30: etherloom.control.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),         // 31: etherloom.control.v1.CreateTokenResponse
-	(*Token)(nil),                       // 32: etherloom.control.v1.Token
-	(*ListTokensRequest)(nil),           // 33: etherloom.control.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),          // 34: etherloom.control.v1.ListTokensResponse
-	(*RevokeTokenRequest)(nil),          // 35: etherloom.control.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),         // 36: etherloom.control.v1.RevokeTokenResponse
-	(*Node)(nil),                        // 37: etherloom.control.v1.Node
-	(*ListNodesRequest)(nil),            // 38: etherloom.control.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),           // 39: etherloom.control.v1.ListNodesResponse
-	(*SetNodeStatusRequest)(nil),        // 40: etherloom.control.v1.SetNodeStatusRequest
-	(*SetNodeStatusResponse)(nil),       // 41: etherloom.control.v1.SetNodeStatusResponse
-	(*SetNodeAddressRequest)(nil),       // 42: etherloom.control.v1.SetNodeAddressRequest
-	(*SetNodeAddressResponse)(nil),      // 43: etherloom.control.v1.SetNodeAddressResponse
-	(*AddSegmentRequest)(nil),           // 44: etherloom.control.v1.AddSegmentRequest
-	(*AddSegmentResponse)(nil),          // 45: etherloom.control.v1.AddSegmentResponse
-	(*ListSegmentsRequest)(nil),         // 46: etherloom.control.v1.ListSegmentsRequest
-	(*ListSegmentsResponse)(nil),        // 47: etherloom.control.v1.ListSegmentsResponse
-	(*RemoveSegmentRequest)(nil),        // 48: etherloom.control.v1.RemoveSegmentRequest
-	(*RemoveSegmentResponse)(nil),       // 49: etherloom.control.v1.RemoveSegmentResponse
-	(*GrantRule)(nil),                   // 50: etherloom.control.v1.GrantRule
-	(*AddGrantRequest)(nil),             // 51: etherloom.control.v1.AddGrantRequest
-	(*AddGrantResponse)(nil),            // 52: etherloom.control.v1.AddGrantResponse
-	(*ListGrantsRequest)(nil),           // 53: etherloom.control.v1.ListGrantsRequest
-	(*ListGrantsResponse)(nil),          // 54: etherloom.control.v1.ListGrantsResponse
-	(*Group)(nil),                       // 55: etherloom.control.v1.Group
-	(*SetGroupRequest)(nil),             // 56: etherloom.control.v1.SetGroupRequest
-	(*SetGroupResponse)(nil),            // 57: etherloom.control.v1.SetGroupResponse
-	(*ListGroupsRequest)(nil),           // 58: etherloom.control.v1.ListGroupsRequest
-	(*ListGroupsResponse)(nil),          // 59: etherloom.control.v1.ListGroupsResponse
-	(*RemoveGroupRequest)(nil),          // 60: etherloom.control.v1.RemoveGroupRequest
-	(*RemoveGroupResponse)(nil),         // 61: etherloom.control.v1.RemoveGroupResponse
-	(*RemoveGrantRequest)(nil),          // 62: etherloom.control.v1.RemoveGrantRequest
-	(*RemoveGrantResponse)(nil),         // 63: etherloom.control.v1.RemoveGrantResponse
-	(*AddRelayRequest)(nil),             // 64: etherloom.control.v1.AddRelayRequest
-	(*AddRelayResponse)(nil),            // 65: etherloom.control.v1.AddRelayResponse
-	(*RelayDescription)(nil),            // 66: etherloom.control.v1.RelayDescription
-	(*ListRelaysRequest)(nil),           // 67: etherloom.control.v1.ListRelaysRequest
-	(*ListRelaysResponse)(nil),          // 68: etherloom.control.v1.ListRelaysResponse
-	(*RemoveRelayRequest)(nil),          // 69: etherloom.control.v1.RemoveRelayRequest
-	(*RemoveRelayResponse)(nil),         // 70: etherloom.control.v1.RemoveRelayResponse
-	(*ListAuditRequest)(nil),            // 71: etherloom.control.v1.ListAuditRequest
-	(*ListAuditResponse)(nil),           // 72: etherloom.control.v1.ListAuditResponse
-	(*AuditEntry)(nil),                  // 73: etherloom.control.v1.AuditEntry
-	(*Admin)(nil),                       // 74: etherloom.control.v1.Admin
-	(*AddAdminRequest)(nil),             // 75: etherloom.control.v1.AddAdminRequest
-	(*AddAdminResponse)(nil),            // 76: etherloom.control.v1.AddAdminResponse
-	(*ListAdminsRequest)(nil),           // 77: etherloom.control.v1.ListAdminsRequest
-	(*ListAdminsResponse)(nil),          // 78: etherloom.control.v1.ListAdminsResponse
-	(*RevokeAdminRequest)(nil),          // 79: etherloom.control.v1.RevokeAdminRequest
-	(*RevokeAdminResponse)(nil),         // 80: etherloom.control.v1.RevokeAdminResponse
-	(*RaiseEpochRequest)(nil),           // 81: etherloom.control.v1.RaiseEpochRequest
-	(*RaiseEpochResponse)(nil),          // 82: etherloom.control.v1.RaiseEpochResponse
-	nil,                                 // 83: etherloom.control.v1.Delta.SetEntry
-	(*timestamppb.Timestamp)(nil),       // 84: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),         // 85: google.protobuf.Duration
+	(PolicyOutcome)(0),                  // 2: etherloom.control.v1.PolicyOutcome
+	(*BeginRequest)(nil),                // 3: etherloom.control.v1.BeginRequest
+	(*BeginResponse)(nil),               // 4: etherloom.control.v1.BeginResponse
+	(*EnrolRequest)(nil),                // 5: etherloom.control.v1.EnrolRequest
+	(*EnrolResponse)(nil),               // 6: etherloom.control.v1.EnrolResponse
+	(*Refusal)(nil),                     // 7: etherloom.control.v1.Refusal
+	(*NodeMessage)(nil),                 // 8: etherloom.control.v1.NodeMessage
+	(*Hello)(nil),                       // 9: etherloom.control.v1.Hello
+	(*Signal)(nil),                      // 10: etherloom.control.v1.Signal
+	(*ControllerMessage)(nil),           // 11: etherloom.control.v1.ControllerMessage
+	(*Alive)(nil),                       // 12: etherloom.control.v1.Alive
+	(*RenewRequest)(nil),                // 13: etherloom.control.v1.RenewRequest
+	(*RenewResponse)(nil),               // 14: etherloom.control.v1.RenewResponse
+	(*ReportAddressRequest)(nil),        // 15: etherloom.control.v1.ReportAddressRequest
+	(*ReportAddressResponse)(nil),       // 16: etherloom.control.v1.ReportAddressResponse
+	(*RaiseHandshakeNonceRequest)(nil),  // 17: etherloom.control.v1.RaiseHandshakeNonceRequest
+	(*RaiseHandshakeNonceResponse)(nil), // 18: etherloom.control.v1.RaiseHandshakeNonceResponse
+	(*Delta)(nil),                       // 19: etherloom.control.v1.Delta
+	(*StateHeader)(nil),                 // 20: etherloom.control.v1.StateHeader
+	(*AuditHead)(nil),                   // 21: etherloom.control.v1.AuditHead
+	(*Resource)(nil),                    // 22: etherloom.control.v1.Resource
+	(*Settings)(nil),                    // 23: etherloom.control.v1.Settings
+	(*Segment)(nil),                     // 24: etherloom.control.v1.Segment
+	(*Peer)(nil),                        // 25: etherloom.control.v1.Peer
+	(*Station)(nil),                     // 26: etherloom.control.v1.Station
+	(*Grant)(nil),                       // 27: etherloom.control.v1.Grant
+	(*Reach)(nil),                       // 28: etherloom.control.v1.Reach
+	(*Relay)(nil),                       // 29: etherloom.control.v1.Relay
+	(*Revocation)(nil),                  // 30: etherloom.control.v1.Revocation
+	(*CreateTokenRequest)(nil),          // 31: etherloom.control.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),         // 32: etherloom.control.v1.CreateTokenResponse
+	(*Token)(nil),                       // 33: etherloom.control.v1.Token
+	(*ListTokensRequest)(nil),           // 34: etherloom.control.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),          // 35: etherloom.control.v1.ListTokensResponse
+	(*RevokeTokenRequest)(nil),          // 36: etherloom.control.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),         // 37: etherloom.control.v1.RevokeTokenResponse
+	(*Node)(nil),                        // 38: etherloom.control.v1.Node
+	(*ListNodesRequest)(nil),            // 39: etherloom.control.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),           // 40: etherloom.control.v1.ListNodesResponse
+	(*SetNodeStatusRequest)(nil),        // 41: etherloom.control.v1.SetNodeStatusRequest
+	(*SetNodeStatusResponse)(nil),       // 42: etherloom.control.v1.SetNodeStatusResponse
+	(*SetNodeAddressRequest)(nil),       // 43: etherloom.control.v1.SetNodeAddressRequest
+	(*SetNodeAddressResponse)(nil),      // 44: etherloom.control.v1.SetNodeAddressResponse
+	(*AddSegmentRequest)(nil),           // 45: etherloom.control.v1.AddSegmentRequest
+	(*AddSegmentResponse)(nil),          // 46: etherloom.control.v1.AddSegmentResponse
+	(*ListSegmentsRequest)(nil),         // 47: etherloom.control.v1.ListSegmentsRequest
+	(*ListSegmentsResponse)(nil),        // 48: etherloom.control.v1.ListSegmentsResponse
+	(*RemoveSegmentRequest)(nil),        // 49: etherloom.control.v1.RemoveSegmentRequest
+	(*RemoveSegmentResponse)(nil),       // 50: etherloom.control.v1.RemoveSegmentResponse
+	(*GrantRule)(nil),                   // 51: etherloom.control.v1.GrantRule
+	(*AddGrantRequest)(nil),             // 52: etherloom.control.v1.AddGrantRequest
+	(*AddGrantResponse)(nil),            // 53: etherloom.control.v1.AddGrantResponse
+	(*ListGrantsRequest)(nil),           // 54: etherloom.control.v1.ListGrantsRequest
+	(*ListGrantsResponse)(nil),          // 55: etherloom.control.v1.ListGrantsResponse
+	(*Group)(nil),                       // 56: etherloom.control.v1.Group
+	(*SetGroupRequest)(nil),             // 57: etherloom.control.v1.SetGroupRequest
+	(*SetGroupResponse)(nil),            // 58: etherloom.control.v1.SetGroupResponse
+	(*ListGroupsRequest)(nil),           // 59: etherloom.control.v1.ListGroupsRequest
+	(*ListGroupsResponse)(nil),          // 60: etherloom.control.v1.ListGroupsResponse
+	(*RemoveGroupRequest)(nil),          // 61: etherloom.control.v1.RemoveGroupRequest
+	(*RemoveGroupResponse)(nil),         // 62: etherloom.control.v1.RemoveGroupResponse
+	(*RemoveGrantRequest)(nil),          // 63: etherloom.control.v1.RemoveGrantRequest
+	(*RemoveGrantResponse)(nil),         // 64: etherloom.control.v1.RemoveGrantResponse
+	(*GetPolicyRequest)(nil),            // 65: etherloom.control.v1.GetPolicyRequest
+	(*GetPolicyResponse)(nil),           // 66: etherloom.control.v1.GetPolicyResponse
+	(*PendingPolicy)(nil),               // 67: etherloom.control.v1.PendingPolicy
+	(*CheckPolicyRequest)(nil),          // 68: etherloom.control.v1.CheckPolicyRequest
+	(*CheckPolicyResponse)(nil),         // 69: etherloom.control.v1.CheckPolicyResponse
+	(*PolicyTest)(nil),                  // 70: etherloom.control.v1.PolicyTest
+	(*PolicyDifference)(nil),            // 71: etherloom.control.v1.PolicyDifference
+	(*PolicyAccess)(nil),                // 72: etherloom.control.v1.PolicyAccess
+	(*ApplyPolicyRequest)(nil),          // 73: etherloom.control.v1.ApplyPolicyRequest
+	(*ApplyPolicyResponse)(nil),         // 74: etherloom.control.v1.ApplyPolicyResponse
+	(*ConfirmPolicyRequest)(nil),        // 75: etherloom.control.v1.ConfirmPolicyRequest
+	(*ConfirmPolicyResponse)(nil),       // 76: etherloom.control.v1.ConfirmPolicyResponse
+	(*UndoPolicyRequest)(nil),           // 77: etherloom.control.v1.UndoPolicyRequest
+	(*UndoPolicyResponse)(nil),          // 78: etherloom.control.v1.UndoPolicyResponse
+	(*AddRelayRequest)(nil),             // 79: etherloom.control.v1.AddRelayRequest
+	(*AddRelayResponse)(nil),            // 80: etherloom.control.v1.AddRelayResponse
+	(*RelayDescription)(nil),            // 81: etherloom.control.v1.RelayDescription
+	(*ListRelaysRequest)(nil),           // 82: etherloom.control.v1.ListRelaysRequest
+	(*ListRelaysResponse)(nil),          // 83: etherloom.control.v1.ListRelaysResponse
+	(*RemoveRelayRequest)(nil),          // 84: etherloom.control.v1.RemoveRelayRequest
+	(*RemoveRelayResponse)(nil),         // 85: etherloom.control.v1.RemoveRelayResponse
+	(*ListAuditRequest)(nil),            // 86: etherloom.control.v1.ListAuditRequest
+	(*ListAuditResponse)(nil),           // 87: etherloom.control.v1.ListAuditResponse
+	(*AuditEntry)(nil),                  // 88: etherloom.control.v1.AuditEntry
+	(*Admin)(nil),                       // 89: etherloom.control.v1.Admin
+	(*AddAdminRequest)(nil),             // 90: etherloom.control.v1.AddAdminRequest
+	(*AddAdminResponse)(nil),            // 91: etherloom.control.v1.AddAdminResponse
+	(*ListAdminsRequest)(nil),           // 92: etherloom.control.v1.ListAdminsRequest
+	(*ListAdminsResponse)(nil),          // 93: etherloom.control.v1.ListAdminsResponse
+	(*RevokeAdminRequest)(nil),          // 94: etherloom.control.v1.RevokeAdminRequest
+	(*RevokeAdminResponse)(nil),         // 95: etherloom.control.v1.RevokeAdminResponse
+	(*RaiseEpochRequest)(nil),           // 96: etherloom.control.v1.RaiseEpochRequest
+	(*RaiseEpochResponse)(nil),          // 97: etherloom.control.v1.RaiseEpochResponse
+	nil,                                 // 98: etherloom.control.v1.Delta.SetEntry
+	(*timestamppb.Timestamp)(nil),       // 99: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),         // 100: google.protobuf.Duration
 }
 var file_controlv1_control_proto_depIdxs = []int32{
-	1,  // 0: etherloom.control.v1.EnrolResponse.status:type_name -> etherloom.control.v1.NodeStatus
-	1,  // 1: etherloom.control.v1.Refusal.status:type_name -> etherloom.control.v1.NodeStatus
-	8,  // 2: etherloom.control.v1.NodeMessage.hello:type_name -> etherloom.control.v1.Hello
-	9,  // 3: etherloom.control.v1.NodeMessage.signal:type_name -> etherloom.control.v1.Signal
-	20, // 4: etherloom.control.v1.Hello.audit_head:type_name -> etherloom.control.v1.AuditHead
-	18, // 5: etherloom.control.v1.ControllerMessage.delta:type_name -> etherloom.control.v1.Delta
-	9,  // 6: etherloom.control.v1.ControllerMessage.signal:type_name -> etherloom.control.v1.Signal
-	11, // 7: etherloom.control.v1.ControllerMessage.alive:type_name -> etherloom.control.v1.Alive
-	84, // 8: etherloom.control.v1.Alive.now:type_name -> google.protobuf.Timestamp
-	83, // 9: etherloom.control.v1.Delta.set:type_name -> etherloom.control.v1.Delta.SetEntry
-	84, // 10: etherloom.control.v1.StateHeader.issued:type_name -> google.protobuf.Timestamp
-	84, // 11: etherloom.control.v1.StateHeader.expires:type_name -> google.protobuf.Timestamp
-	20, // 12: etherloom.control.v1.StateHeader.audit_head:type_name -> etherloom.control.v1.AuditHead
-	22, // 13: etherloom.control.v1.Resource.settings:type_name -> etherloom.control.v1.Settings
-	23, // 14: etherloom.control.v1.Resource.segment:type_name -> etherloom.control.v1.Segment
-	24, // 15: etherloom.control.v1.Resource.self:type_name -> etherloom.control.v1.Peer
-	24, // 16: etherloom.control.v1.Resource.peer:type_name -> etherloom.control.v1.Peer
-	26, // 17: etherloom.control.v1.Resource.grant:type_name -> etherloom.control.v1.Grant
-	28, // 18: etherloom.control.v1.Resource.relay:type_name -> etherloom.control.v1.Relay
-	29, // 19: etherloom.control.v1.Resource.revocation:type_name -> etherloom.control.v1.Revocation
-	27, // 20: etherloom.control.v1.Resource.reach:type_name -> etherloom.control.v1.Reach
-	85, // 21: etherloom.control.v1.Settings.certificate_lifetime:type_name -> google.protobuf.Duration
-	85, // 22: etherloom.control.v1.Settings.grace:type_name -> google.protobuf.Duration
-	85, // 23: etherloom.control.v1.Settings.link_idle:type_name -> google.protobuf.Duration
-	25, // 24: etherloom.control.v1.Peer.stations:type_name -> etherloom.control.v1.Station
-	0,  // 25: etherloom.control.v1.Station.mode:type_name -> etherloom.control.v1.AddressMode
-	84, // 26: etherloom.control.v1.Grant.expires:type_name -> google.protobuf.Timestamp
-	84, // 27: etherloom.control.v1.Reach.expires:type_name -> google.protobuf.Timestamp
-	84, // 28: etherloom.control.v1.Relay.expires:type_name -> google.protobuf.Timestamp
-	84, // 29: etherloom.control.v1.Revocation.not_before:type_name -> google.protobuf.Timestamp
-	85, // 30: etherloom.control.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	32, // 31: etherloom.control.v1.CreateTokenResponse.description:type_name -> etherloom.control.v1.Token
-	84, // 32: etherloom.control.v1.Token.created:type_name -> google.protobuf.Timestamp
-	84, // 33: etherloom.control.v1.Token.expires:type_name -> google.protobuf.Timestamp
-	32, // 34: etherloom.control.v1.ListTokensResponse.tokens:type_name -> etherloom.control.v1.Token
-	1,  // 35: etherloom.control.v1.Node.status:type_name -> etherloom.control.v1.NodeStatus
-	25, // 36: etherloom.control.v1.Node.stations:type_name -> etherloom.control.v1.Station
-	84, // 37: etherloom.control.v1.Node.enrolled:type_name -> google.protobuf.Timestamp
-	84, // 38: etherloom.control.v1.Node.certificate_expires:type_name -> google.protobuf.Timestamp
-	84, // 39: etherloom.control.v1.Node.revoked_before:type_name -> google.protobuf.Timestamp
-	37, // 40: etherloom.control.v1.ListNodesResponse.nodes:type_name -> etherloom.control.v1.Node
-	1,  // 41: etherloom.control.v1.SetNodeStatusRequest.status:type_name -> etherloom.control.v1.NodeStatus
-	37, // 42: etherloom.control.v1.SetNodeStatusResponse.node:type_name -> etherloom.control.v1.Node
-	0,  // 43: etherloom.control.v1.SetNodeAddressRequest.mode:type_name -> etherloom.control.v1.AddressMode
-	37, // 44: etherloom.control.v1.SetNodeAddressResponse.node:type_name -> etherloom.control.v1.Node
-	23, // 45: etherloom.control.v1.AddSegmentResponse.segment:type_name -> etherloom.control.v1.Segment
-	23, // 46: etherloom.control.v1.ListSegmentsResponse.segments:type_name -> etherloom.control.v1.Segment
-	84, // 47: etherloom.control.v1.GrantRule.expires:type_name -> google.protobuf.Timestamp
-	84, // 48: etherloom.control.v1.GrantRule.created:type_name -> google.protobuf.Timestamp
-	84, // 49: etherloom.control.v1.AddGrantRequest.expires:type_name -> google.protobuf.Timestamp
-	50, // 50: etherloom.control.v1.AddGrantResponse.grant:type_name -> etherloom.control.v1.GrantRule
-	50, // 51: etherloom.control.v1.ListGrantsResponse.grants:type_name -> etherloom.control.v1.GrantRule
-	55, // 52: etherloom.control.v1.SetGroupResponse.group:type_name -> etherloom.control.v1.Group
-	55, // 53: etherloom.control.v1.ListGroupsResponse.groups:type_name -> etherloom.control.v1.Group
-	66, // 54: etherloom.control.v1.ListRelaysResponse.relays:type_name -> etherloom.control.v1.RelayDescription
-	73, // 55: etherloom.control.v1.ListAuditResponse.entries:type_name -> etherloom.control.v1.AuditEntry
-	20, // 56: etherloom.control.v1.ListAuditResponse.head:type_name -> etherloom.control.v1.AuditHead
-	84, // 57: etherloom.control.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	84, // 58: etherloom.control.v1.Admin.created:type_name -> google.protobuf.Timestamp
-	84, // 59: etherloom.control.v1.Admin.expires:type_name -> google.protobuf.Timestamp
-	85, // 60: etherloom.control.v1.AddAdminRequest.lifetime:type_name -> google.protobuf.Duration
-	74, // 61: etherloom.control.v1.AddAdminResponse.admin:type_name -> etherloom.control.v1.Admin
-	74, // 62: etherloom.control.v1.ListAdminsResponse.admins:type_name -> etherloom.control.v1.Admin
-	2,  // 63: etherloom.control.v1.EnrolService.Begin:input_type -> etherloom.control.v1.BeginRequest
-	4,  // 64: etherloom.control.v1.EnrolService.Enrol:input_type -> etherloom.control.v1.EnrolRequest
-	7,  // 65: etherloom.control.v1.NodeService.Sync:input_type -> etherloom.control.v1.NodeMessage
-	12, // 66: etherloom.control.v1.NodeService.Renew:input_type -> etherloom.control.v1.RenewRequest
-	14, // 67: etherloom.control.v1.NodeService.ReportAddress:input_type -> etherloom.control.v1.ReportAddressRequest
-	16, // 68: etherloom.control.v1.NodeService.RaiseHandshakeNonce:input_type -> etherloom.control.v1.RaiseHandshakeNonceRequest
-	30, // 69: etherloom.control.v1.AdminService.CreateToken:input_type -> etherloom.control.v1.CreateTokenRequest
-	33, // 70: etherloom.control.v1.AdminService.ListTokens:input_type -> etherloom.control.v1.ListTokensRequest
-	35, // 71: etherloom.control.v1.AdminService.RevokeToken:input_type -> etherloom.control.v1.RevokeTokenRequest
-	38, // 72: etherloom.control.v1.AdminService.ListNodes:input_type -> etherloom.control.v1.ListNodesRequest
-	40, // 73: etherloom.control.v1.AdminService.SetNodeStatus:input_type -> etherloom.control.v1.SetNodeStatusRequest
-	42, // 74: etherloom.control.v1.AdminService.SetNodeAddress:input_type -> etherloom.control.v1.SetNodeAddressRequest
-	44, // 75: etherloom.control.v1.AdminService.AddSegment:input_type -> etherloom.control.v1.AddSegmentRequest
-	46, // 76: etherloom.control.v1.AdminService.ListSegments:input_type -> etherloom.control.v1.ListSegmentsRequest
-	48, // 77: etherloom.control.v1.AdminService.RemoveSegment:input_type -> etherloom.control.v1.RemoveSegmentRequest
-	51, // 78: etherloom.control.v1.AdminService.AddGrant:input_type -> etherloom.control.v1.AddGrantRequest
-	53, // 79: etherloom.control.v1.AdminService.ListGrants:input_type -> etherloom.control.v1.ListGrantsRequest
-	62, // 80: etherloom.control.v1.AdminService.RemoveGrant:input_type -> etherloom.control.v1.RemoveGrantRequest
-	56, // 81: etherloom.control.v1.AdminService.SetGroup:input_type -> etherloom.control.v1.SetGroupRequest
-	58, // 82: etherloom.control.v1.AdminService.ListGroups:input_type -> etherloom.control.v1.ListGroupsRequest
-	60, // 83: etherloom.control.v1.AdminService.RemoveGroup:input_type -> etherloom.control.v1.RemoveGroupRequest
-	64, // 84: etherloom.control.v1.AdminService.AddRelay:input_type -> etherloom.control.v1.AddRelayRequest
-	67, // 85: etherloom.control.v1.AdminService.ListRelays:input_type -> etherloom.control.v1.ListRelaysRequest
-	69, // 86: etherloom.control.v1.AdminService.RemoveRelay:input_type -> etherloom.control.v1.RemoveRelayRequest
-	71, // 87: etherloom.control.v1.AdminService.ListAudit:input_type -> etherloom.control.v1.ListAuditRequest
-	75, // 88: etherloom.control.v1.AdminService.AddAdmin:input_type -> etherloom.control.v1.AddAdminRequest
-	77, // 89: etherloom.control.v1.AdminService.ListAdmins:input_type -> etherloom.control.v1.ListAdminsRequest
-	79, // 90: etherloom.control.v1.AdminService.RevokeAdmin:input_type -> etherloom.control.v1.RevokeAdminRequest
-	81, // 91: etherloom.control.v1.AdminService.RaiseEpoch:input_type -> etherloom.control.v1.RaiseEpochRequest
-	3,  // 92: etherloom.control.v1.EnrolService.Begin:output_type -> etherloom.control.v1.BeginResponse
-	5,  // 93: etherloom.control.v1.EnrolService.Enrol:output_type -> etherloom.control.v1.EnrolResponse
-	10, // 94: etherloom.control.v1.NodeService.Sync:output_type -> etherloom.control.v1.ControllerMessage
-	13, // 95: etherloom.control.v1.NodeService.Renew:output_type -> etherloom.control.v1.RenewResponse
-	15, // 96: etherloom.control.v1.NodeService.ReportAddress:output_type -> etherloom.control.v1.ReportAddressResponse
-	17, // 97: etherloom.control.v1.NodeService.RaiseHandshakeNonce:output_type -> etherloom.control.v1.RaiseHandshakeNonceResponse
-	31, // 98: etherloom.control.v1.AdminService.CreateToken:output_type -> etherloom.control.v1.CreateTokenResponse
-	34, // 99: etherloom.control.v1.AdminService.ListTokens:output_type -> etherloom.control.v1.ListTokensResponse
-	36, // 100: etherloom.control.v1.AdminService.RevokeToken:output_type -> etherloom.control.v1.RevokeTokenResponse
-	39, // 101: etherloom.control.v1.AdminService.ListNodes:output_type -> etherloom.control.v1.ListNodesResponse
-	41, // 102: etherloom.control.v1.AdminService.SetNodeStatus:output_type -> etherloom.control.v1.SetNodeStatusResponse
-	43, // 103: etherloom.control.v1.AdminService.SetNodeAddress:output_type -> etherloom.control.v1.SetNodeAddressResponse
-	45, // 104: etherloom.control.v1.AdminService.AddSegment:output_type -> etherloom.control.v1.AddSegmentResponse
-	47, // 105: etherloom.control.v1.AdminService.ListSegments:output_type -> etherloom.control.v1.ListSegmentsResponse
-	49, // 106: etherloom.control.v1.AdminService.RemoveSegment:output_type -> etherloom.control.v1.RemoveSegmentResponse
-	52, // 107: etherloom.control.v1.AdminService.AddGrant:output_type -> etherloom.control.v1.AddGrantResponse
-	54, // 108: etherloom.control.v1.AdminService.ListGrants:output_type -> etherloom.control.v1.ListGrantsResponse
-	63, // 109: etherloom.control.v1.AdminService.RemoveGrant:output_type -> etherloom.control.v1.RemoveGrantResponse
-	57, // 110: etherloom.control.v1.AdminService.SetGroup:output_type -> etherloom.control.v1.SetGroupResponse
-	59, // 111: etherloom.control.v1.AdminService.ListGroups:output_type -> etherloom.control.v1.ListGroupsResponse
-	61, // 112: etherloom.control.v1.AdminService.RemoveGroup:output_type -> etherloom.control.v1.RemoveGroupResponse
-	65, // 113: etherloom.control.v1.AdminService.AddRelay:output_type -> etherloom.control.v1.AddRelayResponse
-	68, // 114: etherloom.control.v1.AdminService.ListRelays:output_type -> etherloom.control.v1.ListRelaysResponse
-	70, // 115: etherloom.control.v1.AdminService.RemoveRelay:output_type -> etherloom.control.v1.RemoveRelayResponse
-	72, // 116: etherloom.control.v1.AdminService.ListAudit:output_type -> etherloom.control.v1.ListAuditResponse
-	76, // 117: etherloom.control.v1.AdminService.AddAdmin:output_type -> etherloom.control.v1.AddAdminResponse
-	78, // 118: etherloom.control.v1.AdminService.ListAdmins:output_type -> etherloom.control.v1.ListAdminsResponse
-	80, // 119: etherloom.control.v1.AdminService.RevokeAdmin:output_type -> etherloom.control.v1.RevokeAdminResponse
-	82, // 120: etherloom.control.v1.AdminService.RaiseEpoch:output_type -> etherloom.control.v1.RaiseEpochResponse
-	92, // [92:121] is the sub-list for method output_type
-	63, // [63:92] is the sub-list for method input_type
-	63, // [63:63] is the sub-list for extension type_name
-	63, // [63:63] is the sub-list for extension extendee
-	0,  // [0:63] is the sub-list for field type_name
+	1,   // 0: etherloom.control.v1.EnrolResponse.status:type_name -> etherloom.control.v1.NodeStatus
+	1,   // 1: etherloom.control.v1.Refusal.status:type_name -> etherloom.control.v1.NodeStatus
+	9,   // 2: etherloom.control.v1.NodeMessage.hello:type_name -> etherloom.control.v1.Hello
+	10,  // 3: etherloom.control.v1.NodeMessage.signal:type_name -> etherloom.control.v1.Signal
+	21,  // 4: etherloom.control.v1.Hello.audit_head:type_name -> etherloom.control.v1.AuditHead
+	19,  // 5: etherloom.control.v1.ControllerMessage.delta:type_name -> etherloom.control.v1.Delta
+	10,  // 6: etherloom.control.v1.ControllerMessage.signal:type_name -> etherloom.control.v1.Signal
+	12,  // 7: etherloom.control.v1.ControllerMessage.alive:type_name -> etherloom.control.v1.Alive
+	99,  // 8: etherloom.control.v1.Alive.now:type_name -> google.protobuf.Timestamp
+	98,  // 9: etherloom.control.v1.Delta.set:type_name -> etherloom.control.v1.Delta.SetEntry
+	99,  // 10: etherloom.control.v1.StateHeader.issued:type_name -> google.protobuf.Timestamp
+	99,  // 11: etherloom.control.v1.StateHeader.expires:type_name -> google.protobuf.Timestamp
+	21,  // 12: etherloom.control.v1.StateHeader.audit_head:type_name -> etherloom.control.v1.AuditHead
+	23,  // 13: etherloom.control.v1.Resource.settings:type_name -> etherloom.control.v1.Settings
+	24,  // 14: etherloom.control.v1.Resource.segment:type_name -> etherloom.control.v1.Segment
+	25,  // 15: etherloom.control.v1.Resource.self:type_name -> etherloom.control.v1.Peer
+	25,  // 16: etherloom.control.v1.Resource.peer:type_name -> etherloom.control.v1.Peer
+	27,  // 17: etherloom.control.v1.Resource.grant:type_name -> etherloom.control.v1.Grant
+	29,  // 18: etherloom.control.v1.Resource.relay:type_name -> etherloom.control.v1.Relay
+	30,  // 19: etherloom.control.v1.Resource.revocation:type_name -> etherloom.control.v1.Revocation
+	28,  // 20: etherloom.control.v1.Resource.reach:type_name -> etherloom.control.v1.Reach
+	100, // 21: etherloom.control.v1.Settings.certificate_lifetime:type_name -> google.protobuf.Duration
+	100, // 22: etherloom.control.v1.Settings.grace:type_name -> google.protobuf.Duration
+	100, // 23: etherloom.control.v1.Settings.link_idle:type_name -> google.protobuf.Duration
+	26,  // 24: etherloom.control.v1.Peer.stations:type_name -> etherloom.control.v1.Station
+	0,   // 25: etherloom.control.v1.Station.mode:type_name -> etherloom.control.v1.AddressMode
+	99,  // 26: etherloom.control.v1.Grant.expires:type_name -> google.protobuf.Timestamp
+	99,  // 27: etherloom.control.v1.Reach.expires:type_name -> google.protobuf.Timestamp
+	99,  // 28: etherloom.control.v1.Relay.expires:type_name -> google.protobuf.Timestamp
+	99,  // 29: etherloom.control.v1.Revocation.not_before:type_name -> google.protobuf.Timestamp
+	100, // 30: etherloom.control.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	33,  // 31: etherloom.control.v1.CreateTokenResponse.description:type_name -> etherloom.control.v1.Token
+	99,  // 32: etherloom.control.v1.Token.created:type_name -> google.protobuf.Timestamp
+	99,  // 33: etherloom.control.v1.Token.expires:type_name -> google.protobuf.Timestamp
+	33,  // 34: etherloom.control.v1.ListTokensResponse.tokens:type_name -> etherloom.control.v1.Token
+	1,   // 35: etherloom.control.v1.Node.status:type_name -> etherloom.control.v1.NodeStatus
+	26,  // 36: etherloom.control.v1.Node.stations:type_name -> etherloom.control.v1.Station
+	99,  // 37: etherloom.control.v1.Node.enrolled:type_name -> google.protobuf.Timestamp
+	99,  // 38: etherloom.control.v1.Node.certificate_expires:type_name -> google.protobuf.Timestamp
+	99,  // 39: etherloom.control.v1.Node.revoked_before:type_name -> google.protobuf.Timestamp
+	38,  // 40: etherloom.control.v1.ListNodesResponse.nodes:type_name -> etherloom.control.v1.Node
+	1,   // 41: etherloom.control.v1.SetNodeStatusRequest.status:type_name -> etherloom.control.v1.NodeStatus
+	38,  // 42: etherloom.control.v1.SetNodeStatusResponse.node:type_name -> etherloom.control.v1.Node
+	0,   // 43: etherloom.control.v1.SetNodeAddressRequest.mode:type_name -> etherloom.control.v1.AddressMode
+	38,  // 44: etherloom.control.v1.SetNodeAddressResponse.node:type_name -> etherloom.control.v1.Node
+	24,  // 45: etherloom.control.v1.AddSegmentResponse.segment:type_name -> etherloom.control.v1.Segment
+	24,  // 46: etherloom.control.v1.ListSegmentsResponse.segments:type_name -> etherloom.control.v1.Segment
+	99,  // 47: etherloom.control.v1.GrantRule.expires:type_name -> google.protobuf.Timestamp
+	99,  // 48: etherloom.control.v1.GrantRule.created:type_name -> google.protobuf.Timestamp
+	99,  // 49: etherloom.control.v1.AddGrantRequest.expires:type_name -> google.protobuf.Timestamp
+	51,  // 50: etherloom.control.v1.AddGrantResponse.grant:type_name -> etherloom.control.v1.GrantRule
+	51,  // 51: etherloom.control.v1.ListGrantsResponse.grants:type_name -> etherloom.control.v1.GrantRule
+	56,  // 52: etherloom.control.v1.SetGroupResponse.group:type_name -> etherloom.control.v1.Group
+	56,  // 53: etherloom.control.v1.ListGroupsResponse.groups:type_name -> etherloom.control.v1.Group
+	67,  // 54: etherloom.control.v1.GetPolicyResponse.pending:type_name -> etherloom.control.v1.PendingPolicy
+	99,  // 55: etherloom.control.v1.PendingPolicy.until:type_name -> google.protobuf.Timestamp
+	70,  // 56: etherloom.control.v1.CheckPolicyResponse.tests:type_name -> etherloom.control.v1.PolicyTest
+	71,  // 57: etherloom.control.v1.CheckPolicyResponse.difference:type_name -> etherloom.control.v1.PolicyDifference
+	2,   // 58: etherloom.control.v1.PolicyTest.outcome:type_name -> etherloom.control.v1.PolicyOutcome
+	72,  // 59: etherloom.control.v1.PolicyDifference.access:type_name -> etherloom.control.v1.PolicyAccess
+	100, // 60: etherloom.control.v1.ApplyPolicyRequest.confirm:type_name -> google.protobuf.Duration
+	71,  // 61: etherloom.control.v1.ApplyPolicyResponse.difference:type_name -> etherloom.control.v1.PolicyDifference
+	67,  // 62: etherloom.control.v1.ApplyPolicyResponse.pending:type_name -> etherloom.control.v1.PendingPolicy
+	70,  // 63: etherloom.control.v1.ApplyPolicyResponse.failed:type_name -> etherloom.control.v1.PolicyTest
+	81,  // 64: etherloom.control.v1.ListRelaysResponse.relays:type_name -> etherloom.control.v1.RelayDescription
+	88,  // 65: etherloom.control.v1.ListAuditResponse.entries:type_name -> etherloom.control.v1.AuditEntry
+	21,  // 66: etherloom.control.v1.ListAuditResponse.head:type_name -> etherloom.control.v1.AuditHead
+	99,  // 67: etherloom.control.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	99,  // 68: etherloom.control.v1.Admin.created:type_name -> google.protobuf.Timestamp
+	99,  // 69: etherloom.control.v1.Admin.expires:type_name -> google.protobuf.Timestamp
+	100, // 70: etherloom.control.v1.AddAdminRequest.lifetime:type_name -> google.protobuf.Duration
+	89,  // 71: etherloom.control.v1.AddAdminResponse.admin:type_name -> etherloom.control.v1.Admin
+	89,  // 72: etherloom.control.v1.ListAdminsResponse.admins:type_name -> etherloom.control.v1.Admin
+	3,   // 73: etherloom.control.v1.EnrolService.Begin:input_type -> etherloom.control.v1.BeginRequest
+	5,   // 74: etherloom.control.v1.EnrolService.Enrol:input_type -> etherloom.control.v1.EnrolRequest
+	8,   // 75: etherloom.control.v1.NodeService.Sync:input_type -> etherloom.control.v1.NodeMessage
+	13,  // 76: etherloom.control.v1.NodeService.Renew:input_type -> etherloom.control.v1.RenewRequest
+	15,  // 77: etherloom.control.v1.NodeService.ReportAddress:input_type -> etherloom.control.v1.ReportAddressRequest
+	17,  // 78: etherloom.control.v1.NodeService.RaiseHandshakeNonce:input_type -> etherloom.control.v1.RaiseHandshakeNonceRequest
+	31,  // 79: etherloom.control.v1.AdminService.CreateToken:input_type -> etherloom.control.v1.CreateTokenRequest
+	34,  // 80: etherloom.control.v1.AdminService.ListTokens:input_type -> etherloom.control.v1.ListTokensRequest
+	36,  // 81: etherloom.control.v1.AdminService.RevokeToken:input_type -> etherloom.control.v1.RevokeTokenRequest
+	39,  // 82: etherloom.control.v1.AdminService.ListNodes:input_type -> etherloom.control.v1.ListNodesRequest
+	41,  // 83: etherloom.control.v1.AdminService.SetNodeStatus:input_type -> etherloom.control.v1.SetNodeStatusRequest
+	43,  // 84: etherloom.control.v1.AdminService.SetNodeAddress:input_type -> etherloom.control.v1.SetNodeAddressRequest
+	45,  // 85: etherloom.control.v1.AdminService.AddSegment:input_type -> etherloom.control.v1.AddSegmentRequest
+	47,  // 86: etherloom.control.v1.AdminService.ListSegments:input_type -> etherloom.control.v1.ListSegmentsRequest
+	49,  // 87: etherloom.control.v1.AdminService.RemoveSegment:input_type -> etherloom.control.v1.RemoveSegmentRequest
+	52,  // 88: etherloom.control.v1.AdminService.AddGrant:input_type -> etherloom.control.v1.AddGrantRequest
+	54,  // 89: etherloom.control.v1.AdminService.ListGrants:input_type -> etherloom.control.v1.ListGrantsRequest
+	63,  // 90: etherloom.control.v1.AdminService.RemoveGrant:input_type -> etherloom.control.v1.RemoveGrantRequest
+	57,  // 91: etherloom.control.v1.AdminService.SetGroup:input_type -> etherloom.control.v1.SetGroupRequest
+	59,  // 92: etherloom.control.v1.AdminService.ListGroups:input_type -> etherloom.control.v1.ListGroupsRequest
+	61,  // 93: etherloom.control.v1.AdminService.RemoveGroup:input_type -> etherloom.control.v1.RemoveGroupRequest
+	65,  // 94: etherloom.control.v1.AdminService.GetPolicy:input_type -> etherloom.control.v1.GetPolicyRequest
+	68,  // 95: etherloom.control.v1.AdminService.CheckPolicy:input_type -> etherloom.control.v1.CheckPolicyRequest
+	73,  // 96: etherloom.control.v1.AdminService.ApplyPolicy:input_type -> etherloom.control.v1.ApplyPolicyRequest
+	75,  // 97: etherloom.control.v1.AdminService.ConfirmPolicy:input_type -> etherloom.control.v1.ConfirmPolicyRequest
+	77,  // 98: etherloom.control.v1.AdminService.UndoPolicy:input_type -> etherloom.control.v1.UndoPolicyRequest
+	79,  // 99: etherloom.control.v1.AdminService.AddRelay:input_type -> etherloom.control.v1.AddRelayRequest
+	82,  // 100: etherloom.control.v1.AdminService.ListRelays:input_type -> etherloom.control.v1.ListRelaysRequest
+	84,  // 101: etherloom.control.v1.AdminService.RemoveRelay:input_type -> etherloom.control.v1.RemoveRelayRequest
+	86,  // 102: etherloom.control.v1.AdminService.ListAudit:input_type -> etherloom.control.v1.ListAuditRequest
+	90,  // 103: etherloom.control.v1.AdminService.AddAdmin:input_type -> etherloom.control.v1.AddAdminRequest
+	92,  // 104: etherloom.control.v1.AdminService.ListAdmins:input_type -> etherloom.control.v1.ListAdminsRequest
+	94,  // 105: etherloom.control.v1.AdminService.RevokeAdmin:input_type -> etherloom.control.v1.RevokeAdminRequest
+	96,  // 106: etherloom.control.v1.AdminService.RaiseEpoch:input_type -> etherloom.control.v1.RaiseEpochRequest
+	4,   // 107: etherloom.control.v1.EnrolService.Begin:output_type -> etherloom.control.v1.BeginResponse
+	6,   // 108: etherloom.control.v1.EnrolService.Enrol:output_type -> etherloom.control.v1.EnrolResponse
+	11,  // 109: etherloom.control.v1.NodeService.Sync:output_type -> etherloom.control.v1.ControllerMessage
+	14,  // 110: etherloom.control.v1.NodeService.Renew:output_type -> etherloom.control.v1.RenewResponse
+	16,  // 111: etherloom.control.v1.NodeService.ReportAddress:output_type -> etherloom.control.v1.ReportAddressResponse
+	18,  // 112: etherloom.control.v1.NodeService.RaiseHandshakeNonce:output_type -> etherloom.control.v1.RaiseHandshakeNonceResponse
+	32,  // 113: etherloom.control.v1.AdminService.CreateToken:output_type -> etherloom.control.v1.CreateTokenResponse
+	35,  // 114: etherloom.control.v1.AdminService.ListTokens:output_type -> etherloom.control.v1.ListTokensResponse
+	37,  // 115: etherloom.control.v1.AdminService.RevokeToken:output_type -> etherloom.control.v1.RevokeTokenResponse
+	40,  // 116: etherloom.control.v1.AdminService.ListNodes:output_type -> etherloom.control.v1.ListNodesResponse
+	42,  // 117: etherloom.control.v1.AdminService.SetNodeStatus:output_type -> etherloom.control.v1.SetNodeStatusResponse
+	44,  // 118: etherloom.control.v1.AdminService.SetNodeAddress:output_type -> etherloom.control.v1.SetNodeAddressResponse
+	46,  // 119: etherloom.control.v1.AdminService.AddSegment:output_type -> etherloom.control.v1.AddSegmentResponse
+	48,  // 120: etherloom.control.v1.AdminService.ListSegments:output_type -> etherloom.control.v1.ListSegmentsResponse
+	50,  // 121: etherloom.control.v1.AdminService.RemoveSegment:output_type -> etherloom.control.v1.RemoveSegmentResponse
+	53,  // 122: etherloom.control.v1.AdminService.AddGrant:output_type -> etherloom.control.v1.AddGrantResponse
+	55,  // 123: etherloom.control.v1.AdminService.ListGrants:output_type -> etherloom.control.v1.ListGrantsResponse
+	64,  // 124: etherloom.control.v1.AdminService.RemoveGrant:output_type -> etherloom.control.v1.RemoveGrantResponse
+	58,  // 125: etherloom.control.v1.AdminService.SetGroup:output_type -> etherloom.control.v1.SetGroupResponse
+	60,  // 126: etherloom.control.v1.AdminService.ListGroups:output_type -> etherloom.control.v1.ListGroupsResponse
+	62,  // 127: etherloom.control.v1.AdminService.RemoveGroup:output_type -> etherloom.control.v1.RemoveGroupResponse
+	66,  // 128: etherloom.control.v1.AdminService.GetPolicy:output_type -> etherloom.control.v1.GetPolicyResponse
+	69,  // 129: etherloom.control.v1.AdminService.CheckPolicy:output_type -> etherloom.control.v1.CheckPolicyResponse
+	74,  // 130: etherloom.control.v1.AdminService.ApplyPolicy:output_type -> etherloom.control.v1.ApplyPolicyResponse
+	76,  // 131: etherloom.control.v1.AdminService.ConfirmPolicy:output_type -> etherloom.control.v1.ConfirmPolicyResponse
+	78,  // 132: etherloom.control.v1.AdminService.UndoPolicy:output_type -> etherloom.control.v1.UndoPolicyResponse
+	80,  // 133: etherloom.control.v1.AdminService.AddRelay:output_type -> etherloom.control.v1.AddRelayResponse
+	83,  // 134: etherloom.control.v1.AdminService.ListRelays:output_type -> etherloom.control.v1.ListRelaysResponse
+	85,  // 135: etherloom.control.v1.AdminService.RemoveRelay:output_type -> etherloom.control.v1.RemoveRelayResponse
+	87,  // 136: etherloom.control.v1.AdminService.ListAudit:output_type -> etherloom.control.v1.ListAuditResponse
+	91,  // 137: etherloom.control.v1.AdminService.AddAdmin:output_type -> etherloom.control.v1.AddAdminResponse
+	93,  // 138: etherloom.control.v1.AdminService.ListAdmins:output_type -> etherloom.control.v1.ListAdminsResponse
+	95,  // 139: etherloom.control.v1.AdminService.RevokeAdmin:output_type -> etherloom.control.v1.RevokeAdminResponse
+	97,  // 140: etherloom.control.v1.AdminService.RaiseEpoch:output_type -> etherloom.control.v1.RaiseEpochResponse
+	107, // [107:141] is the sub-list for method output_type
+	73,  // [73:107] is the sub-list for method input_type
+	73,  // [73:73] is the sub-list for extension type_name
+	73,  // [73:73] is the sub-list for extension extendee
+	0,   // [0:73] is the sub-list for field type_name
 }
 
 func init() { file_controlv1_control_proto_init() }
@@ -5729,8 +6725,8 @@ func file_controlv1_control_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_controlv1_control_proto_rawDesc), len(file_controlv1_control_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   82,
+			NumEnums:      3,
+			NumMessages:   96,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

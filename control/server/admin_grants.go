@@ -25,7 +25,7 @@ func (s *adminService) AddGrant(ctx context.Context, r *controlv1.AddGrantReques
 	}
 	var g *model.Grant
 	var m *model.Model
-	err = s.update(ctx, func(tx *store.Tx) error {
+	err = s.updatePolicy(ctx, r.GetForce(), func(tx *store.Tx) error {
 		var err error
 		if g, err = asked.Resolve(tx.Model); err != nil {
 			return refuse(connect.CodeInvalidArgument, "%w", err)
@@ -60,7 +60,7 @@ func (s *adminService) ListGrants(context.Context, *controlv1.ListGrantsRequest)
 
 // RemoveGrant takes a grant back.
 func (s *adminService) RemoveGrant(ctx context.Context, r *controlv1.RemoveGrantRequest) (*controlv1.RemoveGrantResponse, error) {
-	err := s.update(ctx, func(tx *store.Tx) error {
+	err := s.updatePolicy(ctx, r.GetForce(), func(tx *store.Tx) error {
 		g := tx.Model.Grants[model.GrantID(r.GetId())]
 		if g == nil {
 			return refuse(connect.CodeNotFound, "there is no grant %d: `etherloom grant list` shows those there are", r.GetId())
@@ -77,7 +77,7 @@ func (s *adminService) RemoveGrant(ctx context.Context, r *controlv1.RemoveGrant
 // SetGroup makes a group, or says anew who is in it.
 func (s *adminService) SetGroup(ctx context.Context, r *controlv1.SetGroupRequest) (*controlv1.SetGroupResponse, error) {
 	var g *model.Group
-	err := s.update(ctx, func(tx *store.Tx) error {
+	err := s.updatePolicy(ctx, r.GetForce(), func(tx *store.Tx) error {
 		var err error
 		if g, err = tx.Model.NewGroup(r.GetName(), r.GetMembers()); err != nil {
 			return refuse(connect.CodeInvalidArgument, "%w", err)
@@ -104,7 +104,7 @@ func (s *adminService) ListGroups(context.Context, *controlv1.ListGroupsRequest)
 
 // RemoveGroup removes a group that no grant names any more.
 func (s *adminService) RemoveGroup(ctx context.Context, r *controlv1.RemoveGroupRequest) (*controlv1.RemoveGroupResponse, error) {
-	err := s.update(ctx, func(tx *store.Tx) error {
+	err := s.updatePolicy(ctx, false, func(tx *store.Tx) error {
 		g := tx.Model.Groups[r.GetName()]
 		if g == nil {
 			return refuse(connect.CodeNotFound, "no group is called %q: `etherloom group list` shows those there are", r.GetName())
@@ -118,6 +118,10 @@ func (s *adminService) RemoveGroup(ctx context.Context, r *controlv1.RemoveGroup
 		if len(named) > 0 {
 			return refuse(connect.CodeFailedPrecondition, "group %q is still named by grant %s: remove it first with "+
 				"`etherloom grant remove ID`", g.Name, strings.Join(named, ", "))
+		}
+		if tests := testsNaming(tx.Model, func(t *model.Test) bool { return t.From.Group == g.Name || t.To.Group == g.Name }); len(tests) > 0 {
+			return refuse(connect.CodeFailedPrecondition, "group %q is still named by test %s of the policy: take it out first with "+
+				"`etherloom policy apply`", g.Name, strings.Join(tests, ", "))
 		}
 		tx.Delete("group.remove", g)
 		return nil

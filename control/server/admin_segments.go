@@ -78,7 +78,7 @@ func (s *adminService) ListSegments(context.Context, *controlv1.ListSegmentsRequ
 
 // RemoveSegment removes a segment that no grant names any more.
 func (s *adminService) RemoveSegment(ctx context.Context, r *controlv1.RemoveSegmentRequest) (*controlv1.RemoveSegmentResponse, error) {
-	err := s.update(ctx, func(tx *store.Tx) error {
+	err := s.updatePolicy(ctx, false, func(tx *store.Tx) error {
 		seg := tx.Model.SegmentNamed(r.GetName())
 		if seg == nil {
 			return noSuchSegment(r.GetName())
@@ -92,6 +92,10 @@ func (s *adminService) RemoveSegment(ctx context.Context, r *controlv1.RemoveSeg
 		if len(named) > 0 {
 			return refuse(connect.CodeFailedPrecondition, "segment %q is still named by grant %s: remove it first with "+
 				"`etherloom grant remove ID`", seg.Name, strings.Join(named, ", "))
+		}
+		if tests := testsNaming(tx.Model, func(t *model.Test) bool { return t.VNI == seg.VNI }); len(tests) > 0 {
+			return refuse(connect.CodeFailedPrecondition, "segment %q is still named by test %s of the policy: take it out first with "+
+				"`etherloom policy apply`", seg.Name, strings.Join(tests, ", "))
 		}
 		tx.Delete("segment.remove", seg)
 		return nil

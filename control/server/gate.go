@@ -18,6 +18,7 @@ import (
 
 	"github.com/etherloom/etherloom/control/controlv1"
 	"github.com/etherloom/etherloom/control/controlv1/controlv1connect"
+	"github.com/etherloom/etherloom/control/document"
 	"github.com/etherloom/etherloom/control/model"
 	"github.com/etherloom/etherloom/control/store"
 	"github.com/etherloom/etherloom/identity"
@@ -64,16 +65,15 @@ func newGate(c *Controller) *gate {
 		calls: newBuckets[netip.Prefix](c.opts.Limits.Calls, c.opts.Limits.CallBurst, maxSources),
 	}
 	options := connect.WithHandlerOptions(
-		connect.WithReadMaxBytes(int(c.opts.Limits.Body)),
 		// No compression: a small body cannot become a large one, and the length of a state, which holds credentials
 		// beside names that others chose, tells nothing of them.
 		connect.WithCompression("gzip", nil, nil),
 		connect.WithRecover(g.recovered),
 		connect.WithInterceptors(connect.UnaryInterceptorFunc(g.finish)),
 	)
-	g.mux.Handle(controlv1connect.NewEnrolServiceHandler(&enrolment{c}, options))
-	g.mux.Handle(controlv1connect.NewNodeServiceHandler(newNodeService(c), options))
-	g.mux.Handle(controlv1connect.NewAdminServiceHandler(&adminService{c}, options))
+	g.mux.Handle(controlv1connect.NewEnrolServiceHandler(&enrolment{c}, options, connect.WithReadMaxBytes(int(c.opts.Limits.Body))))
+	g.mux.Handle(controlv1connect.NewNodeServiceHandler(newNodeService(c), options, connect.WithReadMaxBytes(int(c.opts.Limits.Body))))
+	g.mux.Handle(controlv1connect.NewAdminServiceHandler(&adminService{c}, options, connect.WithReadMaxBytes(int(c.bodyOf(controlv1connect.AdminServiceName)))))
 	return g
 }
 
@@ -99,9 +99,17 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if r.URL.Path != controlv1connect.NodeServiceSyncProcedure {
-		r.Body = http.MaxBytesReader(w, r.Body, g.c.opts.Limits.Body)
+		r.Body = http.MaxBytesReader(w, r.Body, g.c.bodyOf(service))
 	}
 	g.mux.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, who)))
+}
+
+// bodyOf is how many bytes a request may have. An administrator, who has been identified before one is read, sends documents.
+func (c *Controller) bodyOf(service string) int64 {
+	if service == controlv1connect.AdminServiceName {
+		return c.opts.Limits.Body + 2*document.MaxSize // as JSON, a line's end takes two bytes
+	}
+	return c.opts.Limits.Body
 }
 
 // demandOf returns the kind of certificate that a service asks of its callers, "" for none. A service that is not here
@@ -233,7 +241,7 @@ func (g *gate) visible(ctx context.Context, method string, err error) error {
 	if err == nil || errors.As(err, &shown) || ctx.Err() != nil {
 		return err
 	}
-	if errors.Is(err, model.ErrFull) {
+	if errors.Is(err, model.ErrFull) || errors.Is(err, store.ErrTooLarge) {
 		return refuse(connect.CodeResourceExhausted, "%w", err)
 	}
 	who := callerOf(ctx)

@@ -18,7 +18,7 @@
 //
 // Of each node's stream one goroutine writes and one reads. The writer wakes when there is a new Model, compiles what
 // its node is told, and sends the difference, signed. The steward is the only one who acts by the clock: grants that
-// have expired are deleted, certificates that cannot be valid any more are forgotten, TURN credentials are replaced in
+// have expired are deleted, a policy that nobody confirmed is taken back, certificates that cannot be valid any more are forgotten, TURN credentials are replaced in
 // time; each is a change like any other, with an entry in the audit log. So what a node is told depends on the store
 // alone, and all controllers say the same.
 //
@@ -144,6 +144,7 @@ func (c *Controller) CA() []byte { return c.ca.Certificate() }
 // Run serves until the context ends or the store dies, and closes the controller.
 func (c *Controller) Run(ctx context.Context) error {
 	defer c.Close()
+	c.warnOfTests()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.store.Run(ctx) })
 	g.Go(func() error { return c.serve(ctx) })

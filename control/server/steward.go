@@ -54,6 +54,10 @@ const maxChores = 25
 // chores does what is due.
 func (c *Controller) chores(tx *store.Tx) error {
 	m, now, left := tx.Model, tx.Now(), maxChores
+	if m.Pending != nil && !m.Pending.Until.After(now) {
+		rollBack(tx) // nobody confirmed it
+		return nil
+	}
 	for _, id := range slices.Sorted(maps.Keys(m.Grants)) {
 		if g := m.Grants[id]; left > 0 && !grantEnd(m, g).After(now) {
 			tx.Delete("grant.expire", g)
@@ -88,6 +92,9 @@ func never() time.Time { return time.Unix(1<<40, 0) }
 // nextChore is when something is due, which may be in the past.
 func (c *Controller) nextChore(m *model.Model) time.Time {
 	next := renewCredentials(m)
+	if m.Pending != nil && m.Pending.Until.Before(next) {
+		next = m.Pending.Until
+	}
 	for _, g := range m.Grants {
 		if end := grantEnd(m, g); end.Before(next) {
 			next = end

@@ -94,6 +94,19 @@ const (
 	// AdminServiceRemoveGroupProcedure is the fully-qualified name of the AdminService's RemoveGroup
 	// RPC.
 	AdminServiceRemoveGroupProcedure = "/etherloom.control.v1.AdminService/RemoveGroup"
+	// AdminServiceGetPolicyProcedure is the fully-qualified name of the AdminService's GetPolicy RPC.
+	AdminServiceGetPolicyProcedure = "/etherloom.control.v1.AdminService/GetPolicy"
+	// AdminServiceCheckPolicyProcedure is the fully-qualified name of the AdminService's CheckPolicy
+	// RPC.
+	AdminServiceCheckPolicyProcedure = "/etherloom.control.v1.AdminService/CheckPolicy"
+	// AdminServiceApplyPolicyProcedure is the fully-qualified name of the AdminService's ApplyPolicy
+	// RPC.
+	AdminServiceApplyPolicyProcedure = "/etherloom.control.v1.AdminService/ApplyPolicy"
+	// AdminServiceConfirmPolicyProcedure is the fully-qualified name of the AdminService's
+	// ConfirmPolicy RPC.
+	AdminServiceConfirmPolicyProcedure = "/etherloom.control.v1.AdminService/ConfirmPolicy"
+	// AdminServiceUndoPolicyProcedure is the fully-qualified name of the AdminService's UndoPolicy RPC.
+	AdminServiceUndoPolicyProcedure = "/etherloom.control.v1.AdminService/UndoPolicy"
 	// AdminServiceAddRelayProcedure is the fully-qualified name of the AdminService's AddRelay RPC.
 	AdminServiceAddRelayProcedure = "/etherloom.control.v1.AdminService/AddRelay"
 	// AdminServiceListRelaysProcedure is the fully-qualified name of the AdminService's ListRelays RPC.
@@ -410,6 +423,15 @@ type AdminServiceClient interface {
 	SetGroup(context.Context, *controlv1.SetGroupRequest) (*controlv1.SetGroupResponse, error)
 	ListGroups(context.Context, *controlv1.ListGroupsRequest) (*controlv1.ListGroupsResponse, error)
 	RemoveGroup(context.Context, *controlv1.RemoveGroupRequest) (*controlv1.RemoveGroupResponse, error)
+	// The policy as one document: groups, grants, tests (docs/operations.md). While a change waits to be confirmed, nothing
+	// else changes policy.
+	GetPolicy(context.Context, *controlv1.GetPolicyRequest) (*controlv1.GetPolicyResponse, error)
+	// CheckPolicy runs the tests, and says what a document would change.
+	CheckPolicy(context.Context, *controlv1.CheckPolicyRequest) (*controlv1.CheckPolicyResponse, error)
+	ApplyPolicy(context.Context, *controlv1.ApplyPolicyRequest) (*controlv1.ApplyPolicyResponse, error)
+	ConfirmPolicy(context.Context, *controlv1.ConfirmPolicyRequest) (*controlv1.ConfirmPolicyResponse, error)
+	// UndoPolicy puts back what was before the change that waits to be confirmed.
+	UndoPolicy(context.Context, *controlv1.UndoPolicyRequest) (*controlv1.UndoPolicyResponse, error)
 	AddRelay(context.Context, *controlv1.AddRelayRequest) (*controlv1.AddRelayResponse, error)
 	ListRelays(context.Context, *controlv1.ListRelaysRequest) (*controlv1.ListRelaysResponse, error)
 	RemoveRelay(context.Context, *controlv1.RemoveRelayRequest) (*controlv1.RemoveRelayResponse, error)
@@ -524,6 +546,36 @@ func NewAdminServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(adminServiceMethods.ByName("RemoveGroup")),
 			connect.WithClientOptions(opts...),
 		),
+		getPolicy: connect.NewClient[controlv1.GetPolicyRequest, controlv1.GetPolicyResponse](
+			httpClient,
+			baseURL+AdminServiceGetPolicyProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("GetPolicy")),
+			connect.WithClientOptions(opts...),
+		),
+		checkPolicy: connect.NewClient[controlv1.CheckPolicyRequest, controlv1.CheckPolicyResponse](
+			httpClient,
+			baseURL+AdminServiceCheckPolicyProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("CheckPolicy")),
+			connect.WithClientOptions(opts...),
+		),
+		applyPolicy: connect.NewClient[controlv1.ApplyPolicyRequest, controlv1.ApplyPolicyResponse](
+			httpClient,
+			baseURL+AdminServiceApplyPolicyProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("ApplyPolicy")),
+			connect.WithClientOptions(opts...),
+		),
+		confirmPolicy: connect.NewClient[controlv1.ConfirmPolicyRequest, controlv1.ConfirmPolicyResponse](
+			httpClient,
+			baseURL+AdminServiceConfirmPolicyProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("ConfirmPolicy")),
+			connect.WithClientOptions(opts...),
+		),
+		undoPolicy: connect.NewClient[controlv1.UndoPolicyRequest, controlv1.UndoPolicyResponse](
+			httpClient,
+			baseURL+AdminServiceUndoPolicyProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("UndoPolicy")),
+			connect.WithClientOptions(opts...),
+		),
 		addRelay: connect.NewClient[controlv1.AddRelayRequest, controlv1.AddRelayResponse](
 			httpClient,
 			baseURL+AdminServiceAddRelayProcedure,
@@ -592,6 +644,11 @@ type adminServiceClient struct {
 	setGroup       *connect.Client[controlv1.SetGroupRequest, controlv1.SetGroupResponse]
 	listGroups     *connect.Client[controlv1.ListGroupsRequest, controlv1.ListGroupsResponse]
 	removeGroup    *connect.Client[controlv1.RemoveGroupRequest, controlv1.RemoveGroupResponse]
+	getPolicy      *connect.Client[controlv1.GetPolicyRequest, controlv1.GetPolicyResponse]
+	checkPolicy    *connect.Client[controlv1.CheckPolicyRequest, controlv1.CheckPolicyResponse]
+	applyPolicy    *connect.Client[controlv1.ApplyPolicyRequest, controlv1.ApplyPolicyResponse]
+	confirmPolicy  *connect.Client[controlv1.ConfirmPolicyRequest, controlv1.ConfirmPolicyResponse]
+	undoPolicy     *connect.Client[controlv1.UndoPolicyRequest, controlv1.UndoPolicyResponse]
 	addRelay       *connect.Client[controlv1.AddRelayRequest, controlv1.AddRelayResponse]
 	listRelays     *connect.Client[controlv1.ListRelaysRequest, controlv1.ListRelaysResponse]
 	removeRelay    *connect.Client[controlv1.RemoveRelayRequest, controlv1.RemoveRelayResponse]
@@ -737,6 +794,51 @@ func (c *adminServiceClient) RemoveGroup(ctx context.Context, req *controlv1.Rem
 	return nil, err
 }
 
+// GetPolicy calls etherloom.control.v1.AdminService.GetPolicy.
+func (c *adminServiceClient) GetPolicy(ctx context.Context, req *controlv1.GetPolicyRequest) (*controlv1.GetPolicyResponse, error) {
+	response, err := c.getPolicy.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// CheckPolicy calls etherloom.control.v1.AdminService.CheckPolicy.
+func (c *adminServiceClient) CheckPolicy(ctx context.Context, req *controlv1.CheckPolicyRequest) (*controlv1.CheckPolicyResponse, error) {
+	response, err := c.checkPolicy.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// ApplyPolicy calls etherloom.control.v1.AdminService.ApplyPolicy.
+func (c *adminServiceClient) ApplyPolicy(ctx context.Context, req *controlv1.ApplyPolicyRequest) (*controlv1.ApplyPolicyResponse, error) {
+	response, err := c.applyPolicy.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// ConfirmPolicy calls etherloom.control.v1.AdminService.ConfirmPolicy.
+func (c *adminServiceClient) ConfirmPolicy(ctx context.Context, req *controlv1.ConfirmPolicyRequest) (*controlv1.ConfirmPolicyResponse, error) {
+	response, err := c.confirmPolicy.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// UndoPolicy calls etherloom.control.v1.AdminService.UndoPolicy.
+func (c *adminServiceClient) UndoPolicy(ctx context.Context, req *controlv1.UndoPolicyRequest) (*controlv1.UndoPolicyResponse, error) {
+	response, err := c.undoPolicy.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // AddRelay calls etherloom.control.v1.AdminService.AddRelay.
 func (c *adminServiceClient) AddRelay(ctx context.Context, req *controlv1.AddRelayRequest) (*controlv1.AddRelayResponse, error) {
 	response, err := c.addRelay.CallUnary(ctx, connect.NewRequest(req))
@@ -827,6 +929,15 @@ type AdminServiceHandler interface {
 	SetGroup(context.Context, *controlv1.SetGroupRequest) (*controlv1.SetGroupResponse, error)
 	ListGroups(context.Context, *controlv1.ListGroupsRequest) (*controlv1.ListGroupsResponse, error)
 	RemoveGroup(context.Context, *controlv1.RemoveGroupRequest) (*controlv1.RemoveGroupResponse, error)
+	// The policy as one document: groups, grants, tests (docs/operations.md). While a change waits to be confirmed, nothing
+	// else changes policy.
+	GetPolicy(context.Context, *controlv1.GetPolicyRequest) (*controlv1.GetPolicyResponse, error)
+	// CheckPolicy runs the tests, and says what a document would change.
+	CheckPolicy(context.Context, *controlv1.CheckPolicyRequest) (*controlv1.CheckPolicyResponse, error)
+	ApplyPolicy(context.Context, *controlv1.ApplyPolicyRequest) (*controlv1.ApplyPolicyResponse, error)
+	ConfirmPolicy(context.Context, *controlv1.ConfirmPolicyRequest) (*controlv1.ConfirmPolicyResponse, error)
+	// UndoPolicy puts back what was before the change that waits to be confirmed.
+	UndoPolicy(context.Context, *controlv1.UndoPolicyRequest) (*controlv1.UndoPolicyResponse, error)
 	AddRelay(context.Context, *controlv1.AddRelayRequest) (*controlv1.AddRelayResponse, error)
 	ListRelays(context.Context, *controlv1.ListRelaysRequest) (*controlv1.ListRelaysResponse, error)
 	RemoveRelay(context.Context, *controlv1.RemoveRelayRequest) (*controlv1.RemoveRelayResponse, error)
@@ -937,6 +1048,36 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(adminServiceMethods.ByName("RemoveGroup")),
 		connect.WithHandlerOptions(opts...),
 	)
+	adminServiceGetPolicyHandler := connect.NewUnaryHandlerSimple(
+		AdminServiceGetPolicyProcedure,
+		svc.GetPolicy,
+		connect.WithSchema(adminServiceMethods.ByName("GetPolicy")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceCheckPolicyHandler := connect.NewUnaryHandlerSimple(
+		AdminServiceCheckPolicyProcedure,
+		svc.CheckPolicy,
+		connect.WithSchema(adminServiceMethods.ByName("CheckPolicy")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceApplyPolicyHandler := connect.NewUnaryHandlerSimple(
+		AdminServiceApplyPolicyProcedure,
+		svc.ApplyPolicy,
+		connect.WithSchema(adminServiceMethods.ByName("ApplyPolicy")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceConfirmPolicyHandler := connect.NewUnaryHandlerSimple(
+		AdminServiceConfirmPolicyProcedure,
+		svc.ConfirmPolicy,
+		connect.WithSchema(adminServiceMethods.ByName("ConfirmPolicy")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceUndoPolicyHandler := connect.NewUnaryHandlerSimple(
+		AdminServiceUndoPolicyProcedure,
+		svc.UndoPolicy,
+		connect.WithSchema(adminServiceMethods.ByName("UndoPolicy")),
+		connect.WithHandlerOptions(opts...),
+	)
 	adminServiceAddRelayHandler := connect.NewUnaryHandlerSimple(
 		AdminServiceAddRelayProcedure,
 		svc.AddRelay,
@@ -1017,6 +1158,16 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 			adminServiceListGroupsHandler.ServeHTTP(w, r)
 		case AdminServiceRemoveGroupProcedure:
 			adminServiceRemoveGroupHandler.ServeHTTP(w, r)
+		case AdminServiceGetPolicyProcedure:
+			adminServiceGetPolicyHandler.ServeHTTP(w, r)
+		case AdminServiceCheckPolicyProcedure:
+			adminServiceCheckPolicyHandler.ServeHTTP(w, r)
+		case AdminServiceApplyPolicyProcedure:
+			adminServiceApplyPolicyHandler.ServeHTTP(w, r)
+		case AdminServiceConfirmPolicyProcedure:
+			adminServiceConfirmPolicyHandler.ServeHTTP(w, r)
+		case AdminServiceUndoPolicyProcedure:
+			adminServiceUndoPolicyHandler.ServeHTTP(w, r)
 		case AdminServiceAddRelayProcedure:
 			adminServiceAddRelayHandler.ServeHTTP(w, r)
 		case AdminServiceListRelaysProcedure:
@@ -1100,6 +1251,26 @@ func (UnimplementedAdminServiceHandler) ListGroups(context.Context, *controlv1.L
 
 func (UnimplementedAdminServiceHandler) RemoveGroup(context.Context, *controlv1.RemoveGroupRequest) (*controlv1.RemoveGroupResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("etherloom.control.v1.AdminService.RemoveGroup is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) GetPolicy(context.Context, *controlv1.GetPolicyRequest) (*controlv1.GetPolicyResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("etherloom.control.v1.AdminService.GetPolicy is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) CheckPolicy(context.Context, *controlv1.CheckPolicyRequest) (*controlv1.CheckPolicyResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("etherloom.control.v1.AdminService.CheckPolicy is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) ApplyPolicy(context.Context, *controlv1.ApplyPolicyRequest) (*controlv1.ApplyPolicyResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("etherloom.control.v1.AdminService.ApplyPolicy is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) ConfirmPolicy(context.Context, *controlv1.ConfirmPolicyRequest) (*controlv1.ConfirmPolicyResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("etherloom.control.v1.AdminService.ConfirmPolicy is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) UndoPolicy(context.Context, *controlv1.UndoPolicyRequest) (*controlv1.UndoPolicyResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("etherloom.control.v1.AdminService.UndoPolicy is not implemented"))
 }
 
 func (UnimplementedAdminServiceHandler) AddRelay(context.Context, *controlv1.AddRelayRequest) (*controlv1.AddRelayResponse, error) {
