@@ -63,6 +63,7 @@ func grantAdd(a *admin) *cobra.Command {
 	cmd.Flags().StringVar(&direction, "direction", "out", "who may begin: out (the source) or both")
 	cmd.Flags().StringVar(&mode, "mode", "enforce", "enforce, or observe: pass nothing and count what would pass")
 	cmd.Flags().StringVar(&req.Name, "name", "", "a name for the grant")
+	cmd.Flags().BoolVar(&req.Force, "force", false, "also if a test of the policy fails by it")
 	cmd.Flags().StringVar(&expires, "expires", "", "when it ends: a time such as 2030-01-31T18:00:00Z, or how long from now, such as 8h")
 	return cmd
 }
@@ -139,14 +140,16 @@ func allowed(g *v1.GrantRule) string {
 }
 
 func grantRemove(a *admin) *cobra.Command {
-	return &cobra.Command{
+	req := new(v1.RemoveGrantRequest)
+	cmd := &cobra.Command{
 		Use: "remove ID", Short: "Take a grant away; what it let pass stops at once", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := strconv.ParseUint(strings.TrimPrefix(args[0], "grant/"), 10, 32)
 			if err != nil {
 				return fmt.Errorf("%q is not a grant's number: `etherloom grant list` shows them", args[0])
 			}
-			r, err := call(cmd.Context(), a, rpc.AdminServiceClient.RemoveGrant, &v1.RemoveGrantRequest{Id: uint32(id)})
+			req.Id = uint32(id)
+			r, err := call(cmd.Context(), a, rpc.AdminServiceClient.RemoveGrant, req)
 			if err != nil {
 				return err
 			}
@@ -156,4 +159,6 @@ func grantRemove(a *admin) *cobra.Command {
 			})
 		},
 	}
+	cmd.Flags().BoolVar(&req.Force, "force", false, "also if a test of the policy fails by it")
+	return cmd
 }

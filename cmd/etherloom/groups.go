@@ -27,6 +27,7 @@ func groupSet(a *admin) *cobra.Command {
 			return a.show(cmd, r.GetGroup(), func() error { return groupTable(cmd, []*v1.Group{r.GetGroup()}) })
 		},
 	}
+	cmd.Flags().BoolVar(&req.Force, "force", false, "also if a test of the policy fails by it")
 	cmd.Flags().StringArrayVar(&req.Members, "member", nil, "who is in it: node:NAME or label:KEY=VALUE; may be repeated; none: nobody")
 	return cmd
 }
