@@ -18,11 +18,11 @@
 // has the same demand, lists included.
 //
 // Of each node's stream one goroutine writes and one reads. The writer wakes when there is a new Model, compiles what
-// its node is told, and sends the difference, signed. The steward acts by the clock: grants that
-// have expired are deleted, a policy that nobody confirmed is taken back,
-// certificates that cannot be valid any more are forgotten, TURN credentials are replaced in
-// time; each is a change like any other, with an entry in the audit log. The judge makes facts of what nodes report of
-// themselves: who meets the conditions of grants (ruling.go has the rules among several controllers). So what a node is told depends on the store
+// its node is told, and sends the difference, signed. The steward acts by the clock: grants that have expired are deleted, a
+// policy that nobody confirmed is taken back, certificates that cannot be valid any more are forgotten, TURN credentials are
+// replaced in time; each is a change like any other, with an entry in the audit log. The judge makes facts of what nodes report
+// of themselves: who meets the conditions of grants (ruling.go has the rules among several controllers). So what a node is told
+// depends on the store
 // alone, and all controllers say the same.
 //
 // The data directory holds what must not be in the store: the key that wraps the CA's (ca.wrap), the controller's own
