@@ -69,6 +69,7 @@ func (k *flowKey) shard() int {
 // flow is guarded by its shard's lock.
 type flow struct {
 	grant      GrantID
+	observed   GrantID // what it would begin by if grants in mode observe were enforced
 	generation uint64 // of the View that last let it pass
 	dst        ether.MAC
 	seen       time.Time
@@ -115,6 +116,7 @@ func (f *Flows) begin(v *View, opener Identity, k *flowKey, g *compiled, p *Pass
 		g.use.flows.Add(1)
 	}
 	e.grant, e.generation, e.dst, e.seen = g.id, v.generation, c.Dst, now
+	e.observed = p.Observed
 	e.ending = e.ending || c.Ends
 	e.tally.add(onward, p)
 }
@@ -163,8 +165,9 @@ const (
 	about             // an error about it: nothing of the flow itself
 )
 
-// stands returns the grant of a flow that opener has begun, if it is remembered and v still lets it pass; 0 if not.
-func (f *Flows) stands(v *View, opener Identity, k *flowKey, w way, p *Passage) GrantID {
+// stands returns the grant of a flow that opener has begun, if it is remembered and v still lets it pass; 0 if not. If demanded
+// is not 0, it must be that grant.
+func (f *Flows) stands(v *View, opener Identity, k *flowKey, w way, p *Passage, demanded GrantID) GrantID {
 	set := (*f.openers.Load())[opener]
 	if set == nil {
 		return 0
@@ -173,7 +176,7 @@ func (f *Flows) stands(v *View, opener Identity, k *flowKey, w way, p *Passage) 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e := s.m[*k]
-	if e == nil || e.dead(k.tuple.Protocol, p.Now) {
+	if e == nil || e.dead(k.tuple.Protocol, p.Now) || demanded != 0 && e.grant != demanded {
 		return 0
 	}
 	// What goes on does so between the same stations; what goes to a group is answered by nobody (RFC 1122 section 3.2.2).

@@ -14,7 +14,8 @@ type Passage struct {
 	Now    time.Time
 	Dry    bool // somebody only wants to know: nothing is remembered
 
-	// Observed is set to the grant in mode observe that would let the frame begin; 0 if there is none.
+	// Observed is set to the grant in mode observe that would let the frame begin towards a receiver that was judged; 0 if there
+	// is none.
 	Observed GrantID
 
 	class   Class
@@ -46,9 +47,7 @@ func (p *Passage) Class() *Class {
 
 // Egress says whether a frame may be sent to receiver, and under which grant.
 func (v *View) Egress(p *Passage, receiver Identity) (GrantID, Verdict) {
-	if len(v.watching) > 0 {
-		p.Observed = v.watch(p, receiver)
-	}
+	v.watch(p, receiver)
 	g, verdict := v.egress(p, receiver)
 	if verdict != Pass {
 		return 0, verdict
@@ -62,6 +61,7 @@ func (v *View) egress(p *Passage, receiver Identity) (*compiled, Verdict) {
 		return nil, PolicyExpired
 	}
 	if g := v.enforced.open[p.Source]; v.free(g, p, receiver) {
+		v.note(p, receiver, g)
 		return g, Pass
 	}
 	c := p.Class()
@@ -82,9 +82,7 @@ func (v *View) egress(p *Passage, receiver Identity) (*compiled, Verdict) {
 // Ingress says whether a frame that names a grant may be delivered to receiver. It judges by what is known here alone: this
 // grant, this source, this frame, now.
 func (v *View) Ingress(p *Passage, receiver Identity, id GrantID) Verdict {
-	if len(v.watching) > 0 {
-		p.Observed = v.watch(p, receiver)
-	}
+	v.watch(p, receiver)
 	g := v.grants[id]
 	verdict := v.ingress(g, p, receiver)
 	if verdict == Pass {
@@ -104,6 +102,7 @@ func (v *View) ingress(g *compiled, p *Passage, receiver Identity) Verdict {
 	case g.expired(p.Now):
 		return GrantExpired
 	case v.free(g, p, receiver):
+		v.note(p, receiver, g)
 		return Pass
 	}
 	c := p.Class()
@@ -120,10 +119,10 @@ func (v *View) ingress(g *compiled, p *Passage, receiver Identity) Verdict {
 	return Pass
 }
 
-// free reports whether a grant lets everything pass from source to receiver, and nothing need be remembered, because the
-// receiver may begin whatever it likes, too.
+// free reports whether a grant lets everything pass from source to receiver, and nothing need be remembered to judge by,
+// because the receiver may begin whatever it likes, too.
 func (v *View) free(g *compiled, p *Passage, receiver Identity) bool {
-	if g == nil || !g.open || g.expired(p.Now) || p.Flows.records.all.Load() {
+	if g == nil || !g.open || g.expired(p.Now) {
 		return false
 	}
 	_, holds := g.sources[p.Source]
@@ -168,16 +167,14 @@ func (v *View) resolved(g *compiled, p *Passage, receiver Identity) Verdict {
 func (v *View) flowOf(p *Passage, receiver Identity, demanded GrantID) GrantID {
 	c := p.Class()
 	try := func(opener, other Identity, t Tuple, w way) GrantID {
-		id := p.Flows.stands(v, opener, &flowKey{other, t}, w, p)
-		if demanded != 0 && id != demanded {
-			return 0
-		}
-		return id
+		return p.Flows.stands(v, opener, &flowKey{other, t}, w, p, demanded)
 	}
 	switch c.Kind {
 	case Packet:
-		if id := try(p.Source, receiver, c.Tuple, onward); id != 0 && !c.Reply {
-			return id
+		if !c.Reply {
+			if id := try(p.Source, receiver, c.Tuple, onward); id != 0 {
+				return id
+			}
 		}
 		// What begins is no answer, even between the same ports, and an answer is for the opener alone.
 		if !c.Opens && v.isFor(receiver, c) {
@@ -201,6 +198,14 @@ func (v *View) flowOf(p *Passage, receiver Identity, demanded GrantID) GrantID {
 func (v *View) isFor(receiver Identity, c *Class) bool {
 	s := v.stations[receiver]
 	return s != nil && s.MAC == c.Dst
+}
+
+// note remembers a packet between two who may send everything to each other, for the records alone: it is judged as if nothing
+// were remembered, because the other end may keep no such records.
+func (v *View) note(p *Passage, receiver Identity, g *compiled) {
+	if p.Flows.records.all.Load() && !p.Dry && v.flowOf(p, receiver, 0) == 0 {
+		v.remember(p, receiver, g)
+	}
 }
 
 // remember notes a flow that a grant lets begin.
