@@ -70,7 +70,7 @@ func (k *flowKey) shard() int {
 type flow struct {
 	grant      GrantID
 	observed   GrantID // what it would begin by if grants in mode observe were enforced
-	generation uint64 // of the View that last let it pass
+	generation uint64  // of the View that last let it pass
 	dst        ether.MAC
 	seen       time.Time
 	answered   bool
