@@ -4,12 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/etherloom/etherloom/internal/settings"
+	"github.com/etherloom/etherloom/node/records"
 	"github.com/etherloom/etherloom/node/statedir"
 )
 
@@ -41,6 +43,18 @@ type Config struct {
 		FDBAge  time.Duration `yaml:"fdb_age" mapstructure:"fdb_age" usage:"how long an address that sends nothing is remembered"`
 	} `yaml:"timers" mapstructure:"timers"`
 
+	Policy struct {
+		Reject bool `yaml:"reject" mapstructure:"reject" usage:"tell this host at once that no grant lets a packet pass: TCP by a reset, other IP by an ICMP error"`
+	} `yaml:"policy" mapstructure:"policy"`
+
+	Records struct {
+		File      string        `yaml:"file" mapstructure:"file" usage:"file to append records of flows and of refused frames to, as JSON lines; default: none"`
+		IPFIX     string        `yaml:"ipfix" mapstructure:"ipfix" usage:"IPFIX collector to send them to, HOST:PORT by UDP, or tcp://HOST:PORT; default: none"`
+		Interval  time.Duration `yaml:"interval" mapstructure:"interval" usage:"between records of a flow that goes on, and between lines about what was refused"`
+		All       bool          `yaml:"all" mapstructure:"all" usage:"record also the flows between members of a segment that may send each other everything"`
+		LogDenied bool          `yaml:"log_denied" mapstructure:"log_denied" usage:"log what was refused, at most ten lines in an interval"`
+	} `yaml:"records" mapstructure:"records"`
+
 	Log settings.Log `yaml:"log" mapstructure:"log"`
 }
 
@@ -52,6 +66,7 @@ func Defaults() Config {
 	c.DNS.Resolver, c.DNS.Forward = "auto", true
 	c.Timers.Probe, c.Timers.Rekey, c.Timers.FDBAge = 500*time.Millisecond, 2*time.Minute, 5*time.Minute
 	c.Timers.PathMTU = time.Minute
+	c.Records.Interval, c.Records.LogDenied = 10*time.Second, true
 	c.Log = settings.DefaultLog()
 	return c
 }
@@ -79,10 +94,18 @@ func (c *Config) Check() error {
 	}{{"timers.probe", c.Timers.Probe}, {"timers.rekey", c.Timers.Rekey}, {"timers.path_mtu", c.Timers.PathMTU}, {"timers.fdb_age", c.Timers.FDBAge}} {
 		need(t.value >= 10*time.Millisecond, t.key, "%v is less than 10ms", t.value)
 	}
+	need(c.Records.File == "" || filepath.IsAbs(c.Records.File), "records.file", "%q is not an absolute path", c.Records.File)
+	if _, _, err := records.ParseCollector(c.Records.IPFIX); c.Records.IPFIX != "" {
+		need(err == nil, "records.ipfix", "%v", err)
+	}
+	need(c.Records.Interval >= leastInterval, "records.interval", "%v is less than %v", c.Records.Interval, leastInterval)
 	return errors.Join(append(errs, c.Log.Check())...)
 }
 
-const maxQueues = 16
+const (
+	maxQueues     = 16
+	leastInterval = 200 * time.Millisecond
+)
 
 // queues is how many queues there shall be: each keeps two processors busy, one that sends and one that receives.
 func (c *Config) queues() int {

@@ -53,6 +53,17 @@ func TestCheck(t *testing.T) {
 		{"rekey", func(c *Config) { c.Timers.Rekey = 0 }, "timers.rekey: 0s"},
 		{"path MTU", func(c *Config) { c.Timers.PathMTU = 0 }, "timers.path_mtu: 0s"},
 		{"fdb age", func(c *Config) { c.Timers.FDBAge = -time.Second }, "timers.fdb_age: -1s"},
+		{"no interval", func(c *Config) { c.Records.Interval = 199 * time.Millisecond }, "records.interval: 199ms"},
+		{"shortest interval", func(c *Config) { c.Records.Interval = 200 * time.Millisecond }, ""},
+		{"file", func(c *Config) { c.Records.File = "/var/log/flows.json" }, ""},
+		{"file somewhere", func(c *Config) { c.Records.File = "flows.json" }, `records.file: "flows.json"`},
+		{"collector", func(c *Config) { c.Records.IPFIX = "192.0.2.1:4739" }, ""},
+		{"collector by TCP", func(c *Config) { c.Records.IPFIX = "tcp://[2001:db8::1]:4739" }, ""},
+		{"collector by name", func(c *Config) { c.Records.IPFIX = "flows.example.com:4739" }, ""},
+		{"collector without a port", func(c *Config) { c.Records.IPFIX = "192.0.2.1" }, `records.ipfix: expected HOST:PORT`},
+		{"collector without a host", func(c *Config) { c.Records.IPFIX = ":4739" }, `records.ipfix: expected HOST:PORT`},
+		{"collector by another way", func(c *Config) { c.Records.IPFIX = "sctp://192.0.2.1:4739" }, `records.ipfix: expected HOST:PORT`},
+		{"collector with port 0", func(c *Config) { c.Records.IPFIX = "192.0.2.1:0" }, `records.ipfix: expected HOST:PORT`},
 		{"level", func(c *Config) { c.Log.Level = "loud" }, `log.level: "loud"`},
 		{"format", func(c *Config) { c.Log.Format = "xml" }, `log.format: "xml"`},
 		{"json", func(c *Config) { c.Log.Level, c.Log.Format = "debug", "json" }, ""},
@@ -75,5 +86,5 @@ func TestCheck(t *testing.T) {
 	}
 	// All faults are told at once.
 	var none Config
-	wantError(t, none.Check(), "state_dir", "tap.name", "tap.offload", "dns.resolver", "timers.probe", "timers.rekey", "timers.path_mtu", "timers.fdb_age", "log.level", "log.format")
+	wantError(t, none.Check(), "state_dir", "tap.name", "tap.offload", "dns.resolver", "timers.probe", "timers.rekey", "timers.path_mtu", "timers.fdb_age", "records.interval", "log.level", "log.format")
 }

@@ -59,6 +59,8 @@ func (d *Daemon) localHandler() http.Handler {
 	list("fdb", func() any { return d.FDB() })
 	list("names", func() any { return d.Names() })
 	list("drops", func() any { return d.Drops() })
+	list("flows", func() any { return d.Flows() })
+	list("grants", func() any { return d.Grants() })
 	mux.HandleFunc("POST /ping", d.localPing)
 	mux.HandleFunc("POST /explain", d.localExplain)
 	return mux
@@ -137,7 +139,7 @@ func Dial(dir *statedir.Dir) *Local {
 	return &Local{&http.Client{Transport: &http.Transport{DialContext: dialer}}}
 }
 
-// Get asks for one of the lists: status, peers, ports, fdb, names, drops.
+// Get asks for one of the lists: status, peers, ports, fdb, names, drops, flows, grants.
 func (l *Local) Get(ctx context.Context, what string, into any) error {
 	return l.do(ctx, http.MethodGet, what, nil, into)
 }

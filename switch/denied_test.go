@@ -22,6 +22,7 @@ func (r *rig) sshOnly() {
 		Grants: []policy.Grant{
 			{ID: 3, Sources: []policy.Identity{1}, Targets: []policy.Identity{2}, Allow: terms(r.t, "tcp:22")},
 			{ID: 4, Sources: []policy.Identity{1}, Targets: []policy.Identity{2}, Allow: terms(r.t, "tcp:80"), Observe: true},
+			{ID: grantID, Sources: []policy.Identity{2}, Targets: []policy.Identity{1}, Allow: terms(r.t, "tcp:22")},
 		},
 	}
 	for id := policy.Identity(1); id <= 4; id++ {
@@ -98,7 +99,7 @@ func TestDenied(t *testing.T) {
 	group.Src, group.Dst = netip.Addr{}, netip.Addr{}
 	spoof.Drop, spoof.Receiver, spoof.Type, spoof.Protocol, spoof.Src, spoof.Group = Drop(policy.ARPSender), 0, ether.TypeARP, 0, addrOf(3), true
 	spoof.DstMAC = ether.Broadcast
-	stranger.Drop, stranger.Source, stranger.Receiver = Drop(policy.UnknownGrant), 3, 1
+	stranger.Drop, stranger.Source, stranger.Receiver = Drop(policy.WrongGrant), 3, 1
 	stranger.Src, stranger.Dst, stranger.SrcMAC, stranger.DstMAC, stranger.DstPort = addrOf(3), addrOf(1), macOf(3), macOf(1), 22
 	echo := []gopacket.SerializableLayer{
 		&layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(128, 0)}, &layers.ICMPv6Echo{Identifier: 77, SeqNumber: 1},

@@ -133,7 +133,10 @@ func TestRejectOthers(t *testing.T) {
 		}},
 		{name: "IP of a group in a frame for one", in: edit(ipFrame(1, 2, false, udp(1)...), 14+16, 239, 0, 0, 1)},
 		{name: "IP of everybody in a frame for one", in: edit(ipFrame(1, 2, false, udp(1)...), 14+16, 255, 255, 255, 255)},
+		{name: "IP of nobody", in: edit(ipFrame(1, 2, false, udp(1)...), 14+16, 0, 0, 0, 0)},
+		{name: "echo reply 6", in: ipFrame(1, 2, true, &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(129, 0)}, gopacket.Payload(make([]byte, 4)))},
 		{name: "frame for a group", in: edit(ipFrame(1, 2, false, udp(1)...), 0, 1)},
+		{name: "cut UDP", in: edit(ipFrame(1, 2, false, gopacket.Payload("\x10\x92\x00\x35")), 14+9, 17)},
 		{name: "no IP", in: data(macOf(2), macOf(1), experimental, "")},
 		{name: "spoofed", in: ipFrame(3, 2, false, udp(1)...)},
 		{name: "from a peer", in: ipFrame(2, 1, false, udp(1)...), from: 2},
@@ -153,6 +156,7 @@ func TestRejectOthers(t *testing.T) {
 		}
 		r.enter(c.from, c.in)
 		p := r.answered()
+		r.seen(sent{})
 		if p == nil {
 			if c.answer != 0 {
 				t.Errorf("%s: no answer", c.name)
@@ -184,6 +188,13 @@ func TestRejectLimits(t *testing.T) {
 	r.enter(1, frame)
 	if n := r.out[1].take(); n != 1 {
 		t.Errorf("%d answers a second later", n)
+	}
+	if d := r.enter(1, ipFrame(1, 3, false, syn(80))); d != Drop(policy.NoGrant) || r.out[1].take() != 1 {
+		t.Errorf("without a grant: %q", d)
+	}
+	r.grant(1, 2, 3)
+	if d := r.enter(1, ipFrame(1, 4, false, syn(80))); d != Drop(policy.NotMember) || r.out[1].take() != 1 {
+		t.Errorf("to one that is no member: %q", d)
 	}
 	r.seg.SetPolicy(policy.Compile(policy.Rules{
 		Generation: 99, Expires: r.now, Stations: map[policy.Identity]*policy.Station{1: r.seg.Policy().Station(1), 2: r.seg.Policy().Station(2)},
