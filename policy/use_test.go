@@ -69,7 +69,7 @@ func TestUses(t *testing.T) {
 		pass := func(from, to Identity, c Class, size int, at time.Time) {
 			t.Helper()
 			id := GrantID(7)
-			v := Pass
+			var v Verdict
 			if from == self {
 				id, v = x.out(from, to, c, size, at)
 			} else {
