@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/etherloom/etherloom/control/controlv1"
 	"github.com/etherloom/etherloom/control/state"
 	"github.com/etherloom/etherloom/ether"
 	"github.com/etherloom/etherloom/node/records"
@@ -54,6 +56,9 @@ func (d *Daemon) record(ctx context.Context) error {
 	defer signal.Stop(hangup)
 	t := time.NewTicker(d.cfg.Records.Interval)
 	defer t.Stop()
+	use := time.NewTicker(reportEvery)
+	defer use.Stop()
+	told := map[policy.GrantID]time.Time{}
 	for {
 		select {
 		case <-ctx.Done():
@@ -64,8 +69,39 @@ func (d *Daemon) record(ctx context.Context) error {
 			}
 		case now := <-t.C:
 			d.collect(now)
+		case <-use.C:
+			d.reportUse(told)
 		}
 	}
+}
+
+// reportEvery is how often the controllers are told when grants were used last, at most.
+const reportEvery = time.Minute
+
+// maxUses is how many grants one report names; further ones go with the next.
+const maxUses = 1024
+
+// reportUse tells the controllers which grants were used since they were told last.
+func (d *Daemon) reportUse(told map[policy.GrantID]time.Time) {
+	uses := d.newUses(told)
+	if len(uses) > 0 && d.client.ReportUse(uses) {
+		for _, u := range uses {
+			told[policy.GrantID(u.GetGrant())] = u.GetLast().AsTime()
+		}
+	}
+}
+
+func (d *Daemon) newUses(told map[policy.GrantID]time.Time) (out []*controlv1.GrantUse) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, vni := range slices.Sorted(maps.Keys(d.uses)) {
+		for _, u := range d.uses[vni].List() {
+			if u.Last.After(told[u.Grant]) && len(out) < maxUses {
+				out = append(out, &controlv1.GrantUse{Grant: uint32(u.Grant), Last: timestamppb.New(u.Last)})
+			}
+		}
+	}
+	return out
 }
 
 // collect writes what has come since it was called last.

@@ -185,6 +185,35 @@ func TestDenyLogIsBounded(t *testing.T) {
 	}
 }
 
+// The controllers are told of each use once.
+func TestNewUses(t *testing.T) {
+	r := newRecorded(t)
+	told := map[policy.GrantID]time.Time{}
+	if l := r.d.newUses(told); len(l) != 0 {
+		t.Errorf("of nothing: %v", l)
+	}
+	r.send(t, 22)
+	l := r.d.newUses(told)
+	if len(l) != 1 || l[0].GetGrant() != 3 || l[0].GetLast().AsTime().Unix() != r.now.Unix() {
+		t.Errorf("%v", l)
+	}
+	r.d.reportUse(told)
+	if len(told) != 0 {
+		t.Error("nobody was there to be told")
+	}
+	told[3] = l[0].GetLast().AsTime()
+	r.send(t, 22)
+	if l := r.d.newUses(told); len(l) != 0 {
+		t.Errorf("again: %v", l)
+	}
+	r.now = r.now.Add(time.Second)
+	r.send(t, 22)
+	r.send(t, 80)
+	if l := r.d.newUses(told); len(l) != 2 || l[1].GetGrant() != 4 {
+		t.Errorf("later: %v", l)
+	}
+}
+
 // Counts outlive changes of policy, and go with the grant.
 func TestUsesAreKept(t *testing.T) {
 	r := newRecorded(t)

@@ -77,7 +77,7 @@ func (a *admin) show(cmd *cobra.Command, m proto.Message, show func() error) err
 func adminCommands() []*cobra.Command {
 	a := new(admin)
 	list := []*cobra.Command{
-		tokenCommand(a), nodeCommand(a), segmentCommand(a), groupCommand(a), grantCommand(a), relayAdminCommand(a), auditCommand(a),
+		tokenCommand(a), nodeCommand(a), segmentCommand(a), groupCommand(a), grantCommand(a), policyCommand(a), relayAdminCommand(a), auditCommand(a),
 	}
 	for _, c := range list {
 		a.flags(c)

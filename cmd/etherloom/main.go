@@ -35,7 +35,7 @@ func root() *cobra.Command {
 		Short: "A virtual Ethernet switch that spans sites",
 		Long: "Etherloom joins machines at many sites to one Ethernet switch, encrypted end to end and by grant alone.\n\n" +
 			"On a machine: preflight URL, join TOKEN, then run; bench says what it can carry. Ask it: status, peers, paths, ports, fdb, names, drops, flows, grants, ping, explain.\n" +
-			"As administrator: token, node, segment, grant, relay, audit, with --admin FILE or ETHERLOOM_ADMIN.",
+			"As administrator: token, node, segment, grant, policy, relay, audit, with --admin FILE or ETHERLOOM_ADMIN.",
 		Version: node.Version, SilenceUsage: true, SilenceErrors: true,
 	}
 	cmd.AddGroup(

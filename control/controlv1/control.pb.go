@@ -462,6 +462,7 @@ type NodeMessage struct {
 	//
 	//	*NodeMessage_Hello
 	//	*NodeMessage_Signal
+	//	*NodeMessage_Use
 	Kind          isNodeMessage_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -522,6 +523,15 @@ func (x *NodeMessage) GetSignal() *Signal {
 	return nil
 }
 
+func (x *NodeMessage) GetUse() *UseReport {
+	if x != nil {
+		if x, ok := x.Kind.(*NodeMessage_Use); ok {
+			return x.Use
+		}
+	}
+	return nil
+}
+
 type isNodeMessage_Kind interface {
 	isNodeMessage_Kind()
 }
@@ -534,9 +544,112 @@ type NodeMessage_Signal struct {
 	Signal *Signal `protobuf:"bytes,2,opt,name=signal,proto3,oneof"`
 }
 
+type NodeMessage_Use struct {
+	Use *UseReport `protobuf:"bytes,4,opt,name=use,proto3,oneof"` // at most once a minute
+}
+
 func (*NodeMessage_Hello) isNodeMessage_Kind() {}
 
 func (*NodeMessage_Signal) isNodeMessage_Kind() {}
+
+func (*NodeMessage_Use) isNodeMessage_Kind() {}
+
+// UseReport tells when grants last let something pass at the node. Only those that the node was told of count.
+type UseReport struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Uses          []*GrantUse            `protobuf:"bytes,1,rep,name=uses,proto3" json:"uses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UseReport) Reset() {
+	*x = UseReport{}
+	mi := &file_controlv1_control_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UseReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UseReport) ProtoMessage() {}
+
+func (x *UseReport) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UseReport.ProtoReflect.Descriptor instead.
+func (*UseReport) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *UseReport) GetUses() []*GrantUse {
+	if x != nil {
+		return x.Uses
+	}
+	return nil
+}
+
+type GrantUse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Grant         uint32                 `protobuf:"varint,1,opt,name=grant,proto3" json:"grant,omitempty"` // its id
+	Last          *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=last,proto3" json:"last,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GrantUse) Reset() {
+	*x = GrantUse{}
+	mi := &file_controlv1_control_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GrantUse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GrantUse) ProtoMessage() {}
+
+func (x *GrantUse) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GrantUse.ProtoReflect.Descriptor instead.
+func (*GrantUse) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *GrantUse) GetGrant() uint32 {
+	if x != nil {
+		return x.Grant
+	}
+	return 0
+}
+
+func (x *GrantUse) GetLast() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Last
+	}
+	return nil
+}
 
 type Hello struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -553,7 +666,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_controlv1_control_proto_msgTypes[6]
+	mi := &file_controlv1_control_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -565,7 +678,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[6]
+	mi := &file_controlv1_control_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -578,7 +691,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{6}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Hello) GetEpoch() uint64 {
@@ -642,7 +755,7 @@ type Signal struct {
 
 func (x *Signal) Reset() {
 	*x = Signal{}
-	mi := &file_controlv1_control_proto_msgTypes[7]
+	mi := &file_controlv1_control_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -654,7 +767,7 @@ func (x *Signal) String() string {
 func (*Signal) ProtoMessage() {}
 
 func (x *Signal) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[7]
+	mi := &file_controlv1_control_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -667,7 +780,7 @@ func (x *Signal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Signal.ProtoReflect.Descriptor instead.
 func (*Signal) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{7}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Signal) GetPeer() uint32 {
@@ -698,7 +811,7 @@ type ControllerMessage struct {
 
 func (x *ControllerMessage) Reset() {
 	*x = ControllerMessage{}
-	mi := &file_controlv1_control_proto_msgTypes[8]
+	mi := &file_controlv1_control_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -710,7 +823,7 @@ func (x *ControllerMessage) String() string {
 func (*ControllerMessage) ProtoMessage() {}
 
 func (x *ControllerMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[8]
+	mi := &file_controlv1_control_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -723,7 +836,7 @@ func (x *ControllerMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControllerMessage.ProtoReflect.Descriptor instead.
 func (*ControllerMessage) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{8}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ControllerMessage) GetKind() isControllerMessage_Kind {
@@ -791,7 +904,7 @@ type Alive struct {
 
 func (x *Alive) Reset() {
 	*x = Alive{}
-	mi := &file_controlv1_control_proto_msgTypes[9]
+	mi := &file_controlv1_control_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -803,7 +916,7 @@ func (x *Alive) String() string {
 func (*Alive) ProtoMessage() {}
 
 func (x *Alive) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[9]
+	mi := &file_controlv1_control_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -816,7 +929,7 @@ func (x *Alive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Alive.ProtoReflect.Descriptor instead.
 func (*Alive) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{9}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Alive) GetNow() *timestamppb.Timestamp {
@@ -834,7 +947,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[10]
+	mi := &file_controlv1_control_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -846,7 +959,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[10]
+	mi := &file_controlv1_control_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -859,7 +972,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{10}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{12}
 }
 
 type RenewResponse struct {
@@ -871,7 +984,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[11]
+	mi := &file_controlv1_control_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -883,7 +996,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[11]
+	mi := &file_controlv1_control_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -896,7 +1009,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{11}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RenewResponse) GetCertificate() []byte {
@@ -916,7 +1029,7 @@ type ReportAddressRequest struct {
 
 func (x *ReportAddressRequest) Reset() {
 	*x = ReportAddressRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[12]
+	mi := &file_controlv1_control_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -928,7 +1041,7 @@ func (x *ReportAddressRequest) String() string {
 func (*ReportAddressRequest) ProtoMessage() {}
 
 func (x *ReportAddressRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[12]
+	mi := &file_controlv1_control_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -941,7 +1054,7 @@ func (x *ReportAddressRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportAddressRequest.ProtoReflect.Descriptor instead.
 func (*ReportAddressRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{12}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ReportAddressRequest) GetVni() uint32 {
@@ -966,7 +1079,7 @@ type ReportAddressResponse struct {
 
 func (x *ReportAddressResponse) Reset() {
 	*x = ReportAddressResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[13]
+	mi := &file_controlv1_control_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -978,7 +1091,7 @@ func (x *ReportAddressResponse) String() string {
 func (*ReportAddressResponse) ProtoMessage() {}
 
 func (x *ReportAddressResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[13]
+	mi := &file_controlv1_control_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -991,7 +1104,7 @@ func (x *ReportAddressResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportAddressResponse.ProtoReflect.Descriptor instead.
 func (*ReportAddressResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{13}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{15}
 }
 
 type RaiseHandshakeNonceRequest struct {
@@ -1002,7 +1115,7 @@ type RaiseHandshakeNonceRequest struct {
 
 func (x *RaiseHandshakeNonceRequest) Reset() {
 	*x = RaiseHandshakeNonceRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[14]
+	mi := &file_controlv1_control_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1014,7 +1127,7 @@ func (x *RaiseHandshakeNonceRequest) String() string {
 func (*RaiseHandshakeNonceRequest) ProtoMessage() {}
 
 func (x *RaiseHandshakeNonceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[14]
+	mi := &file_controlv1_control_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1027,7 +1140,7 @@ func (x *RaiseHandshakeNonceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseHandshakeNonceRequest.ProtoReflect.Descriptor instead.
 func (*RaiseHandshakeNonceRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{14}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{16}
 }
 
 type RaiseHandshakeNonceResponse struct {
@@ -1039,7 +1152,7 @@ type RaiseHandshakeNonceResponse struct {
 
 func (x *RaiseHandshakeNonceResponse) Reset() {
 	*x = RaiseHandshakeNonceResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[15]
+	mi := &file_controlv1_control_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1051,7 +1164,7 @@ func (x *RaiseHandshakeNonceResponse) String() string {
 func (*RaiseHandshakeNonceResponse) ProtoMessage() {}
 
 func (x *RaiseHandshakeNonceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[15]
+	mi := &file_controlv1_control_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1064,7 +1177,7 @@ func (x *RaiseHandshakeNonceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseHandshakeNonceResponse.ProtoReflect.Descriptor instead.
 func (*RaiseHandshakeNonceResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{15}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RaiseHandshakeNonceResponse) GetHandshakeNonce() uint64 {
@@ -1087,7 +1200,7 @@ type Delta struct {
 
 func (x *Delta) Reset() {
 	*x = Delta{}
-	mi := &file_controlv1_control_proto_msgTypes[16]
+	mi := &file_controlv1_control_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1099,7 +1212,7 @@ func (x *Delta) String() string {
 func (*Delta) ProtoMessage() {}
 
 func (x *Delta) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[16]
+	mi := &file_controlv1_control_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1112,7 +1225,7 @@ func (x *Delta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delta.ProtoReflect.Descriptor instead.
 func (*Delta) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{16}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Delta) GetHeader() []byte {
@@ -1167,7 +1280,7 @@ type StateHeader struct {
 
 func (x *StateHeader) Reset() {
 	*x = StateHeader{}
-	mi := &file_controlv1_control_proto_msgTypes[17]
+	mi := &file_controlv1_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1179,7 +1292,7 @@ func (x *StateHeader) String() string {
 func (*StateHeader) ProtoMessage() {}
 
 func (x *StateHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[17]
+	mi := &file_controlv1_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1192,7 +1305,7 @@ func (x *StateHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateHeader.ProtoReflect.Descriptor instead.
 func (*StateHeader) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{17}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *StateHeader) GetNetwork() []byte {
@@ -1268,7 +1381,7 @@ type AuditHead struct {
 
 func (x *AuditHead) Reset() {
 	*x = AuditHead{}
-	mi := &file_controlv1_control_proto_msgTypes[18]
+	mi := &file_controlv1_control_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1280,7 +1393,7 @@ func (x *AuditHead) String() string {
 func (*AuditHead) ProtoMessage() {}
 
 func (x *AuditHead) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[18]
+	mi := &file_controlv1_control_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1293,7 +1406,7 @@ func (x *AuditHead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditHead.ProtoReflect.Descriptor instead.
 func (*AuditHead) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{18}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *AuditHead) GetSequence() uint64 {
@@ -1330,7 +1443,7 @@ type Resource struct {
 
 func (x *Resource) Reset() {
 	*x = Resource{}
-	mi := &file_controlv1_control_proto_msgTypes[19]
+	mi := &file_controlv1_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1342,7 +1455,7 @@ func (x *Resource) String() string {
 func (*Resource) ProtoMessage() {}
 
 func (x *Resource) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[19]
+	mi := &file_controlv1_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1355,7 +1468,7 @@ func (x *Resource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resource.ProtoReflect.Descriptor instead.
 func (*Resource) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{19}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Resource) GetKind() isResource_Kind {
@@ -1503,7 +1616,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_controlv1_control_proto_msgTypes[20]
+	mi := &file_controlv1_control_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1515,7 +1628,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[20]
+	mi := &file_controlv1_control_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1528,7 +1641,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{20}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Settings) GetNetworkName() string {
@@ -1586,7 +1699,7 @@ type Segment struct {
 
 func (x *Segment) Reset() {
 	*x = Segment{}
-	mi := &file_controlv1_control_proto_msgTypes[21]
+	mi := &file_controlv1_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1598,7 +1711,7 @@ func (x *Segment) String() string {
 func (*Segment) ProtoMessage() {}
 
 func (x *Segment) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[21]
+	mi := &file_controlv1_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1611,7 +1724,7 @@ func (x *Segment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Segment.ProtoReflect.Descriptor instead.
 func (*Segment) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{21}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Segment) GetVni() uint32 {
@@ -1665,7 +1778,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_controlv1_control_proto_msgTypes[22]
+	mi := &file_controlv1_control_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1677,7 +1790,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[22]
+	mi := &file_controlv1_control_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1690,7 +1803,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{22}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Peer) GetId() uint32 {
@@ -1762,7 +1875,7 @@ type Station struct {
 
 func (x *Station) Reset() {
 	*x = Station{}
-	mi := &file_controlv1_control_proto_msgTypes[23]
+	mi := &file_controlv1_control_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1774,7 +1887,7 @@ func (x *Station) String() string {
 func (*Station) ProtoMessage() {}
 
 func (x *Station) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[23]
+	mi := &file_controlv1_control_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1787,7 +1900,7 @@ func (x *Station) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Station.ProtoReflect.Descriptor instead.
 func (*Station) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{23}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Station) GetVni() uint32 {
@@ -1831,7 +1944,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_controlv1_control_proto_msgTypes[24]
+	mi := &file_controlv1_control_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1843,7 +1956,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[24]
+	mi := &file_controlv1_control_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1856,7 +1969,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{24}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Grant) GetId() uint32 {
@@ -1906,7 +2019,7 @@ type Reach struct {
 
 func (x *Reach) Reset() {
 	*x = Reach{}
-	mi := &file_controlv1_control_proto_msgTypes[25]
+	mi := &file_controlv1_control_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1918,7 +2031,7 @@ func (x *Reach) String() string {
 func (*Reach) ProtoMessage() {}
 
 func (x *Reach) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[25]
+	mi := &file_controlv1_control_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1931,7 +2044,7 @@ func (x *Reach) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reach.ProtoReflect.Descriptor instead.
 func (*Reach) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{25}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Reach) GetId() uint32 {
@@ -2012,7 +2125,7 @@ type Relay struct {
 
 func (x *Relay) Reset() {
 	*x = Relay{}
-	mi := &file_controlv1_control_proto_msgTypes[26]
+	mi := &file_controlv1_control_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2024,7 +2137,7 @@ func (x *Relay) String() string {
 func (*Relay) ProtoMessage() {}
 
 func (x *Relay) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[26]
+	mi := &file_controlv1_control_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2037,7 +2150,7 @@ func (x *Relay) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Relay.ProtoReflect.Descriptor instead.
 func (*Relay) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{26}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Relay) GetName() string {
@@ -2099,7 +2212,7 @@ type Revocation struct {
 
 func (x *Revocation) Reset() {
 	*x = Revocation{}
-	mi := &file_controlv1_control_proto_msgTypes[27]
+	mi := &file_controlv1_control_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2111,7 +2224,7 @@ func (x *Revocation) String() string {
 func (*Revocation) ProtoMessage() {}
 
 func (x *Revocation) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[27]
+	mi := &file_controlv1_control_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2124,7 +2237,7 @@ func (x *Revocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
 func (*Revocation) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{27}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Revocation) GetId() uint32 {
@@ -2155,7 +2268,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[28]
+	mi := &file_controlv1_control_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2167,7 +2280,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[28]
+	mi := &file_controlv1_control_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2180,7 +2293,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{28}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CreateTokenRequest) GetRole() string {
@@ -2235,7 +2348,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[29]
+	mi := &file_controlv1_control_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2247,7 +2360,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[29]
+	mi := &file_controlv1_control_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2260,7 +2373,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{29}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CreateTokenResponse) GetToken() string {
@@ -2295,7 +2408,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_controlv1_control_proto_msgTypes[30]
+	mi := &file_controlv1_control_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2307,7 +2420,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[30]
+	mi := &file_controlv1_control_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2320,7 +2433,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{30}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Token) GetId() string {
@@ -2401,7 +2514,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[31]
+	mi := &file_controlv1_control_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2413,7 +2526,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[31]
+	mi := &file_controlv1_control_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2426,7 +2539,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{31}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{33}
 }
 
 type ListTokensResponse struct {
@@ -2438,7 +2551,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[32]
+	mi := &file_controlv1_control_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2450,7 +2563,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[32]
+	mi := &file_controlv1_control_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2463,7 +2576,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{32}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListTokensResponse) GetTokens() []*Token {
@@ -2482,7 +2595,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[33]
+	mi := &file_controlv1_control_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2494,7 +2607,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[33]
+	mi := &file_controlv1_control_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2507,7 +2620,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{33}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *RevokeTokenRequest) GetId() string {
@@ -2525,7 +2638,7 @@ type RevokeTokenResponse struct {
 
 func (x *RevokeTokenResponse) Reset() {
 	*x = RevokeTokenResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[34]
+	mi := &file_controlv1_control_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2537,7 +2650,7 @@ func (x *RevokeTokenResponse) String() string {
 func (*RevokeTokenResponse) ProtoMessage() {}
 
 func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[34]
+	mi := &file_controlv1_control_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2550,7 +2663,7 @@ func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{34}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{36}
 }
 
 type Node struct {
@@ -2581,7 +2694,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_controlv1_control_proto_msgTypes[35]
+	mi := &file_controlv1_control_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2593,7 +2706,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[35]
+	mi := &file_controlv1_control_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2606,7 +2719,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{35}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Node) GetId() uint32 {
@@ -2758,7 +2871,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[36]
+	mi := &file_controlv1_control_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2770,7 +2883,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[36]
+	mi := &file_controlv1_control_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2783,7 +2896,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{36}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListNodesRequest) GetName() string {
@@ -2802,7 +2915,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[37]
+	mi := &file_controlv1_control_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2814,7 +2927,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[37]
+	mi := &file_controlv1_control_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2827,7 +2940,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{37}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListNodesResponse) GetNodes() []*Node {
@@ -2848,7 +2961,7 @@ type SetNodeStatusRequest struct {
 
 func (x *SetNodeStatusRequest) Reset() {
 	*x = SetNodeStatusRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[38]
+	mi := &file_controlv1_control_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2860,7 +2973,7 @@ func (x *SetNodeStatusRequest) String() string {
 func (*SetNodeStatusRequest) ProtoMessage() {}
 
 func (x *SetNodeStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[38]
+	mi := &file_controlv1_control_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2873,7 +2986,7 @@ func (x *SetNodeStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNodeStatusRequest.ProtoReflect.Descriptor instead.
 func (*SetNodeStatusRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{38}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SetNodeStatusRequest) GetName() string {
@@ -2906,7 +3019,7 @@ type SetNodeStatusResponse struct {
 
 func (x *SetNodeStatusResponse) Reset() {
 	*x = SetNodeStatusResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[39]
+	mi := &file_controlv1_control_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2918,7 +3031,7 @@ func (x *SetNodeStatusResponse) String() string {
 func (*SetNodeStatusResponse) ProtoMessage() {}
 
 func (x *SetNodeStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[39]
+	mi := &file_controlv1_control_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2931,7 +3044,7 @@ func (x *SetNodeStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNodeStatusResponse.ProtoReflect.Descriptor instead.
 func (*SetNodeStatusResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{39}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SetNodeStatusResponse) GetNode() *Node {
@@ -2953,7 +3066,7 @@ type SetNodeAddressRequest struct {
 
 func (x *SetNodeAddressRequest) Reset() {
 	*x = SetNodeAddressRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[40]
+	mi := &file_controlv1_control_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2965,7 +3078,7 @@ func (x *SetNodeAddressRequest) String() string {
 func (*SetNodeAddressRequest) ProtoMessage() {}
 
 func (x *SetNodeAddressRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[40]
+	mi := &file_controlv1_control_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2978,7 +3091,7 @@ func (x *SetNodeAddressRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNodeAddressRequest.ProtoReflect.Descriptor instead.
 func (*SetNodeAddressRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{40}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *SetNodeAddressRequest) GetName() string {
@@ -3018,7 +3131,7 @@ type SetNodeAddressResponse struct {
 
 func (x *SetNodeAddressResponse) Reset() {
 	*x = SetNodeAddressResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[41]
+	mi := &file_controlv1_control_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3030,7 +3143,7 @@ func (x *SetNodeAddressResponse) String() string {
 func (*SetNodeAddressResponse) ProtoMessage() {}
 
 func (x *SetNodeAddressResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[41]
+	mi := &file_controlv1_control_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3043,7 +3156,7 @@ func (x *SetNodeAddressResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNodeAddressResponse.ProtoReflect.Descriptor instead.
 func (*SetNodeAddressResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{41}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *SetNodeAddressResponse) GetNode() *Node {
@@ -3065,7 +3178,7 @@ type AddSegmentRequest struct {
 
 func (x *AddSegmentRequest) Reset() {
 	*x = AddSegmentRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[42]
+	mi := &file_controlv1_control_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3077,7 +3190,7 @@ func (x *AddSegmentRequest) String() string {
 func (*AddSegmentRequest) ProtoMessage() {}
 
 func (x *AddSegmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[42]
+	mi := &file_controlv1_control_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3090,7 +3203,7 @@ func (x *AddSegmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddSegmentRequest.ProtoReflect.Descriptor instead.
 func (*AddSegmentRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{42}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *AddSegmentRequest) GetName() string {
@@ -3130,7 +3243,7 @@ type AddSegmentResponse struct {
 
 func (x *AddSegmentResponse) Reset() {
 	*x = AddSegmentResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[43]
+	mi := &file_controlv1_control_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3142,7 +3255,7 @@ func (x *AddSegmentResponse) String() string {
 func (*AddSegmentResponse) ProtoMessage() {}
 
 func (x *AddSegmentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[43]
+	mi := &file_controlv1_control_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3155,7 +3268,7 @@ func (x *AddSegmentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddSegmentResponse.ProtoReflect.Descriptor instead.
 func (*AddSegmentResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{43}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *AddSegmentResponse) GetSegment() *Segment {
@@ -3173,7 +3286,7 @@ type ListSegmentsRequest struct {
 
 func (x *ListSegmentsRequest) Reset() {
 	*x = ListSegmentsRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[44]
+	mi := &file_controlv1_control_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3185,7 +3298,7 @@ func (x *ListSegmentsRequest) String() string {
 func (*ListSegmentsRequest) ProtoMessage() {}
 
 func (x *ListSegmentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[44]
+	mi := &file_controlv1_control_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3198,7 +3311,7 @@ func (x *ListSegmentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSegmentsRequest.ProtoReflect.Descriptor instead.
 func (*ListSegmentsRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{44}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{46}
 }
 
 type ListSegmentsResponse struct {
@@ -3210,7 +3323,7 @@ type ListSegmentsResponse struct {
 
 func (x *ListSegmentsResponse) Reset() {
 	*x = ListSegmentsResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[45]
+	mi := &file_controlv1_control_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3222,7 +3335,7 @@ func (x *ListSegmentsResponse) String() string {
 func (*ListSegmentsResponse) ProtoMessage() {}
 
 func (x *ListSegmentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[45]
+	mi := &file_controlv1_control_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3235,7 +3348,7 @@ func (x *ListSegmentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSegmentsResponse.ProtoReflect.Descriptor instead.
 func (*ListSegmentsResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{45}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListSegmentsResponse) GetSegments() []*Segment {
@@ -3254,7 +3367,7 @@ type RemoveSegmentRequest struct {
 
 func (x *RemoveSegmentRequest) Reset() {
 	*x = RemoveSegmentRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[46]
+	mi := &file_controlv1_control_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3266,7 +3379,7 @@ func (x *RemoveSegmentRequest) String() string {
 func (*RemoveSegmentRequest) ProtoMessage() {}
 
 func (x *RemoveSegmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[46]
+	mi := &file_controlv1_control_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3279,7 +3392,7 @@ func (x *RemoveSegmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSegmentRequest.ProtoReflect.Descriptor instead.
 func (*RemoveSegmentRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{46}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *RemoveSegmentRequest) GetName() string {
@@ -3297,7 +3410,7 @@ type RemoveSegmentResponse struct {
 
 func (x *RemoveSegmentResponse) Reset() {
 	*x = RemoveSegmentResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[47]
+	mi := &file_controlv1_control_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3309,7 +3422,7 @@ func (x *RemoveSegmentResponse) String() string {
 func (*RemoveSegmentResponse) ProtoMessage() {}
 
 func (x *RemoveSegmentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[47]
+	mi := &file_controlv1_control_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3322,7 +3435,7 @@ func (x *RemoveSegmentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSegmentResponse.ProtoReflect.Descriptor instead.
 func (*RemoveSegmentResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{47}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{49}
 }
 
 type GrantRule struct {
@@ -3332,18 +3445,19 @@ type GrantRule struct {
 	To            string                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`     // selector
 	Expires       *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expires,proto3" json:"expires,omitempty"`
 	Created       *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=created,proto3" json:"created,omitempty"`
-	Allow         []string               `protobuf:"bytes,6,rep,name=allow,proto3" json:"allow,omitempty"`      // terms; none: everything
-	Both          bool                   `protobuf:"varint,7,opt,name=both,proto3" json:"both,omitempty"`       // who is reached may begin, too
-	Observe       bool                   `protobuf:"varint,8,opt,name=observe,proto3" json:"observe,omitempty"` // passes nothing, is counted
-	Name          string                 `protobuf:"bytes,10,opt,name=name,proto3" json:"name,omitempty"`       // empty: none
-	Segment       string                 `protobuf:"bytes,11,opt,name=segment,proto3" json:"segment,omitempty"` // where it holds
+	Allow         []string               `protobuf:"bytes,6,rep,name=allow,proto3" json:"allow,omitempty"`                        // terms; none: everything
+	Both          bool                   `protobuf:"varint,7,opt,name=both,proto3" json:"both,omitempty"`                         // who is reached may begin, too
+	Observe       bool                   `protobuf:"varint,8,opt,name=observe,proto3" json:"observe,omitempty"`                   // passes nothing, is counted
+	Name          string                 `protobuf:"bytes,10,opt,name=name,proto3" json:"name,omitempty"`                         // empty: none
+	Segment       string                 `protobuf:"bytes,11,opt,name=segment,proto3" json:"segment,omitempty"`                   // where it holds
+	LastUsed      *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=last_used,json=lastUsed,proto3" json:"last_used,omitempty"` // to the day once the controller has restarted; unset: never
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GrantRule) Reset() {
 	*x = GrantRule{}
-	mi := &file_controlv1_control_proto_msgTypes[48]
+	mi := &file_controlv1_control_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3355,7 +3469,7 @@ func (x *GrantRule) String() string {
 func (*GrantRule) ProtoMessage() {}
 
 func (x *GrantRule) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[48]
+	mi := &file_controlv1_control_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3368,7 +3482,7 @@ func (x *GrantRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrantRule.ProtoReflect.Descriptor instead.
 func (*GrantRule) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{48}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *GrantRule) GetId() uint32 {
@@ -3441,6 +3555,13 @@ func (x *GrantRule) GetSegment() string {
 	return ""
 }
 
+func (x *GrantRule) GetLastUsed() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastUsed
+	}
+	return nil
+}
+
 type AddGrantRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	From          string                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"` // node:NAME, label:KEY=VALUE or group:NAME
@@ -3457,7 +3578,7 @@ type AddGrantRequest struct {
 
 func (x *AddGrantRequest) Reset() {
 	*x = AddGrantRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[49]
+	mi := &file_controlv1_control_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3469,7 +3590,7 @@ func (x *AddGrantRequest) String() string {
 func (*AddGrantRequest) ProtoMessage() {}
 
 func (x *AddGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[49]
+	mi := &file_controlv1_control_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3482,7 +3603,7 @@ func (x *AddGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddGrantRequest.ProtoReflect.Descriptor instead.
 func (*AddGrantRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{49}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *AddGrantRequest) GetFrom() string {
@@ -3550,7 +3671,7 @@ type AddGrantResponse struct {
 
 func (x *AddGrantResponse) Reset() {
 	*x = AddGrantResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[50]
+	mi := &file_controlv1_control_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3562,7 +3683,7 @@ func (x *AddGrantResponse) String() string {
 func (*AddGrantResponse) ProtoMessage() {}
 
 func (x *AddGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[50]
+	mi := &file_controlv1_control_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3575,7 +3696,7 @@ func (x *AddGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddGrantResponse.ProtoReflect.Descriptor instead.
 func (*AddGrantResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{50}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *AddGrantResponse) GetGrant() *GrantRule {
@@ -3593,7 +3714,7 @@ type ListGrantsRequest struct {
 
 func (x *ListGrantsRequest) Reset() {
 	*x = ListGrantsRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[51]
+	mi := &file_controlv1_control_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3605,7 +3726,7 @@ func (x *ListGrantsRequest) String() string {
 func (*ListGrantsRequest) ProtoMessage() {}
 
 func (x *ListGrantsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[51]
+	mi := &file_controlv1_control_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3618,7 +3739,7 @@ func (x *ListGrantsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGrantsRequest.ProtoReflect.Descriptor instead.
 func (*ListGrantsRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{51}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{53}
 }
 
 type ListGrantsResponse struct {
@@ -3630,7 +3751,7 @@ type ListGrantsResponse struct {
 
 func (x *ListGrantsResponse) Reset() {
 	*x = ListGrantsResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[52]
+	mi := &file_controlv1_control_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3642,7 +3763,7 @@ func (x *ListGrantsResponse) String() string {
 func (*ListGrantsResponse) ProtoMessage() {}
 
 func (x *ListGrantsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[52]
+	mi := &file_controlv1_control_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3655,7 +3776,7 @@ func (x *ListGrantsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGrantsResponse.ProtoReflect.Descriptor instead.
 func (*ListGrantsResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{52}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ListGrantsResponse) GetGrants() []*GrantRule {
@@ -3675,7 +3796,7 @@ type Group struct {
 
 func (x *Group) Reset() {
 	*x = Group{}
-	mi := &file_controlv1_control_proto_msgTypes[53]
+	mi := &file_controlv1_control_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3687,7 +3808,7 @@ func (x *Group) String() string {
 func (*Group) ProtoMessage() {}
 
 func (x *Group) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[53]
+	mi := &file_controlv1_control_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3700,7 +3821,7 @@ func (x *Group) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Group.ProtoReflect.Descriptor instead.
 func (*Group) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{53}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Group) GetName() string {
@@ -3727,7 +3848,7 @@ type SetGroupRequest struct {
 
 func (x *SetGroupRequest) Reset() {
 	*x = SetGroupRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[54]
+	mi := &file_controlv1_control_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3739,7 +3860,7 @@ func (x *SetGroupRequest) String() string {
 func (*SetGroupRequest) ProtoMessage() {}
 
 func (x *SetGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[54]
+	mi := &file_controlv1_control_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3752,7 +3873,7 @@ func (x *SetGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetGroupRequest.ProtoReflect.Descriptor instead.
 func (*SetGroupRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{54}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *SetGroupRequest) GetName() string {
@@ -3778,7 +3899,7 @@ type SetGroupResponse struct {
 
 func (x *SetGroupResponse) Reset() {
 	*x = SetGroupResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[55]
+	mi := &file_controlv1_control_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3790,7 +3911,7 @@ func (x *SetGroupResponse) String() string {
 func (*SetGroupResponse) ProtoMessage() {}
 
 func (x *SetGroupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[55]
+	mi := &file_controlv1_control_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3803,7 +3924,7 @@ func (x *SetGroupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetGroupResponse.ProtoReflect.Descriptor instead.
 func (*SetGroupResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{55}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *SetGroupResponse) GetGroup() *Group {
@@ -3821,7 +3942,7 @@ type ListGroupsRequest struct {
 
 func (x *ListGroupsRequest) Reset() {
 	*x = ListGroupsRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[56]
+	mi := &file_controlv1_control_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3833,7 +3954,7 @@ func (x *ListGroupsRequest) String() string {
 func (*ListGroupsRequest) ProtoMessage() {}
 
 func (x *ListGroupsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[56]
+	mi := &file_controlv1_control_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3846,7 +3967,7 @@ func (x *ListGroupsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGroupsRequest.ProtoReflect.Descriptor instead.
 func (*ListGroupsRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{56}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{58}
 }
 
 type ListGroupsResponse struct {
@@ -3858,7 +3979,7 @@ type ListGroupsResponse struct {
 
 func (x *ListGroupsResponse) Reset() {
 	*x = ListGroupsResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[57]
+	mi := &file_controlv1_control_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3870,7 +3991,7 @@ func (x *ListGroupsResponse) String() string {
 func (*ListGroupsResponse) ProtoMessage() {}
 
 func (x *ListGroupsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[57]
+	mi := &file_controlv1_control_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3883,7 +4004,7 @@ func (x *ListGroupsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGroupsResponse.ProtoReflect.Descriptor instead.
 func (*ListGroupsResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{57}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ListGroupsResponse) GetGroups() []*Group {
@@ -3902,7 +4023,7 @@ type RemoveGroupRequest struct {
 
 func (x *RemoveGroupRequest) Reset() {
 	*x = RemoveGroupRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[58]
+	mi := &file_controlv1_control_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3914,7 +4035,7 @@ func (x *RemoveGroupRequest) String() string {
 func (*RemoveGroupRequest) ProtoMessage() {}
 
 func (x *RemoveGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[58]
+	mi := &file_controlv1_control_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3927,7 +4048,7 @@ func (x *RemoveGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveGroupRequest.ProtoReflect.Descriptor instead.
 func (*RemoveGroupRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{58}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *RemoveGroupRequest) GetName() string {
@@ -3945,7 +4066,7 @@ type RemoveGroupResponse struct {
 
 func (x *RemoveGroupResponse) Reset() {
 	*x = RemoveGroupResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[59]
+	mi := &file_controlv1_control_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3957,7 +4078,7 @@ func (x *RemoveGroupResponse) String() string {
 func (*RemoveGroupResponse) ProtoMessage() {}
 
 func (x *RemoveGroupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[59]
+	mi := &file_controlv1_control_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3970,7 +4091,7 @@ func (x *RemoveGroupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveGroupResponse.ProtoReflect.Descriptor instead.
 func (*RemoveGroupResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{59}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{61}
 }
 
 type RemoveGrantRequest struct {
@@ -3982,7 +4103,7 @@ type RemoveGrantRequest struct {
 
 func (x *RemoveGrantRequest) Reset() {
 	*x = RemoveGrantRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[60]
+	mi := &file_controlv1_control_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3994,7 +4115,7 @@ func (x *RemoveGrantRequest) String() string {
 func (*RemoveGrantRequest) ProtoMessage() {}
 
 func (x *RemoveGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[60]
+	mi := &file_controlv1_control_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4007,7 +4128,7 @@ func (x *RemoveGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveGrantRequest.ProtoReflect.Descriptor instead.
 func (*RemoveGrantRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{60}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *RemoveGrantRequest) GetId() uint32 {
@@ -4025,7 +4146,7 @@ type RemoveGrantResponse struct {
 
 func (x *RemoveGrantResponse) Reset() {
 	*x = RemoveGrantResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[61]
+	mi := &file_controlv1_control_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4037,7 +4158,7 @@ func (x *RemoveGrantResponse) String() string {
 func (*RemoveGrantResponse) ProtoMessage() {}
 
 func (x *RemoveGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[61]
+	mi := &file_controlv1_control_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4050,7 +4171,7 @@ func (x *RemoveGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveGrantResponse.ProtoReflect.Descriptor instead.
 func (*RemoveGrantResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{61}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{63}
 }
 
 type AddRelayRequest struct {
@@ -4065,7 +4186,7 @@ type AddRelayRequest struct {
 
 func (x *AddRelayRequest) Reset() {
 	*x = AddRelayRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[62]
+	mi := &file_controlv1_control_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4077,7 +4198,7 @@ func (x *AddRelayRequest) String() string {
 func (*AddRelayRequest) ProtoMessage() {}
 
 func (x *AddRelayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[62]
+	mi := &file_controlv1_control_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4090,7 +4211,7 @@ func (x *AddRelayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddRelayRequest.ProtoReflect.Descriptor instead.
 func (*AddRelayRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{62}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *AddRelayRequest) GetName() string {
@@ -4130,7 +4251,7 @@ type AddRelayResponse struct {
 
 func (x *AddRelayResponse) Reset() {
 	*x = AddRelayResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[63]
+	mi := &file_controlv1_control_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4142,7 +4263,7 @@ func (x *AddRelayResponse) String() string {
 func (*AddRelayResponse) ProtoMessage() {}
 
 func (x *AddRelayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[63]
+	mi := &file_controlv1_control_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4155,7 +4276,7 @@ func (x *AddRelayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddRelayResponse.ProtoReflect.Descriptor instead.
 func (*AddRelayResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{63}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *AddRelayResponse) GetCredential() string {
@@ -4177,7 +4298,7 @@ type RelayDescription struct {
 
 func (x *RelayDescription) Reset() {
 	*x = RelayDescription{}
-	mi := &file_controlv1_control_proto_msgTypes[64]
+	mi := &file_controlv1_control_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4189,7 +4310,7 @@ func (x *RelayDescription) String() string {
 func (*RelayDescription) ProtoMessage() {}
 
 func (x *RelayDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[64]
+	mi := &file_controlv1_control_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4202,7 +4323,7 @@ func (x *RelayDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelayDescription.ProtoReflect.Descriptor instead.
 func (*RelayDescription) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{64}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *RelayDescription) GetName() string {
@@ -4241,7 +4362,7 @@ type ListRelaysRequest struct {
 
 func (x *ListRelaysRequest) Reset() {
 	*x = ListRelaysRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[65]
+	mi := &file_controlv1_control_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4253,7 +4374,7 @@ func (x *ListRelaysRequest) String() string {
 func (*ListRelaysRequest) ProtoMessage() {}
 
 func (x *ListRelaysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[65]
+	mi := &file_controlv1_control_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4266,7 +4387,7 @@ func (x *ListRelaysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRelaysRequest.ProtoReflect.Descriptor instead.
 func (*ListRelaysRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{65}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{67}
 }
 
 type ListRelaysResponse struct {
@@ -4278,7 +4399,7 @@ type ListRelaysResponse struct {
 
 func (x *ListRelaysResponse) Reset() {
 	*x = ListRelaysResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[66]
+	mi := &file_controlv1_control_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4290,7 +4411,7 @@ func (x *ListRelaysResponse) String() string {
 func (*ListRelaysResponse) ProtoMessage() {}
 
 func (x *ListRelaysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[66]
+	mi := &file_controlv1_control_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4303,7 +4424,7 @@ func (x *ListRelaysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRelaysResponse.ProtoReflect.Descriptor instead.
 func (*ListRelaysResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{66}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ListRelaysResponse) GetRelays() []*RelayDescription {
@@ -4322,7 +4443,7 @@ type RemoveRelayRequest struct {
 
 func (x *RemoveRelayRequest) Reset() {
 	*x = RemoveRelayRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[67]
+	mi := &file_controlv1_control_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4334,7 +4455,7 @@ func (x *RemoveRelayRequest) String() string {
 func (*RemoveRelayRequest) ProtoMessage() {}
 
 func (x *RemoveRelayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[67]
+	mi := &file_controlv1_control_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4347,7 +4468,7 @@ func (x *RemoveRelayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRelayRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRelayRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{67}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *RemoveRelayRequest) GetName() string {
@@ -4365,7 +4486,7 @@ type RemoveRelayResponse struct {
 
 func (x *RemoveRelayResponse) Reset() {
 	*x = RemoveRelayResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[68]
+	mi := &file_controlv1_control_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4377,7 +4498,7 @@ func (x *RemoveRelayResponse) String() string {
 func (*RemoveRelayResponse) ProtoMessage() {}
 
 func (x *RemoveRelayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[68]
+	mi := &file_controlv1_control_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4390,7 +4511,7 @@ func (x *RemoveRelayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRelayResponse.ProtoReflect.Descriptor instead.
 func (*RemoveRelayResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{68}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{70}
 }
 
 type ListAuditRequest struct {
@@ -4403,7 +4524,7 @@ type ListAuditRequest struct {
 
 func (x *ListAuditRequest) Reset() {
 	*x = ListAuditRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[69]
+	mi := &file_controlv1_control_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4415,7 +4536,7 @@ func (x *ListAuditRequest) String() string {
 func (*ListAuditRequest) ProtoMessage() {}
 
 func (x *ListAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[69]
+	mi := &file_controlv1_control_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4428,7 +4549,7 @@ func (x *ListAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditRequest.ProtoReflect.Descriptor instead.
 func (*ListAuditRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{69}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ListAuditRequest) GetAfter() uint64 {
@@ -4457,7 +4578,7 @@ type ListAuditResponse struct {
 
 func (x *ListAuditResponse) Reset() {
 	*x = ListAuditResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[70]
+	mi := &file_controlv1_control_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4469,7 +4590,7 @@ func (x *ListAuditResponse) String() string {
 func (*ListAuditResponse) ProtoMessage() {}
 
 func (x *ListAuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[70]
+	mi := &file_controlv1_control_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4482,7 +4603,7 @@ func (x *ListAuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditResponse.ProtoReflect.Descriptor instead.
 func (*ListAuditResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{70}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ListAuditResponse) GetEntries() []*AuditEntry {
@@ -4533,7 +4654,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_controlv1_control_proto_msgTypes[71]
+	mi := &file_controlv1_control_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4545,7 +4666,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[71]
+	mi := &file_controlv1_control_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4558,7 +4679,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{71}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *AuditEntry) GetSequence() uint64 {
@@ -4645,7 +4766,7 @@ type Admin struct {
 
 func (x *Admin) Reset() {
 	*x = Admin{}
-	mi := &file_controlv1_control_proto_msgTypes[72]
+	mi := &file_controlv1_control_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4657,7 +4778,7 @@ func (x *Admin) String() string {
 func (*Admin) ProtoMessage() {}
 
 func (x *Admin) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[72]
+	mi := &file_controlv1_control_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4670,7 +4791,7 @@ func (x *Admin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Admin.ProtoReflect.Descriptor instead.
 func (*Admin) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{72}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *Admin) GetId() uint32 {
@@ -4726,7 +4847,7 @@ type AddAdminRequest struct {
 
 func (x *AddAdminRequest) Reset() {
 	*x = AddAdminRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[73]
+	mi := &file_controlv1_control_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4738,7 +4859,7 @@ func (x *AddAdminRequest) String() string {
 func (*AddAdminRequest) ProtoMessage() {}
 
 func (x *AddAdminRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[73]
+	mi := &file_controlv1_control_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4751,7 +4872,7 @@ func (x *AddAdminRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddAdminRequest.ProtoReflect.Descriptor instead.
 func (*AddAdminRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{73}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *AddAdminRequest) GetName() string {
@@ -4785,7 +4906,7 @@ type AddAdminResponse struct {
 
 func (x *AddAdminResponse) Reset() {
 	*x = AddAdminResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[74]
+	mi := &file_controlv1_control_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4797,7 +4918,7 @@ func (x *AddAdminResponse) String() string {
 func (*AddAdminResponse) ProtoMessage() {}
 
 func (x *AddAdminResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[74]
+	mi := &file_controlv1_control_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4810,7 +4931,7 @@ func (x *AddAdminResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddAdminResponse.ProtoReflect.Descriptor instead.
 func (*AddAdminResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{74}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *AddAdminResponse) GetCertificate() []byte {
@@ -4835,7 +4956,7 @@ type ListAdminsRequest struct {
 
 func (x *ListAdminsRequest) Reset() {
 	*x = ListAdminsRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[75]
+	mi := &file_controlv1_control_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4847,7 +4968,7 @@ func (x *ListAdminsRequest) String() string {
 func (*ListAdminsRequest) ProtoMessage() {}
 
 func (x *ListAdminsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[75]
+	mi := &file_controlv1_control_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4860,7 +4981,7 @@ func (x *ListAdminsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAdminsRequest.ProtoReflect.Descriptor instead.
 func (*ListAdminsRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{75}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{77}
 }
 
 type ListAdminsResponse struct {
@@ -4872,7 +4993,7 @@ type ListAdminsResponse struct {
 
 func (x *ListAdminsResponse) Reset() {
 	*x = ListAdminsResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[76]
+	mi := &file_controlv1_control_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4884,7 +5005,7 @@ func (x *ListAdminsResponse) String() string {
 func (*ListAdminsResponse) ProtoMessage() {}
 
 func (x *ListAdminsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[76]
+	mi := &file_controlv1_control_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4897,7 +5018,7 @@ func (x *ListAdminsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAdminsResponse.ProtoReflect.Descriptor instead.
 func (*ListAdminsResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{76}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *ListAdminsResponse) GetAdmins() []*Admin {
@@ -4916,7 +5037,7 @@ type RevokeAdminRequest struct {
 
 func (x *RevokeAdminRequest) Reset() {
 	*x = RevokeAdminRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[77]
+	mi := &file_controlv1_control_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4928,7 +5049,7 @@ func (x *RevokeAdminRequest) String() string {
 func (*RevokeAdminRequest) ProtoMessage() {}
 
 func (x *RevokeAdminRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[77]
+	mi := &file_controlv1_control_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4941,7 +5062,7 @@ func (x *RevokeAdminRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeAdminRequest.ProtoReflect.Descriptor instead.
 func (*RevokeAdminRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{77}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *RevokeAdminRequest) GetId() uint32 {
@@ -4959,7 +5080,7 @@ type RevokeAdminResponse struct {
 
 func (x *RevokeAdminResponse) Reset() {
 	*x = RevokeAdminResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[78]
+	mi := &file_controlv1_control_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4971,7 +5092,7 @@ func (x *RevokeAdminResponse) String() string {
 func (*RevokeAdminResponse) ProtoMessage() {}
 
 func (x *RevokeAdminResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[78]
+	mi := &file_controlv1_control_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4984,7 +5105,7 @@ func (x *RevokeAdminResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeAdminResponse.ProtoReflect.Descriptor instead.
 func (*RevokeAdminResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{78}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{80}
 }
 
 type RaiseEpochRequest struct {
@@ -4995,7 +5116,7 @@ type RaiseEpochRequest struct {
 
 func (x *RaiseEpochRequest) Reset() {
 	*x = RaiseEpochRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[79]
+	mi := &file_controlv1_control_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5007,7 +5128,7 @@ func (x *RaiseEpochRequest) String() string {
 func (*RaiseEpochRequest) ProtoMessage() {}
 
 func (x *RaiseEpochRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[79]
+	mi := &file_controlv1_control_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5020,7 +5141,7 @@ func (x *RaiseEpochRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseEpochRequest.ProtoReflect.Descriptor instead.
 func (*RaiseEpochRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{79}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{81}
 }
 
 type RaiseEpochResponse struct {
@@ -5032,7 +5153,7 @@ type RaiseEpochResponse struct {
 
 func (x *RaiseEpochResponse) Reset() {
 	*x = RaiseEpochResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[80]
+	mi := &file_controlv1_control_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5044,7 +5165,7 @@ func (x *RaiseEpochResponse) String() string {
 func (*RaiseEpochResponse) ProtoMessage() {}
 
 func (x *RaiseEpochResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[80]
+	mi := &file_controlv1_control_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5057,7 +5178,7 @@ func (x *RaiseEpochResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseEpochResponse.ProtoReflect.Descriptor instead.
 func (*RaiseEpochResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{80}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *RaiseEpochResponse) GetEpoch() uint64 {
@@ -5094,11 +5215,17 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\x06status\x18\x05 \x01(\x0e2 .etherloom.control.v1.NodeStatusR\x06status\"]\n" +
 	"\aRefusal\x128\n" +
 	"\x06status\x18\x01 \x01(\x0e2 .etherloom.control.v1.NodeStatusR\x06status\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\"\x82\x01\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"\xb7\x01\n" +
 	"\vNodeMessage\x123\n" +
 	"\x05hello\x18\x01 \x01(\v2\x1b.etherloom.control.v1.HelloH\x00R\x05hello\x126\n" +
-	"\x06signal\x18\x02 \x01(\v2\x1c.etherloom.control.v1.SignalH\x00R\x06signalB\x06\n" +
-	"\x04kind\"\xce\x01\n" +
+	"\x06signal\x18\x02 \x01(\v2\x1c.etherloom.control.v1.SignalH\x00R\x06signal\x123\n" +
+	"\x03use\x18\x04 \x01(\v2\x1f.etherloom.control.v1.UseReportH\x00R\x03useB\x06\n" +
+	"\x04kind\"?\n" +
+	"\tUseReport\x122\n" +
+	"\x04uses\x18\x01 \x03(\v2\x1e.etherloom.control.v1.GrantUseR\x04uses\"P\n" +
+	"\bGrantUse\x12\x14\n" +
+	"\x05grant\x18\x01 \x01(\rR\x05grant\x12.\n" +
+	"\x04last\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04last\"\xce\x01\n" +
 	"\x05Hello\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x12\n" +
@@ -5306,7 +5433,7 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\bsegments\x18\x01 \x03(\v2\x1d.etherloom.control.v1.SegmentR\bsegments\"*\n" +
 	"\x14RemoveSegmentRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x17\n" +
-	"\x15RemoveSegmentResponse\"\x9d\x02\n" +
+	"\x15RemoveSegmentResponse\"\xd6\x02\n" +
 	"\tGrantRule\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
@@ -5318,7 +5445,8 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\aobserve\x18\b \x01(\bR\aobserve\x12\x12\n" +
 	"\x04name\x18\n" +
 	" \x01(\tR\x04name\x12\x18\n" +
-	"\asegment\x18\v \x01(\tR\asegment\"\xdd\x01\n" +
+	"\asegment\x18\v \x01(\tR\asegment\x127\n" +
+	"\tlast_used\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\blastUsed\"\xdd\x01\n" +
 	"\x0fAddGrantRequest\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\tR\x02to\x124\n" +
@@ -5482,7 +5610,7 @@ func file_controlv1_control_proto_rawDescGZIP() []byte {
 }
 
 var file_controlv1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_controlv1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 82)
+var file_controlv1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 84)
 var file_controlv1_control_proto_goTypes = []any{
 	(AddressMode)(0),                    // 0: etherloom.control.v1.AddressMode
 	(NodeStatus)(0),                     // 1: etherloom.control.v1.NodeStatus
@@ -5492,212 +5620,218 @@ var file_controlv1_control_proto_goTypes = []any{
 	(*EnrolResponse)(nil),               // 5: etherloom.control.v1.EnrolResponse
 	(*Refusal)(nil),                     // 6: etherloom.control.v1.Refusal
 	(*NodeMessage)(nil),                 // 7: etherloom.control.v1.NodeMessage
-	(*Hello)(nil),                       // 8: etherloom.control.v1.Hello
-	(*Signal)(nil),                      // 9: etherloom.control.v1.Signal
-	(*ControllerMessage)(nil),           // 10: etherloom.control.v1.ControllerMessage
-	(*Alive)(nil),                       // 11: etherloom.control.v1.Alive
-	(*RenewRequest)(nil),                // 12: etherloom.control.v1.RenewRequest
-	(*RenewResponse)(nil),               // 13: etherloom.control.v1.RenewResponse
-	(*ReportAddressRequest)(nil),        // 14: etherloom.control.v1.ReportAddressRequest
-	(*ReportAddressResponse)(nil),       // 15: etherloom.control.v1.ReportAddressResponse
-	(*RaiseHandshakeNonceRequest)(nil),  // 16: etherloom.control.v1.RaiseHandshakeNonceRequest
-	(*RaiseHandshakeNonceResponse)(nil), // 17: etherloom.control.v1.RaiseHandshakeNonceResponse
-	(*Delta)(nil),                       // 18: etherloom.control.v1.Delta
-	(*StateHeader)(nil),                 // 19: etherloom.control.v1.StateHeader
-	(*AuditHead)(nil),                   // 20: etherloom.control.v1.AuditHead
-	(*Resource)(nil),                    // 21: etherloom.control.v1.Resource
-	(*Settings)(nil),                    // 22: etherloom.control.v1.Settings
-	(*Segment)(nil),                     // 23: etherloom.control.v1.Segment
-	(*Peer)(nil),                        // 24: etherloom.control.v1.Peer
-	(*Station)(nil),                     // 25: etherloom.control.v1.Station
-	(*Grant)(nil),                       // 26: etherloom.control.v1.Grant
-	(*Reach)(nil),                       // 27: etherloom.control.v1.Reach
-	(*Relay)(nil),                       // 28: etherloom.control.v1.Relay
-	(*Revocation)(nil),                  // 29: etherloom.control.v1.Revocation
-	(*CreateTokenRequest)(nil),          // 30: etherloom.control.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),         // 31: etherloom.control.v1.CreateTokenResponse
-	(*Token)(nil),                       // 32: etherloom.control.v1.Token
-	(*ListTokensRequest)(nil),           // 33: etherloom.control.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),          // 34: etherloom.control.v1.ListTokensResponse
-	(*RevokeTokenRequest)(nil),          // 35: etherloom.control.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),         // 36: etherloom.control.v1.RevokeTokenResponse
-	(*Node)(nil),                        // 37: etherloom.control.v1.Node
-	(*ListNodesRequest)(nil),            // 38: etherloom.control.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),           // 39: etherloom.control.v1.ListNodesResponse
-	(*SetNodeStatusRequest)(nil),        // 40: etherloom.control.v1.SetNodeStatusRequest
-	(*SetNodeStatusResponse)(nil),       // 41: etherloom.control.v1.SetNodeStatusResponse
-	(*SetNodeAddressRequest)(nil),       // 42: etherloom.control.v1.SetNodeAddressRequest
-	(*SetNodeAddressResponse)(nil),      // 43: etherloom.control.v1.SetNodeAddressResponse
-	(*AddSegmentRequest)(nil),           // 44: etherloom.control.v1.AddSegmentRequest
-	(*AddSegmentResponse)(nil),          // 45: etherloom.control.v1.AddSegmentResponse
-	(*ListSegmentsRequest)(nil),         // 46: etherloom.control.v1.ListSegmentsRequest
-	(*ListSegmentsResponse)(nil),        // 47: etherloom.control.v1.ListSegmentsResponse
-	(*RemoveSegmentRequest)(nil),        // 48: etherloom.control.v1.RemoveSegmentRequest
-	(*RemoveSegmentResponse)(nil),       // 49: etherloom.control.v1.RemoveSegmentResponse
-	(*GrantRule)(nil),                   // 50: etherloom.control.v1.GrantRule
-	(*AddGrantRequest)(nil),             // 51: etherloom.control.v1.AddGrantRequest
-	(*AddGrantResponse)(nil),            // 52: etherloom.control.v1.AddGrantResponse
-	(*ListGrantsRequest)(nil),           // 53: etherloom.control.v1.ListGrantsRequest
-	(*ListGrantsResponse)(nil),          // 54: etherloom.control.v1.ListGrantsResponse
-	(*Group)(nil),                       // 55: etherloom.control.v1.Group
-	(*SetGroupRequest)(nil),             // 56: etherloom.control.v1.SetGroupRequest
-	(*SetGroupResponse)(nil),            // 57: etherloom.control.v1.SetGroupResponse
-	(*ListGroupsRequest)(nil),           // 58: etherloom.control.v1.ListGroupsRequest
-	(*ListGroupsResponse)(nil),          // 59: etherloom.control.v1.ListGroupsResponse
-	(*RemoveGroupRequest)(nil),          // 60: etherloom.control.v1.RemoveGroupRequest
-	(*RemoveGroupResponse)(nil),         // 61: etherloom.control.v1.RemoveGroupResponse
-	(*RemoveGrantRequest)(nil),          // 62: etherloom.control.v1.RemoveGrantRequest
-	(*RemoveGrantResponse)(nil),         // 63: etherloom.control.v1.RemoveGrantResponse
-	(*AddRelayRequest)(nil),             // 64: etherloom.control.v1.AddRelayRequest
-	(*AddRelayResponse)(nil),            // 65: etherloom.control.v1.AddRelayResponse
-	(*RelayDescription)(nil),            // 66: etherloom.control.v1.RelayDescription
-	(*ListRelaysRequest)(nil),           // 67: etherloom.control.v1.ListRelaysRequest
-	(*ListRelaysResponse)(nil),          // 68: etherloom.control.v1.ListRelaysResponse
-	(*RemoveRelayRequest)(nil),          // 69: etherloom.control.v1.RemoveRelayRequest
-	(*RemoveRelayResponse)(nil),         // 70: etherloom.control.v1.RemoveRelayResponse
-	(*ListAuditRequest)(nil),            // 71: etherloom.control.v1.ListAuditRequest
-	(*ListAuditResponse)(nil),           // 72: etherloom.control.v1.ListAuditResponse
-	(*AuditEntry)(nil),                  // 73: etherloom.control.v1.AuditEntry
-	(*Admin)(nil),                       // 74: etherloom.control.v1.Admin
-	(*AddAdminRequest)(nil),             // 75: etherloom.control.v1.AddAdminRequest
-	(*AddAdminResponse)(nil),            // 76: etherloom.control.v1.AddAdminResponse
-	(*ListAdminsRequest)(nil),           // 77: etherloom.control.v1.ListAdminsRequest
-	(*ListAdminsResponse)(nil),          // 78: etherloom.control.v1.ListAdminsResponse
-	(*RevokeAdminRequest)(nil),          // 79: etherloom.control.v1.RevokeAdminRequest
-	(*RevokeAdminResponse)(nil),         // 80: etherloom.control.v1.RevokeAdminResponse
-	(*RaiseEpochRequest)(nil),           // 81: etherloom.control.v1.RaiseEpochRequest
-	(*RaiseEpochResponse)(nil),          // 82: etherloom.control.v1.RaiseEpochResponse
-	nil,                                 // 83: etherloom.control.v1.Delta.SetEntry
-	(*timestamppb.Timestamp)(nil),       // 84: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),         // 85: google.protobuf.Duration
+	(*UseReport)(nil),                   // 8: etherloom.control.v1.UseReport
+	(*GrantUse)(nil),                    // 9: etherloom.control.v1.GrantUse
+	(*Hello)(nil),                       // 10: etherloom.control.v1.Hello
+	(*Signal)(nil),                      // 11: etherloom.control.v1.Signal
+	(*ControllerMessage)(nil),           // 12: etherloom.control.v1.ControllerMessage
+	(*Alive)(nil),                       // 13: etherloom.control.v1.Alive
+	(*RenewRequest)(nil),                // 14: etherloom.control.v1.RenewRequest
+	(*RenewResponse)(nil),               // 15: etherloom.control.v1.RenewResponse
+	(*ReportAddressRequest)(nil),        // 16: etherloom.control.v1.ReportAddressRequest
+	(*ReportAddressResponse)(nil),       // 17: etherloom.control.v1.ReportAddressResponse
+	(*RaiseHandshakeNonceRequest)(nil),  // 18: etherloom.control.v1.RaiseHandshakeNonceRequest
+	(*RaiseHandshakeNonceResponse)(nil), // 19: etherloom.control.v1.RaiseHandshakeNonceResponse
+	(*Delta)(nil),                       // 20: etherloom.control.v1.Delta
+	(*StateHeader)(nil),                 // 21: etherloom.control.v1.StateHeader
+	(*AuditHead)(nil),                   // 22: etherloom.control.v1.AuditHead
+	(*Resource)(nil),                    // 23: etherloom.control.v1.Resource
+	(*Settings)(nil),                    // 24: etherloom.control.v1.Settings
+	(*Segment)(nil),                     // 25: etherloom.control.v1.Segment
+	(*Peer)(nil),                        // 26: etherloom.control.v1.Peer
+	(*Station)(nil),                     // 27: etherloom.control.v1.Station
+	(*Grant)(nil),                       // 28: etherloom.control.v1.Grant
+	(*Reach)(nil),                       // 29: etherloom.control.v1.Reach
+	(*Relay)(nil),                       // 30: etherloom.control.v1.Relay
+	(*Revocation)(nil),                  // 31: etherloom.control.v1.Revocation
+	(*CreateTokenRequest)(nil),          // 32: etherloom.control.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),         // 33: etherloom.control.v1.CreateTokenResponse
+	(*Token)(nil),                       // 34: etherloom.control.v1.Token
+	(*ListTokensRequest)(nil),           // 35: etherloom.control.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),          // 36: etherloom.control.v1.ListTokensResponse
+	(*RevokeTokenRequest)(nil),          // 37: etherloom.control.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),         // 38: etherloom.control.v1.RevokeTokenResponse
+	(*Node)(nil),                        // 39: etherloom.control.v1.Node
+	(*ListNodesRequest)(nil),            // 40: etherloom.control.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),           // 41: etherloom.control.v1.ListNodesResponse
+	(*SetNodeStatusRequest)(nil),        // 42: etherloom.control.v1.SetNodeStatusRequest
+	(*SetNodeStatusResponse)(nil),       // 43: etherloom.control.v1.SetNodeStatusResponse
+	(*SetNodeAddressRequest)(nil),       // 44: etherloom.control.v1.SetNodeAddressRequest
+	(*SetNodeAddressResponse)(nil),      // 45: etherloom.control.v1.SetNodeAddressResponse
+	(*AddSegmentRequest)(nil),           // 46: etherloom.control.v1.AddSegmentRequest
+	(*AddSegmentResponse)(nil),          // 47: etherloom.control.v1.AddSegmentResponse
+	(*ListSegmentsRequest)(nil),         // 48: etherloom.control.v1.ListSegmentsRequest
+	(*ListSegmentsResponse)(nil),        // 49: etherloom.control.v1.ListSegmentsResponse
+	(*RemoveSegmentRequest)(nil),        // 50: etherloom.control.v1.RemoveSegmentRequest
+	(*RemoveSegmentResponse)(nil),       // 51: etherloom.control.v1.RemoveSegmentResponse
+	(*GrantRule)(nil),                   // 52: etherloom.control.v1.GrantRule
+	(*AddGrantRequest)(nil),             // 53: etherloom.control.v1.AddGrantRequest
+	(*AddGrantResponse)(nil),            // 54: etherloom.control.v1.AddGrantResponse
+	(*ListGrantsRequest)(nil),           // 55: etherloom.control.v1.ListGrantsRequest
+	(*ListGrantsResponse)(nil),          // 56: etherloom.control.v1.ListGrantsResponse
+	(*Group)(nil),                       // 57: etherloom.control.v1.Group
+	(*SetGroupRequest)(nil),             // 58: etherloom.control.v1.SetGroupRequest
+	(*SetGroupResponse)(nil),            // 59: etherloom.control.v1.SetGroupResponse
+	(*ListGroupsRequest)(nil),           // 60: etherloom.control.v1.ListGroupsRequest
+	(*ListGroupsResponse)(nil),          // 61: etherloom.control.v1.ListGroupsResponse
+	(*RemoveGroupRequest)(nil),          // 62: etherloom.control.v1.RemoveGroupRequest
+	(*RemoveGroupResponse)(nil),         // 63: etherloom.control.v1.RemoveGroupResponse
+	(*RemoveGrantRequest)(nil),          // 64: etherloom.control.v1.RemoveGrantRequest
+	(*RemoveGrantResponse)(nil),         // 65: etherloom.control.v1.RemoveGrantResponse
+	(*AddRelayRequest)(nil),             // 66: etherloom.control.v1.AddRelayRequest
+	(*AddRelayResponse)(nil),            // 67: etherloom.control.v1.AddRelayResponse
+	(*RelayDescription)(nil),            // 68: etherloom.control.v1.RelayDescription
+	(*ListRelaysRequest)(nil),           // 69: etherloom.control.v1.ListRelaysRequest
+	(*ListRelaysResponse)(nil),          // 70: etherloom.control.v1.ListRelaysResponse
+	(*RemoveRelayRequest)(nil),          // 71: etherloom.control.v1.RemoveRelayRequest
+	(*RemoveRelayResponse)(nil),         // 72: etherloom.control.v1.RemoveRelayResponse
+	(*ListAuditRequest)(nil),            // 73: etherloom.control.v1.ListAuditRequest
+	(*ListAuditResponse)(nil),           // 74: etherloom.control.v1.ListAuditResponse
+	(*AuditEntry)(nil),                  // 75: etherloom.control.v1.AuditEntry
+	(*Admin)(nil),                       // 76: etherloom.control.v1.Admin
+	(*AddAdminRequest)(nil),             // 77: etherloom.control.v1.AddAdminRequest
+	(*AddAdminResponse)(nil),            // 78: etherloom.control.v1.AddAdminResponse
+	(*ListAdminsRequest)(nil),           // 79: etherloom.control.v1.ListAdminsRequest
+	(*ListAdminsResponse)(nil),          // 80: etherloom.control.v1.ListAdminsResponse
+	(*RevokeAdminRequest)(nil),          // 81: etherloom.control.v1.RevokeAdminRequest
+	(*RevokeAdminResponse)(nil),         // 82: etherloom.control.v1.RevokeAdminResponse
+	(*RaiseEpochRequest)(nil),           // 83: etherloom.control.v1.RaiseEpochRequest
+	(*RaiseEpochResponse)(nil),          // 84: etherloom.control.v1.RaiseEpochResponse
+	nil,                                 // 85: etherloom.control.v1.Delta.SetEntry
+	(*timestamppb.Timestamp)(nil),       // 86: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),         // 87: google.protobuf.Duration
 }
 var file_controlv1_control_proto_depIdxs = []int32{
 	1,  // 0: etherloom.control.v1.EnrolResponse.status:type_name -> etherloom.control.v1.NodeStatus
 	1,  // 1: etherloom.control.v1.Refusal.status:type_name -> etherloom.control.v1.NodeStatus
-	8,  // 2: etherloom.control.v1.NodeMessage.hello:type_name -> etherloom.control.v1.Hello
-	9,  // 3: etherloom.control.v1.NodeMessage.signal:type_name -> etherloom.control.v1.Signal
-	20, // 4: etherloom.control.v1.Hello.audit_head:type_name -> etherloom.control.v1.AuditHead
-	18, // 5: etherloom.control.v1.ControllerMessage.delta:type_name -> etherloom.control.v1.Delta
-	9,  // 6: etherloom.control.v1.ControllerMessage.signal:type_name -> etherloom.control.v1.Signal
-	11, // 7: etherloom.control.v1.ControllerMessage.alive:type_name -> etherloom.control.v1.Alive
-	84, // 8: etherloom.control.v1.Alive.now:type_name -> google.protobuf.Timestamp
-	83, // 9: etherloom.control.v1.Delta.set:type_name -> etherloom.control.v1.Delta.SetEntry
-	84, // 10: etherloom.control.v1.StateHeader.issued:type_name -> google.protobuf.Timestamp
-	84, // 11: etherloom.control.v1.StateHeader.expires:type_name -> google.protobuf.Timestamp
-	20, // 12: etherloom.control.v1.StateHeader.audit_head:type_name -> etherloom.control.v1.AuditHead
-	22, // 13: etherloom.control.v1.Resource.settings:type_name -> etherloom.control.v1.Settings
-	23, // 14: etherloom.control.v1.Resource.segment:type_name -> etherloom.control.v1.Segment
-	24, // 15: etherloom.control.v1.Resource.self:type_name -> etherloom.control.v1.Peer
-	24, // 16: etherloom.control.v1.Resource.peer:type_name -> etherloom.control.v1.Peer
-	26, // 17: etherloom.control.v1.Resource.grant:type_name -> etherloom.control.v1.Grant
-	28, // 18: etherloom.control.v1.Resource.relay:type_name -> etherloom.control.v1.Relay
-	29, // 19: etherloom.control.v1.Resource.revocation:type_name -> etherloom.control.v1.Revocation
-	27, // 20: etherloom.control.v1.Resource.reach:type_name -> etherloom.control.v1.Reach
-	85, // 21: etherloom.control.v1.Settings.certificate_lifetime:type_name -> google.protobuf.Duration
-	85, // 22: etherloom.control.v1.Settings.grace:type_name -> google.protobuf.Duration
-	85, // 23: etherloom.control.v1.Settings.link_idle:type_name -> google.protobuf.Duration
-	25, // 24: etherloom.control.v1.Peer.stations:type_name -> etherloom.control.v1.Station
-	0,  // 25: etherloom.control.v1.Station.mode:type_name -> etherloom.control.v1.AddressMode
-	84, // 26: etherloom.control.v1.Grant.expires:type_name -> google.protobuf.Timestamp
-	84, // 27: etherloom.control.v1.Reach.expires:type_name -> google.protobuf.Timestamp
-	84, // 28: etherloom.control.v1.Relay.expires:type_name -> google.protobuf.Timestamp
-	84, // 29: etherloom.control.v1.Revocation.not_before:type_name -> google.protobuf.Timestamp
-	85, // 30: etherloom.control.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	32, // 31: etherloom.control.v1.CreateTokenResponse.description:type_name -> etherloom.control.v1.Token
-	84, // 32: etherloom.control.v1.Token.created:type_name -> google.protobuf.Timestamp
-	84, // 33: etherloom.control.v1.Token.expires:type_name -> google.protobuf.Timestamp
-	32, // 34: etherloom.control.v1.ListTokensResponse.tokens:type_name -> etherloom.control.v1.Token
-	1,  // 35: etherloom.control.v1.Node.status:type_name -> etherloom.control.v1.NodeStatus
-	25, // 36: etherloom.control.v1.Node.stations:type_name -> etherloom.control.v1.Station
-	84, // 37: etherloom.control.v1.Node.enrolled:type_name -> google.protobuf.Timestamp
-	84, // 38: etherloom.control.v1.Node.certificate_expires:type_name -> google.protobuf.Timestamp
-	84, // 39: etherloom.control.v1.Node.revoked_before:type_name -> google.protobuf.Timestamp
-	37, // 40: etherloom.control.v1.ListNodesResponse.nodes:type_name -> etherloom.control.v1.Node
-	1,  // 41: etherloom.control.v1.SetNodeStatusRequest.status:type_name -> etherloom.control.v1.NodeStatus
-	37, // 42: etherloom.control.v1.SetNodeStatusResponse.node:type_name -> etherloom.control.v1.Node
-	0,  // 43: etherloom.control.v1.SetNodeAddressRequest.mode:type_name -> etherloom.control.v1.AddressMode
-	37, // 44: etherloom.control.v1.SetNodeAddressResponse.node:type_name -> etherloom.control.v1.Node
-	23, // 45: etherloom.control.v1.AddSegmentResponse.segment:type_name -> etherloom.control.v1.Segment
-	23, // 46: etherloom.control.v1.ListSegmentsResponse.segments:type_name -> etherloom.control.v1.Segment
-	84, // 47: etherloom.control.v1.GrantRule.expires:type_name -> google.protobuf.Timestamp
-	84, // 48: etherloom.control.v1.GrantRule.created:type_name -> google.protobuf.Timestamp
-	84, // 49: etherloom.control.v1.AddGrantRequest.expires:type_name -> google.protobuf.Timestamp
-	50, // 50: etherloom.control.v1.AddGrantResponse.grant:type_name -> etherloom.control.v1.GrantRule
-	50, // 51: etherloom.control.v1.ListGrantsResponse.grants:type_name -> etherloom.control.v1.GrantRule
-	55, // 52: etherloom.control.v1.SetGroupResponse.group:type_name -> etherloom.control.v1.Group
-	55, // 53: etherloom.control.v1.ListGroupsResponse.groups:type_name -> etherloom.control.v1.Group
-	66, // 54: etherloom.control.v1.ListRelaysResponse.relays:type_name -> etherloom.control.v1.RelayDescription
-	73, // 55: etherloom.control.v1.ListAuditResponse.entries:type_name -> etherloom.control.v1.AuditEntry
-	20, // 56: etherloom.control.v1.ListAuditResponse.head:type_name -> etherloom.control.v1.AuditHead
-	84, // 57: etherloom.control.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	84, // 58: etherloom.control.v1.Admin.created:type_name -> google.protobuf.Timestamp
-	84, // 59: etherloom.control.v1.Admin.expires:type_name -> google.protobuf.Timestamp
-	85, // 60: etherloom.control.v1.AddAdminRequest.lifetime:type_name -> google.protobuf.Duration
-	74, // 61: etherloom.control.v1.AddAdminResponse.admin:type_name -> etherloom.control.v1.Admin
-	74, // 62: etherloom.control.v1.ListAdminsResponse.admins:type_name -> etherloom.control.v1.Admin
-	2,  // 63: etherloom.control.v1.EnrolService.Begin:input_type -> etherloom.control.v1.BeginRequest
-	4,  // 64: etherloom.control.v1.EnrolService.Enrol:input_type -> etherloom.control.v1.EnrolRequest
-	7,  // 65: etherloom.control.v1.NodeService.Sync:input_type -> etherloom.control.v1.NodeMessage
-	12, // 66: etherloom.control.v1.NodeService.Renew:input_type -> etherloom.control.v1.RenewRequest
-	14, // 67: etherloom.control.v1.NodeService.ReportAddress:input_type -> etherloom.control.v1.ReportAddressRequest
-	16, // 68: etherloom.control.v1.NodeService.RaiseHandshakeNonce:input_type -> etherloom.control.v1.RaiseHandshakeNonceRequest
-	30, // 69: etherloom.control.v1.AdminService.CreateToken:input_type -> etherloom.control.v1.CreateTokenRequest
-	33, // 70: etherloom.control.v1.AdminService.ListTokens:input_type -> etherloom.control.v1.ListTokensRequest
-	35, // 71: etherloom.control.v1.AdminService.RevokeToken:input_type -> etherloom.control.v1.RevokeTokenRequest
-	38, // 72: etherloom.control.v1.AdminService.ListNodes:input_type -> etherloom.control.v1.ListNodesRequest
-	40, // 73: etherloom.control.v1.AdminService.SetNodeStatus:input_type -> etherloom.control.v1.SetNodeStatusRequest
-	42, // 74: etherloom.control.v1.AdminService.SetNodeAddress:input_type -> etherloom.control.v1.SetNodeAddressRequest
-	44, // 75: etherloom.control.v1.AdminService.AddSegment:input_type -> etherloom.control.v1.AddSegmentRequest
-	46, // 76: etherloom.control.v1.AdminService.ListSegments:input_type -> etherloom.control.v1.ListSegmentsRequest
-	48, // 77: etherloom.control.v1.AdminService.RemoveSegment:input_type -> etherloom.control.v1.RemoveSegmentRequest
-	51, // 78: etherloom.control.v1.AdminService.AddGrant:input_type -> etherloom.control.v1.AddGrantRequest
-	53, // 79: etherloom.control.v1.AdminService.ListGrants:input_type -> etherloom.control.v1.ListGrantsRequest
-	62, // 80: etherloom.control.v1.AdminService.RemoveGrant:input_type -> etherloom.control.v1.RemoveGrantRequest
-	56, // 81: etherloom.control.v1.AdminService.SetGroup:input_type -> etherloom.control.v1.SetGroupRequest
-	58, // 82: etherloom.control.v1.AdminService.ListGroups:input_type -> etherloom.control.v1.ListGroupsRequest
-	60, // 83: etherloom.control.v1.AdminService.RemoveGroup:input_type -> etherloom.control.v1.RemoveGroupRequest
-	64, // 84: etherloom.control.v1.AdminService.AddRelay:input_type -> etherloom.control.v1.AddRelayRequest
-	67, // 85: etherloom.control.v1.AdminService.ListRelays:input_type -> etherloom.control.v1.ListRelaysRequest
-	69, // 86: etherloom.control.v1.AdminService.RemoveRelay:input_type -> etherloom.control.v1.RemoveRelayRequest
-	71, // 87: etherloom.control.v1.AdminService.ListAudit:input_type -> etherloom.control.v1.ListAuditRequest
-	75, // 88: etherloom.control.v1.AdminService.AddAdmin:input_type -> etherloom.control.v1.AddAdminRequest
-	77, // 89: etherloom.control.v1.AdminService.ListAdmins:input_type -> etherloom.control.v1.ListAdminsRequest
-	79, // 90: etherloom.control.v1.AdminService.RevokeAdmin:input_type -> etherloom.control.v1.RevokeAdminRequest
-	81, // 91: etherloom.control.v1.AdminService.RaiseEpoch:input_type -> etherloom.control.v1.RaiseEpochRequest
-	3,  // 92: etherloom.control.v1.EnrolService.Begin:output_type -> etherloom.control.v1.BeginResponse
-	5,  // 93: etherloom.control.v1.EnrolService.Enrol:output_type -> etherloom.control.v1.EnrolResponse
-	10, // 94: etherloom.control.v1.NodeService.Sync:output_type -> etherloom.control.v1.ControllerMessage
-	13, // 95: etherloom.control.v1.NodeService.Renew:output_type -> etherloom.control.v1.RenewResponse
-	15, // 96: etherloom.control.v1.NodeService.ReportAddress:output_type -> etherloom.control.v1.ReportAddressResponse
-	17, // 97: etherloom.control.v1.NodeService.RaiseHandshakeNonce:output_type -> etherloom.control.v1.RaiseHandshakeNonceResponse
-	31, // 98: etherloom.control.v1.AdminService.CreateToken:output_type -> etherloom.control.v1.CreateTokenResponse
-	34, // 99: etherloom.control.v1.AdminService.ListTokens:output_type -> etherloom.control.v1.ListTokensResponse
-	36, // 100: etherloom.control.v1.AdminService.RevokeToken:output_type -> etherloom.control.v1.RevokeTokenResponse
-	39, // 101: etherloom.control.v1.AdminService.ListNodes:output_type -> etherloom.control.v1.ListNodesResponse
-	41, // 102: etherloom.control.v1.AdminService.SetNodeStatus:output_type -> etherloom.control.v1.SetNodeStatusResponse
-	43, // 103: etherloom.control.v1.AdminService.SetNodeAddress:output_type -> etherloom.control.v1.SetNodeAddressResponse
-	45, // 104: etherloom.control.v1.AdminService.AddSegment:output_type -> etherloom.control.v1.AddSegmentResponse
-	47, // 105: etherloom.control.v1.AdminService.ListSegments:output_type -> etherloom.control.v1.ListSegmentsResponse
-	49, // 106: etherloom.control.v1.AdminService.RemoveSegment:output_type -> etherloom.control.v1.RemoveSegmentResponse
-	52, // 107: etherloom.control.v1.AdminService.AddGrant:output_type -> etherloom.control.v1.AddGrantResponse
-	54, // 108: etherloom.control.v1.AdminService.ListGrants:output_type -> etherloom.control.v1.ListGrantsResponse
-	63, // 109: etherloom.control.v1.AdminService.RemoveGrant:output_type -> etherloom.control.v1.RemoveGrantResponse
-	57, // 110: etherloom.control.v1.AdminService.SetGroup:output_type -> etherloom.control.v1.SetGroupResponse
-	59, // 111: etherloom.control.v1.AdminService.ListGroups:output_type -> etherloom.control.v1.ListGroupsResponse
-	61, // 112: etherloom.control.v1.AdminService.RemoveGroup:output_type -> etherloom.control.v1.RemoveGroupResponse
-	65, // 113: etherloom.control.v1.AdminService.AddRelay:output_type -> etherloom.control.v1.AddRelayResponse
-	68, // 114: etherloom.control.v1.AdminService.ListRelays:output_type -> etherloom.control.v1.ListRelaysResponse
-	70, // 115: etherloom.control.v1.AdminService.RemoveRelay:output_type -> etherloom.control.v1.RemoveRelayResponse
-	72, // 116: etherloom.control.v1.AdminService.ListAudit:output_type -> etherloom.control.v1.ListAuditResponse
-	76, // 117: etherloom.control.v1.AdminService.AddAdmin:output_type -> etherloom.control.v1.AddAdminResponse
-	78, // 118: etherloom.control.v1.AdminService.ListAdmins:output_type -> etherloom.control.v1.ListAdminsResponse
-	80, // 119: etherloom.control.v1.AdminService.RevokeAdmin:output_type -> etherloom.control.v1.RevokeAdminResponse
-	82, // 120: etherloom.control.v1.AdminService.RaiseEpoch:output_type -> etherloom.control.v1.RaiseEpochResponse
-	92, // [92:121] is the sub-list for method output_type
-	63, // [63:92] is the sub-list for method input_type
-	63, // [63:63] is the sub-list for extension type_name
-	63, // [63:63] is the sub-list for extension extendee
-	0,  // [0:63] is the sub-list for field type_name
+	10, // 2: etherloom.control.v1.NodeMessage.hello:type_name -> etherloom.control.v1.Hello
+	11, // 3: etherloom.control.v1.NodeMessage.signal:type_name -> etherloom.control.v1.Signal
+	8,  // 4: etherloom.control.v1.NodeMessage.use:type_name -> etherloom.control.v1.UseReport
+	9,  // 5: etherloom.control.v1.UseReport.uses:type_name -> etherloom.control.v1.GrantUse
+	86, // 6: etherloom.control.v1.GrantUse.last:type_name -> google.protobuf.Timestamp
+	22, // 7: etherloom.control.v1.Hello.audit_head:type_name -> etherloom.control.v1.AuditHead
+	20, // 8: etherloom.control.v1.ControllerMessage.delta:type_name -> etherloom.control.v1.Delta
+	11, // 9: etherloom.control.v1.ControllerMessage.signal:type_name -> etherloom.control.v1.Signal
+	13, // 10: etherloom.control.v1.ControllerMessage.alive:type_name -> etherloom.control.v1.Alive
+	86, // 11: etherloom.control.v1.Alive.now:type_name -> google.protobuf.Timestamp
+	85, // 12: etherloom.control.v1.Delta.set:type_name -> etherloom.control.v1.Delta.SetEntry
+	86, // 13: etherloom.control.v1.StateHeader.issued:type_name -> google.protobuf.Timestamp
+	86, // 14: etherloom.control.v1.StateHeader.expires:type_name -> google.protobuf.Timestamp
+	22, // 15: etherloom.control.v1.StateHeader.audit_head:type_name -> etherloom.control.v1.AuditHead
+	24, // 16: etherloom.control.v1.Resource.settings:type_name -> etherloom.control.v1.Settings
+	25, // 17: etherloom.control.v1.Resource.segment:type_name -> etherloom.control.v1.Segment
+	26, // 18: etherloom.control.v1.Resource.self:type_name -> etherloom.control.v1.Peer
+	26, // 19: etherloom.control.v1.Resource.peer:type_name -> etherloom.control.v1.Peer
+	28, // 20: etherloom.control.v1.Resource.grant:type_name -> etherloom.control.v1.Grant
+	30, // 21: etherloom.control.v1.Resource.relay:type_name -> etherloom.control.v1.Relay
+	31, // 22: etherloom.control.v1.Resource.revocation:type_name -> etherloom.control.v1.Revocation
+	29, // 23: etherloom.control.v1.Resource.reach:type_name -> etherloom.control.v1.Reach
+	87, // 24: etherloom.control.v1.Settings.certificate_lifetime:type_name -> google.protobuf.Duration
+	87, // 25: etherloom.control.v1.Settings.grace:type_name -> google.protobuf.Duration
+	87, // 26: etherloom.control.v1.Settings.link_idle:type_name -> google.protobuf.Duration
+	27, // 27: etherloom.control.v1.Peer.stations:type_name -> etherloom.control.v1.Station
+	0,  // 28: etherloom.control.v1.Station.mode:type_name -> etherloom.control.v1.AddressMode
+	86, // 29: etherloom.control.v1.Grant.expires:type_name -> google.protobuf.Timestamp
+	86, // 30: etherloom.control.v1.Reach.expires:type_name -> google.protobuf.Timestamp
+	86, // 31: etherloom.control.v1.Relay.expires:type_name -> google.protobuf.Timestamp
+	86, // 32: etherloom.control.v1.Revocation.not_before:type_name -> google.protobuf.Timestamp
+	87, // 33: etherloom.control.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	34, // 34: etherloom.control.v1.CreateTokenResponse.description:type_name -> etherloom.control.v1.Token
+	86, // 35: etherloom.control.v1.Token.created:type_name -> google.protobuf.Timestamp
+	86, // 36: etherloom.control.v1.Token.expires:type_name -> google.protobuf.Timestamp
+	34, // 37: etherloom.control.v1.ListTokensResponse.tokens:type_name -> etherloom.control.v1.Token
+	1,  // 38: etherloom.control.v1.Node.status:type_name -> etherloom.control.v1.NodeStatus
+	27, // 39: etherloom.control.v1.Node.stations:type_name -> etherloom.control.v1.Station
+	86, // 40: etherloom.control.v1.Node.enrolled:type_name -> google.protobuf.Timestamp
+	86, // 41: etherloom.control.v1.Node.certificate_expires:type_name -> google.protobuf.Timestamp
+	86, // 42: etherloom.control.v1.Node.revoked_before:type_name -> google.protobuf.Timestamp
+	39, // 43: etherloom.control.v1.ListNodesResponse.nodes:type_name -> etherloom.control.v1.Node
+	1,  // 44: etherloom.control.v1.SetNodeStatusRequest.status:type_name -> etherloom.control.v1.NodeStatus
+	39, // 45: etherloom.control.v1.SetNodeStatusResponse.node:type_name -> etherloom.control.v1.Node
+	0,  // 46: etherloom.control.v1.SetNodeAddressRequest.mode:type_name -> etherloom.control.v1.AddressMode
+	39, // 47: etherloom.control.v1.SetNodeAddressResponse.node:type_name -> etherloom.control.v1.Node
+	25, // 48: etherloom.control.v1.AddSegmentResponse.segment:type_name -> etherloom.control.v1.Segment
+	25, // 49: etherloom.control.v1.ListSegmentsResponse.segments:type_name -> etherloom.control.v1.Segment
+	86, // 50: etherloom.control.v1.GrantRule.expires:type_name -> google.protobuf.Timestamp
+	86, // 51: etherloom.control.v1.GrantRule.created:type_name -> google.protobuf.Timestamp
+	86, // 52: etherloom.control.v1.GrantRule.last_used:type_name -> google.protobuf.Timestamp
+	86, // 53: etherloom.control.v1.AddGrantRequest.expires:type_name -> google.protobuf.Timestamp
+	52, // 54: etherloom.control.v1.AddGrantResponse.grant:type_name -> etherloom.control.v1.GrantRule
+	52, // 55: etherloom.control.v1.ListGrantsResponse.grants:type_name -> etherloom.control.v1.GrantRule
+	57, // 56: etherloom.control.v1.SetGroupResponse.group:type_name -> etherloom.control.v1.Group
+	57, // 57: etherloom.control.v1.ListGroupsResponse.groups:type_name -> etherloom.control.v1.Group
+	68, // 58: etherloom.control.v1.ListRelaysResponse.relays:type_name -> etherloom.control.v1.RelayDescription
+	75, // 59: etherloom.control.v1.ListAuditResponse.entries:type_name -> etherloom.control.v1.AuditEntry
+	22, // 60: etherloom.control.v1.ListAuditResponse.head:type_name -> etherloom.control.v1.AuditHead
+	86, // 61: etherloom.control.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	86, // 62: etherloom.control.v1.Admin.created:type_name -> google.protobuf.Timestamp
+	86, // 63: etherloom.control.v1.Admin.expires:type_name -> google.protobuf.Timestamp
+	87, // 64: etherloom.control.v1.AddAdminRequest.lifetime:type_name -> google.protobuf.Duration
+	76, // 65: etherloom.control.v1.AddAdminResponse.admin:type_name -> etherloom.control.v1.Admin
+	76, // 66: etherloom.control.v1.ListAdminsResponse.admins:type_name -> etherloom.control.v1.Admin
+	2,  // 67: etherloom.control.v1.EnrolService.Begin:input_type -> etherloom.control.v1.BeginRequest
+	4,  // 68: etherloom.control.v1.EnrolService.Enrol:input_type -> etherloom.control.v1.EnrolRequest
+	7,  // 69: etherloom.control.v1.NodeService.Sync:input_type -> etherloom.control.v1.NodeMessage
+	14, // 70: etherloom.control.v1.NodeService.Renew:input_type -> etherloom.control.v1.RenewRequest
+	16, // 71: etherloom.control.v1.NodeService.ReportAddress:input_type -> etherloom.control.v1.ReportAddressRequest
+	18, // 72: etherloom.control.v1.NodeService.RaiseHandshakeNonce:input_type -> etherloom.control.v1.RaiseHandshakeNonceRequest
+	32, // 73: etherloom.control.v1.AdminService.CreateToken:input_type -> etherloom.control.v1.CreateTokenRequest
+	35, // 74: etherloom.control.v1.AdminService.ListTokens:input_type -> etherloom.control.v1.ListTokensRequest
+	37, // 75: etherloom.control.v1.AdminService.RevokeToken:input_type -> etherloom.control.v1.RevokeTokenRequest
+	40, // 76: etherloom.control.v1.AdminService.ListNodes:input_type -> etherloom.control.v1.ListNodesRequest
+	42, // 77: etherloom.control.v1.AdminService.SetNodeStatus:input_type -> etherloom.control.v1.SetNodeStatusRequest
+	44, // 78: etherloom.control.v1.AdminService.SetNodeAddress:input_type -> etherloom.control.v1.SetNodeAddressRequest
+	46, // 79: etherloom.control.v1.AdminService.AddSegment:input_type -> etherloom.control.v1.AddSegmentRequest
+	48, // 80: etherloom.control.v1.AdminService.ListSegments:input_type -> etherloom.control.v1.ListSegmentsRequest
+	50, // 81: etherloom.control.v1.AdminService.RemoveSegment:input_type -> etherloom.control.v1.RemoveSegmentRequest
+	53, // 82: etherloom.control.v1.AdminService.AddGrant:input_type -> etherloom.control.v1.AddGrantRequest
+	55, // 83: etherloom.control.v1.AdminService.ListGrants:input_type -> etherloom.control.v1.ListGrantsRequest
+	64, // 84: etherloom.control.v1.AdminService.RemoveGrant:input_type -> etherloom.control.v1.RemoveGrantRequest
+	58, // 85: etherloom.control.v1.AdminService.SetGroup:input_type -> etherloom.control.v1.SetGroupRequest
+	60, // 86: etherloom.control.v1.AdminService.ListGroups:input_type -> etherloom.control.v1.ListGroupsRequest
+	62, // 87: etherloom.control.v1.AdminService.RemoveGroup:input_type -> etherloom.control.v1.RemoveGroupRequest
+	66, // 88: etherloom.control.v1.AdminService.AddRelay:input_type -> etherloom.control.v1.AddRelayRequest
+	69, // 89: etherloom.control.v1.AdminService.ListRelays:input_type -> etherloom.control.v1.ListRelaysRequest
+	71, // 90: etherloom.control.v1.AdminService.RemoveRelay:input_type -> etherloom.control.v1.RemoveRelayRequest
+	73, // 91: etherloom.control.v1.AdminService.ListAudit:input_type -> etherloom.control.v1.ListAuditRequest
+	77, // 92: etherloom.control.v1.AdminService.AddAdmin:input_type -> etherloom.control.v1.AddAdminRequest
+	79, // 93: etherloom.control.v1.AdminService.ListAdmins:input_type -> etherloom.control.v1.ListAdminsRequest
+	81, // 94: etherloom.control.v1.AdminService.RevokeAdmin:input_type -> etherloom.control.v1.RevokeAdminRequest
+	83, // 95: etherloom.control.v1.AdminService.RaiseEpoch:input_type -> etherloom.control.v1.RaiseEpochRequest
+	3,  // 96: etherloom.control.v1.EnrolService.Begin:output_type -> etherloom.control.v1.BeginResponse
+	5,  // 97: etherloom.control.v1.EnrolService.Enrol:output_type -> etherloom.control.v1.EnrolResponse
+	12, // 98: etherloom.control.v1.NodeService.Sync:output_type -> etherloom.control.v1.ControllerMessage
+	15, // 99: etherloom.control.v1.NodeService.Renew:output_type -> etherloom.control.v1.RenewResponse
+	17, // 100: etherloom.control.v1.NodeService.ReportAddress:output_type -> etherloom.control.v1.ReportAddressResponse
+	19, // 101: etherloom.control.v1.NodeService.RaiseHandshakeNonce:output_type -> etherloom.control.v1.RaiseHandshakeNonceResponse
+	33, // 102: etherloom.control.v1.AdminService.CreateToken:output_type -> etherloom.control.v1.CreateTokenResponse
+	36, // 103: etherloom.control.v1.AdminService.ListTokens:output_type -> etherloom.control.v1.ListTokensResponse
+	38, // 104: etherloom.control.v1.AdminService.RevokeToken:output_type -> etherloom.control.v1.RevokeTokenResponse
+	41, // 105: etherloom.control.v1.AdminService.ListNodes:output_type -> etherloom.control.v1.ListNodesResponse
+	43, // 106: etherloom.control.v1.AdminService.SetNodeStatus:output_type -> etherloom.control.v1.SetNodeStatusResponse
+	45, // 107: etherloom.control.v1.AdminService.SetNodeAddress:output_type -> etherloom.control.v1.SetNodeAddressResponse
+	47, // 108: etherloom.control.v1.AdminService.AddSegment:output_type -> etherloom.control.v1.AddSegmentResponse
+	49, // 109: etherloom.control.v1.AdminService.ListSegments:output_type -> etherloom.control.v1.ListSegmentsResponse
+	51, // 110: etherloom.control.v1.AdminService.RemoveSegment:output_type -> etherloom.control.v1.RemoveSegmentResponse
+	54, // 111: etherloom.control.v1.AdminService.AddGrant:output_type -> etherloom.control.v1.AddGrantResponse
+	56, // 112: etherloom.control.v1.AdminService.ListGrants:output_type -> etherloom.control.v1.ListGrantsResponse
+	65, // 113: etherloom.control.v1.AdminService.RemoveGrant:output_type -> etherloom.control.v1.RemoveGrantResponse
+	59, // 114: etherloom.control.v1.AdminService.SetGroup:output_type -> etherloom.control.v1.SetGroupResponse
+	61, // 115: etherloom.control.v1.AdminService.ListGroups:output_type -> etherloom.control.v1.ListGroupsResponse
+	63, // 116: etherloom.control.v1.AdminService.RemoveGroup:output_type -> etherloom.control.v1.RemoveGroupResponse
+	67, // 117: etherloom.control.v1.AdminService.AddRelay:output_type -> etherloom.control.v1.AddRelayResponse
+	70, // 118: etherloom.control.v1.AdminService.ListRelays:output_type -> etherloom.control.v1.ListRelaysResponse
+	72, // 119: etherloom.control.v1.AdminService.RemoveRelay:output_type -> etherloom.control.v1.RemoveRelayResponse
+	74, // 120: etherloom.control.v1.AdminService.ListAudit:output_type -> etherloom.control.v1.ListAuditResponse
+	78, // 121: etherloom.control.v1.AdminService.AddAdmin:output_type -> etherloom.control.v1.AddAdminResponse
+	80, // 122: etherloom.control.v1.AdminService.ListAdmins:output_type -> etherloom.control.v1.ListAdminsResponse
+	82, // 123: etherloom.control.v1.AdminService.RevokeAdmin:output_type -> etherloom.control.v1.RevokeAdminResponse
+	84, // 124: etherloom.control.v1.AdminService.RaiseEpoch:output_type -> etherloom.control.v1.RaiseEpochResponse
+	96, // [96:125] is the sub-list for method output_type
+	67, // [67:96] is the sub-list for method input_type
+	67, // [67:67] is the sub-list for extension type_name
+	67, // [67:67] is the sub-list for extension extendee
+	0,  // [0:67] is the sub-list for field type_name
 }
 
 func init() { file_controlv1_control_proto_init() }
@@ -5708,13 +5842,14 @@ func file_controlv1_control_proto_init() {
 	file_controlv1_control_proto_msgTypes[5].OneofWrappers = []any{
 		(*NodeMessage_Hello)(nil),
 		(*NodeMessage_Signal)(nil),
+		(*NodeMessage_Use)(nil),
 	}
-	file_controlv1_control_proto_msgTypes[8].OneofWrappers = []any{
+	file_controlv1_control_proto_msgTypes[10].OneofWrappers = []any{
 		(*ControllerMessage_Delta)(nil),
 		(*ControllerMessage_Signal)(nil),
 		(*ControllerMessage_Alive)(nil),
 	}
-	file_controlv1_control_proto_msgTypes[19].OneofWrappers = []any{
+	file_controlv1_control_proto_msgTypes[21].OneofWrappers = []any{
 		(*Resource_Settings)(nil),
 		(*Resource_Segment)(nil),
 		(*Resource_Self)(nil),
@@ -5730,7 +5865,7 @@ func file_controlv1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_controlv1_control_proto_rawDesc), len(file_controlv1_control_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   82,
+			NumMessages:   84,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -49,6 +49,7 @@ type Model struct {
 	Nodes       map[identity.ID]*Node
 	Segments    map[VNI]*Segment
 	Grants      map[GrantID]*Grant
+	Used        map[GrantID]*Used
 	Groups      map[string]*Group
 	Relays      map[string]*Relay
 
@@ -126,7 +127,7 @@ func Derive(f Facts, version uint64, previous *Model) *Model {
 		Facts: f, Version: version,
 		Controllers: map[identity.ID]*Controller{}, Admins: map[identity.ID]*Admin{}, Tokens: map[string]*Token{},
 		Nodes: map[identity.ID]*Node{}, Segments: map[VNI]*Segment{}, Grants: map[GrantID]*Grant{},
-		Groups: map[string]*Group{}, Relays: map[string]*Relay{},
+		Used: map[GrantID]*Used{}, Groups: map[string]*Group{}, Relays: map[string]*Relay{},
 		names: map[string]*Node{}, keys: map[string]string{}, segments: map[string]*Segment{},
 		profiles: map[identity.ID]*Profile{}, views: map[VNI]*View{}, memberOf: map[identity.ID][]*View{},
 		reaches: map[GrantID]*Reach{}, reachOf: map[identity.ID][]*Reach{},
@@ -166,6 +167,8 @@ func (m *Model) sort(x Fact) {
 		m.Segments[x.VNI] = x
 	case *Grant:
 		m.Grants[x.ID] = x
+	case *Used:
+		m.Used[x.Grant] = x
 	case *Group:
 		m.Groups[x.Name] = x
 	case *Relay:

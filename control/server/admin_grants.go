@@ -53,7 +53,9 @@ func (s *adminService) ListGrants(context.Context, *controlv1.ListGrantsRequest)
 	out := &controlv1.ListGrantsResponse{}
 	m := s.c.store.Model()
 	for _, g := range inOrder(m.Grants) {
-		out.Grants = append(out.Grants, m.GrantProto(g))
+		p := m.GrantProto(g)
+		p.LastUsed = s.c.lastUsed(m, g.ID)
+		out.Grants = append(out.Grants, p)
 	}
 	return out, nil
 }

@@ -60,6 +60,12 @@ func (c *Controller) chores(tx *store.Tx) error {
 			left--
 		}
 	}
+	for _, id := range slices.Sorted(maps.Keys(m.Used)) {
+		if left > 0 && m.Grants[id] == nil {
+			tx.Delete("grant.forget", m.Used[id])
+			left--
+		}
+	}
 	for _, id := range slices.Sorted(maps.Keys(m.Nodes)) {
 		n := m.Nodes[id]
 		if end := forgetAt(m, n); left > 0 && !end.IsZero() && !end.After(now) {
@@ -91,6 +97,11 @@ func (c *Controller) nextChore(m *model.Model) time.Time {
 	for _, g := range m.Grants {
 		if end := grantEnd(m, g); end.Before(next) {
 			next = end
+		}
+	}
+	for id := range m.Used {
+		if m.Grants[id] == nil {
+			next = time.Time{}
 		}
 	}
 	for id, o := range m.Controllers {

@@ -142,6 +142,8 @@ func (st *stream) read(ctx context.Context, s *nodeService, first *controlv1.Hel
 		switch kind := msg.GetKind().(type) {
 		case *controlv1.NodeMessage_Signal:
 			s.signal(st, kind.Signal)
+		case *controlv1.NodeMessage_Use:
+			s.c.heedUse(ctx, st, kind.Use)
 		case *controlv1.NodeMessage_Hello:
 			if err := s.mayHello(st); err != nil {
 				return err

@@ -122,6 +122,10 @@ func TestRecords(t *testing.T) {
 	if err == nil || !strings.Contains(out, "timed out") {
 		t.Errorf("where the host is not to be told: %v, %q", err, out)
 	}
+	out, err = a.Host.Run(r.ctx, "sh", "-c", "printf x | socat -t 5 - UDP:"+addr[1]+":53")
+	if err == nil || !strings.Contains(out, "No route to host") {
+		t.Errorf("UDP that no grant allows: %v, %q", err, out)
+	}
 	for _, name := range []string{"a", "b"} {
 		r.await("the refusal is recorded on "+name, 10*time.Second, func() bool {
 			n, last := refused(written(t, files[name]), 80)
@@ -143,6 +147,20 @@ func TestRecords(t *testing.T) {
 	}
 	r.decodes(export)
 	r.scanned(a, addr[1], interval)
+
+	idle, err := r.Grant(r.ctx, "label:team=x", "segment:lan", "--allow", "udp:9")
+	r.ok(err)
+	r.await("the controller knows what is used", 90*time.Second, func() bool {
+		out, err := r.Admin(r.ctx, "policy", "unused", "--days", "0", "--json")
+		r.ok(err)
+		var list struct {
+			Grants []struct {
+				ID json.Number `json:"id"`
+			} `json:"grants"`
+		}
+		r.ok(json.Unmarshal([]byte(out), &list))
+		return len(list.Grants) == 1 && list.Grants[0].ID.String() == idle
+	})
 }
 
 // decodes gives what was exported to a collector, which must understand it: the transfer, and what was refused.
