@@ -38,13 +38,15 @@ func (r *rejecter) answer(c *carriage, drop Drop) {
 	if c.in.Kind != Local || c.Frame.Dst.IsGroup() {
 		return
 	}
-	p, ok := packetOf(&c.Frame)
-	if !ok || c.Class().Kind != policy.Packet || !p.answerable() || !r.allow(c.Now) {
+	// A later fragment is what its first one is, and has no header to answer.
+	if part, is := ether.ParseFragment(&c.Frame); is && part.Offset > 0 || c.Class().Kind != policy.Packet {
 		return
 	}
-	if frame := p.refusal(&c.Frame); frame != nil {
-		c.in.send(frame, ether.Offload{}, Tag{}, c.lane)
+	p := packetOf(&c.Frame)
+	if !p.answerable() || !r.allow(c.Now) {
+		return
 	}
+	c.in.send(p.refusal(&c.Frame), ether.Offload{}, Tag{}, c.lane)
 }
 
 func (r *rejecter) allow(now time.Time) bool {
@@ -57,7 +59,7 @@ func (r *rejecter) allow(now time.Time) bool {
 	return r.sent <= maxRejects
 }
 
-// packet is an IP packet that may be answered.
+// packet is an IP packet that policy counts as a Packet: its headers are whole.
 type packet struct {
 	src, dst netip.Addr
 	protocol ether.Protocol
@@ -65,25 +67,15 @@ type packet struct {
 	upper    []byte // behind the IP headers
 }
 
-// packetOf looks at a frame's packet; false for a later fragment, which shows no header to answer.
-func packetOf(f *ether.Frame) (p packet, ok bool) {
-	if part, is := ether.ParseFragment(f); is && part.Offset > 0 {
-		return p, false
-	}
+func packetOf(f *ether.Frame) packet {
 	if f.Type == ether.TypeIPv4 {
-		ip, ok := ether.ParseIPv4(f.Payload)
-		if !ok {
-			return p, false
-		}
+		ip, _ := ether.ParseIPv4(f.Payload)
 		length := int(f.Payload[0]&0x0f)*4 + len(ip.Payload)
-		return packet{netip.AddrFrom4(ip.Src), netip.AddrFrom4(ip.Dst), ip.Protocol, f.Payload[:length], ip.Payload}, true
+		return packet{netip.AddrFrom4(ip.Src), netip.AddrFrom4(ip.Dst), ip.Protocol, f.Payload[:length], ip.Payload}
 	}
-	ip, ok := ether.ParseIPv6(f.Payload)
-	if !ok {
-		return p, false
-	}
-	upper, payload, _, ok := ip.Upper()
-	return packet{netip.AddrFrom16(ip.Src), netip.AddrFrom16(ip.Dst), upper, f.Payload[:headerV6+len(ip.Payload)], payload}, ok
+	ip, _ := ether.ParseIPv6(f.Payload)
+	upper, payload, _, _ := ip.Upper()
+	return packet{netip.AddrFrom16(ip.Src), netip.AddrFrom16(ip.Dst), upper, f.Payload[:headerV6+len(ip.Payload)], payload}
 }
 
 // answerable holds a packet against RFC 1122 section 3.2.2 and RFC 4443 section 2.4 (e): nothing answers what is from or for
@@ -98,11 +90,11 @@ func (p *packet) answerable() bool {
 	const echo4, echo6 = 8, 128 // RFC 792, RFC 4443 section 4.1
 	switch p.protocol {
 	case ether.ProtoTCP:
-		return len(p.upper) >= headerTCP && p.upper[13]&flagRST == 0
+		return p.upper[13]&flagRST == 0
 	case ether.ProtoICMP:
-		return len(p.upper) > 0 && p.upper[0] == echo4
+		return p.upper[0] == echo4
 	case ether.ProtoICMPv6:
-		return len(p.upper) > 0 && p.upper[0] == echo6
+		return p.upper[0] == echo6
 	default:
 		return true
 	}

@@ -206,3 +206,29 @@ func TestRejectLimits(t *testing.T) {
 		t.Error("what is void is answered")
 	}
 }
+
+// FuzzReject: whatever a host sends, what it is told is a frame that can be parsed, for it alone, and no longer than allowed.
+func FuzzReject(f *testing.F) {
+	for _, v6 := range []bool{false, true} {
+		f.Add(ipFrame(1, 2, v6, syn(80)))
+		f.Add(ipFrame(1, 2, v6, &layers.UDP{SrcPort: 1, DstPort: 2}, gopacket.Payload("x")))
+		f.Add(ipFrame(1, 2, v6, gopacket.Payload("\x00\x00\x08\x00")))
+	}
+	f.Add(ipFrame(1, 2, false, &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(8, 0)}))
+	f.Fuzz(func(t *testing.T, frame []byte) {
+		r := newRig(t)
+		r.sshOnly()
+		r.seg.SetReject(true)
+		r.enter(1, frame)
+		for _, answer := range r.out[1].frames {
+			p := gopacket.NewPacket(answer, layers.LayerTypeEthernet, gopacket.Default)
+			eth := p.LinkLayer().(*layers.Ethernet)
+			if e := p.ErrorLayer(); e != nil && p.NetworkLayer() == nil || ether.MAC(eth.DstMAC) != macOf(1) || len(answer) > 14+1280 {
+				t.Errorf("%x is answered by %x: %v", frame, answer, e)
+			}
+		}
+		if len(r.out[1].frames) > 1 {
+			t.Errorf("%x is answered by %d frames", frame, len(r.out[1].frames))
+		}
+	})
+}

@@ -12,7 +12,7 @@ func targets() []target {
 	return []target{
 		{"ether", []string{"ether.go", "arp.go", "ip.go", "nd.go", "offload.go", "join.go"}, ""},
 		{"policy", []string{"station.go", "view.go"}, ""},
-		{"switch", []string{"admit.go", "forward.go"}, ""},
+		{"switch", []string{"admit.go", "forward.go", "reject.go"}, ""},
 		{"transport", []string{"wire.go", "receive.go", "epoch.go", "replay.go", "record.go", "rejoin.go"}, "Datagrams|Handshakes|Records|Replies|Replay|Rejoin|Fuzz|Key"},
 		{"node", []string{"link.go", "ingress.go"}, "Trial|Ingress|Tag|SegmentSize|FramesDoNotAllocate"},
 	}
