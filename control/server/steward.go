@@ -60,12 +60,7 @@ func (c *Controller) chores(tx *store.Tx) error {
 			left--
 		}
 	}
-	for _, id := range slices.Sorted(maps.Keys(m.Used)) {
-		if left > 0 && m.Grants[id] == nil {
-			tx.Delete("grant.forget", m.Used[id])
-			left--
-		}
-	}
+	left -= forgetUses(tx, left)
 	for _, id := range slices.Sorted(maps.Keys(m.Nodes)) {
 		n := m.Nodes[id]
 		if end := forgetAt(m, n); left > 0 && !end.IsZero() && !end.After(now) {
@@ -86,6 +81,17 @@ func (c *Controller) chores(tx *store.Tx) error {
 		tx.Put("credentials.renew", &s)
 	}
 	return nil // members without a station are seated by the store
+}
+
+// forgetUses deletes what was kept of the use of grants that are gone, up to so many facts, and says how many.
+func forgetUses(tx *store.Tx, most int) (n int) {
+	for _, id := range slices.Sorted(maps.Keys(tx.Model.Used)) {
+		if n < most && tx.Model.Grants[id] == nil {
+			tx.Delete("grant.forget", tx.Model.Used[id])
+			n++
+		}
+	}
+	return n
 }
 
 // never is when nothing is due.
