@@ -39,7 +39,7 @@ func (r *rejecter) answer(c *carriage, drop Drop) {
 		return
 	}
 	// A later fragment is what its first one is, and has no header to answer.
-	if part, is := ether.ParseFragment(&c.Frame); is && part.Offset > 0 || c.Class().Kind != policy.Packet {
+	if part, _ := ether.ParseFragment(&c.Frame); part.Offset > 0 || c.Class().Kind != policy.Packet {
 		return
 	}
 	p := packetOf(&c.Frame)

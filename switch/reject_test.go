@@ -131,6 +131,7 @@ func TestRejectOthers(t *testing.T) {
 			r.enter(1, first)
 			r.out[1].take()
 		}},
+		{name: "first fragment", in: edit(ipFrame(1, 2, false, udp(72)...), 14+6, 0x20), answer: 20 + 8 + 100},
 		{name: "IP of a group in a frame for one", in: edit(ipFrame(1, 2, false, udp(1)...), 14+16, 239, 0, 0, 1)},
 		{name: "IP of everybody in a frame for one", in: edit(ipFrame(1, 2, false, udp(1)...), 14+16, 255, 255, 255, 255)},
 		{name: "IP of nobody", in: edit(ipFrame(1, 2, false, udp(1)...), 14+16, 0, 0, 0, 0)},

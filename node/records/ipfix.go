@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/vmware/go-ipfix/pkg/entities"
@@ -53,6 +54,12 @@ func ParseCollector(text string) (network, addr string, err error) {
 	return network, addr, nil
 }
 
+// prepare sets up what the library keeps for the whole process: its elements, and its log. What that says is in its errors, too.
+var prepare = sync.OnceFunc(func() { //nolint:gochecknoglobals // the library's state is global
+	klog.SetSlogLogger(slog.New(slog.DiscardHandler))
+	registry.LoadRegistry()
+})
+
 // waiting is for how many intervals records wait for a slow collector; further ones are lost.
 const waiting = 16
 
@@ -63,8 +70,7 @@ func NewExporter(collector string, report func(error)) (*Exporter, error) {
 	if err != nil {
 		return nil, err
 	}
-	klog.SetSlogLogger(slog.New(slog.DiscardHandler)) // the library's own; what it says is in its errors
-	registry.LoadRegistry()
+	prepare()
 	return &Exporter{network: network, addr: addr, queue: make(chan []Record, waiting), report: report, domains: map[uint32]*domain{}}, nil
 }
 
