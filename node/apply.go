@@ -65,6 +65,7 @@ func (d *Daemon) applyLocked(now time.Time) {
 	d.endpoint.SetRelays(relaysOf(c))
 
 	d.applySegmentsLocked(views, now)
+	d.retainUsesLocked()
 	d.publishLocked()
 	d.scheduleLocked(views, now)
 }
@@ -103,6 +104,7 @@ func (d *Daemon) viewsLocked() map[policy.VNI]*policy.View {
 	for vni := range c.Segments {
 		rules[policy.VNI(vni)] = &policy.Rules{
 			Generation: d.applied, Self: d.self(), Expires: d.held.Load().Expires(), Stations: make(map[policy.Identity]*policy.Station),
+			Uses: d.usesLocked(policy.VNI(vni)),
 		}
 	}
 	for _, p := range append(slices.Collect(maps.Values(c.Peers)), c.Self) {

@@ -4,12 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/etherloom/etherloom/internal/settings"
+	"github.com/etherloom/etherloom/node/records"
 	"github.com/etherloom/etherloom/node/statedir"
 	"github.com/etherloom/etherloom/policy"
 	"github.com/etherloom/etherloom/posture"
@@ -52,6 +54,18 @@ type Config struct {
 
 	Posture posture.Config `yaml:"posture" mapstructure:"posture"`
 
+	Policy struct {
+		Reject bool `yaml:"reject" mapstructure:"reject" usage:"tell this host at once that no grant lets a packet pass: TCP by a reset, other IP by an ICMP error"`
+	} `yaml:"policy" mapstructure:"policy"`
+
+	Records struct {
+		File      string        `yaml:"file" mapstructure:"file" usage:"file to append records of flows and of refused frames to, as JSON lines; default: none"`
+		IPFIX     string        `yaml:"ipfix" mapstructure:"ipfix" usage:"IPFIX collector to send them to, HOST:PORT by UDP, or tcp://HOST:PORT; default: none"`
+		Interval  time.Duration `yaml:"interval" mapstructure:"interval" usage:"between records of a flow that goes on, and between lines about what was refused"`
+		All       bool          `yaml:"all" mapstructure:"all" usage:"record also the flows between members of a segment that may send each other everything"`
+		LogDenied bool          `yaml:"log_denied" mapstructure:"log_denied" usage:"log what was refused, at most ten lines in an interval"`
+	} `yaml:"records" mapstructure:"records"`
+
 	Log settings.Log `yaml:"log" mapstructure:"log"`
 }
 
@@ -66,6 +80,7 @@ func Defaults() Config {
 	limits := policy.DefaultLimits()
 	c.Limits.Broadcast, c.Limits.Multicast, c.Limits.Control, c.Limits.Joins = limits.Broadcast, limits.Multicast, limits.Control, limits.Joins
 	c.Posture.Interval = 30 * time.Second
+	c.Records.Interval, c.Records.LogDenied = 10*time.Second, true
 	c.Log = settings.DefaultLog()
 	return c
 }
@@ -99,6 +114,11 @@ func (c *Config) Check() error {
 	}{{"limits.broadcast", c.Limits.Broadcast}, {"limits.multicast", c.Limits.Multicast}, {"limits.control", c.Limits.Control}, {"limits.joins", c.Limits.Joins}} {
 		need(l.value >= 0 && l.value <= mostFrames, l.key, "%d frames a second is not between 0 (any number) and %d", l.value, mostFrames)
 	}
+	need(c.Records.File == "" || filepath.IsAbs(c.Records.File), "records.file", "%q is not an absolute path", c.Records.File)
+	if _, _, err := records.ParseCollector(c.Records.IPFIX); c.Records.IPFIX != "" {
+		need(err == nil, "records.ipfix", "%v", err)
+	}
+	need(c.Records.Interval >= leastInterval, "records.interval", "%v is less than %v", c.Records.Interval, leastInterval)
 	return errors.Join(append(errs, c.Posture.Check(), c.Log.Check())...)
 }
 
@@ -109,7 +129,10 @@ func (c *Config) limits() policy.Limits {
 	return policy.Limits{Broadcast: c.Limits.Broadcast, Multicast: c.Limits.Multicast, Control: c.Limits.Control, Joins: c.Limits.Joins}
 }
 
-const maxQueues = 16
+const (
+	maxQueues     = 16
+	leastInterval = 200 * time.Millisecond
+)
 
 // queues is how many queues there shall be: each keeps two processors busy, one that sends and one that receives.
 func (c *Config) queues() int {

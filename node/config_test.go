@@ -63,6 +63,17 @@ func TestCheck(t *testing.T) {
 		{"multicast", func(c *Config) { c.Limits.Multicast = 10_000_001 }, "limits.multicast: 10000001"},
 		{"control", func(c *Config) { c.Limits.Control = -5 }, "limits.control: -5"},
 		{"joins", func(c *Config) { c.Limits.Joins = -5 }, "limits.joins: -5"},
+		{"no interval", func(c *Config) { c.Records.Interval = 199 * time.Millisecond }, "records.interval: 199ms"},
+		{"shortest interval", func(c *Config) { c.Records.Interval = 200 * time.Millisecond }, ""},
+		{"file", func(c *Config) { c.Records.File = "/var/log/flows.json" }, ""},
+		{"file somewhere", func(c *Config) { c.Records.File = "flows.json" }, `records.file: "flows.json"`},
+		{"collector", func(c *Config) { c.Records.IPFIX = "192.0.2.1:4739" }, ""},
+		{"collector by TCP", func(c *Config) { c.Records.IPFIX = "tcp://[2001:db8::1]:4739" }, ""},
+		{"collector by name", func(c *Config) { c.Records.IPFIX = "flows.example.com:4739" }, ""},
+		{"collector without a port", func(c *Config) { c.Records.IPFIX = "192.0.2.1" }, `records.ipfix: expected HOST:PORT`},
+		{"collector without a host", func(c *Config) { c.Records.IPFIX = ":4739" }, `records.ipfix: expected HOST:PORT`},
+		{"collector by another way", func(c *Config) { c.Records.IPFIX = "sctp://192.0.2.1:4739" }, `records.ipfix: expected HOST:PORT`},
+		{"collector with port 0", func(c *Config) { c.Records.IPFIX = "192.0.2.1:0" }, `records.ipfix: expected HOST:PORT`},
 		{"level", func(c *Config) { c.Log.Level = "loud" }, `log.level: "loud"`},
 		{"format", func(c *Config) { c.Log.Format = "xml" }, `log.format: "xml"`},
 		{"json", func(c *Config) { c.Log.Level, c.Log.Format = "debug", "json" }, ""},
@@ -85,7 +96,7 @@ func TestCheck(t *testing.T) {
 	}
 	// All faults are told at once.
 	var none Config
-	wantError(t, none.Check(), "state_dir", "tap.name", "tap.offload", "dns.resolver", "timers.probe", "timers.rekey", "timers.path_mtu", "timers.fdb_age", "log.level", "log.format")
+	wantError(t, none.Check(), "state_dir", "tap.name", "tap.offload", "dns.resolver", "timers.probe", "timers.rekey", "timers.path_mtu", "timers.fdb_age", "records.interval", "log.level", "log.format")
 }
 
 // TestLimitsOfConfig: each limit is set by its own key.

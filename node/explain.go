@@ -25,6 +25,7 @@ type ExplainRequest struct {
 	Port    uint16 `json:"port,omitempty"`    // of tcp and udp
 	Segment string `json:"segment,omitempty"` // its name; needed when more than one fits
 	Frame   []byte `json:"frame,omitempty"`   // from the destination address on; instead of To and Kind
+	Flow    string `json:"flow,omitempty"`    // such as "tcp 192.0.2.1:4242 192.0.2.2:22": its next packet, instead of all the others
 	Grant   uint32 `json:"grant,omitempty"`   // that Frame names, if it comes from a peer; 0: that which an honest peer would name
 }
 
@@ -83,12 +84,17 @@ type question struct {
 	from  party
 	to    party // of a frame that is given: who has its destination address
 	frame []byte
+	tuple *tuple // of the flow that is asked about; nil if it is none
 	out   *Explained
 }
 
 // Explain says what becomes of a frame. An error means that the question cannot be answered.
 func (d *Daemon) Explain(ask ExplainRequest) (*Explained, error) {
-	if err := ask.check(); err != nil {
+	flow, err := ask.flow()
+	if err == nil {
+		err = ask.check()
+	}
+	if err != nil {
 		return nil, err
 	}
 	d.mu.Lock()
@@ -97,7 +103,7 @@ func (d *Daemon) Explain(ask ExplainRequest) (*Explained, error) {
 		return nil, errors.New("no controller has told this node anything yet, so it knows of no policy: `etherloom status` says why")
 	}
 	q := &question{
-		d: d, ask: ask, now: time.Now(), frame: ask.Frame,
+		d: d, ask: ask, now: time.Now(), frame: ask.Frame, tuple: flow,
 		out: &Explained{Schema: Schema, Steps: []Judgement{}, Fixes: []Fix{}, Notes: []string{}},
 	}
 	found, err := q.place()
@@ -162,12 +168,18 @@ func (q *question) byPolicy() policy.Verdict {
 
 // answer judges the frame where it is sent, and where it is received.
 func (q *question) answer() error {
+	if err := q.own(); err != nil {
+		return err
+	}
 	if len(q.frame) == 0 {
 		if done, err := q.sample(); done || err != nil {
 			return err
 		}
 	} else if q.from.id != q.d.self() {
 		return q.arrived()
+	}
+	if q.tuple != nil {
+		return q.goesOn()
 	}
 	sw, in, err := q.switchOf(q.from, q.from)
 	if err != nil {

@@ -60,6 +60,8 @@ func (d *Daemon) localHandler() http.Handler {
 	list("names", func() any { return d.Names() })
 	list("drops", func() any { return d.Drops() })
 	list("posture", func() any { return d.Posture() })
+	list("flows", func() any { return d.Flows() })
+	list("grants", func() any { return d.Grants() })
 	mux.HandleFunc("POST /ping", d.localPing)
 	mux.HandleFunc("POST /explain", d.localExplain)
 	return mux
@@ -138,7 +140,7 @@ func Dial(dir *statedir.Dir) *Local {
 	return &Local{&http.Client{Transport: &http.Transport{DialContext: dialer}}}
 }
 
-// Get asks for one of the lists: status, peers, ports, fdb, names, drops, posture.
+// Get asks for one of the lists: status, peers, ports, fdb, names, drops, flows, grants, posture.
 func (l *Local) Get(ctx context.Context, what string, into any) error {
 	return l.do(ctx, http.MethodGet, what, nil, into)
 }

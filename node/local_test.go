@@ -46,7 +46,7 @@ func TestLocal(t *testing.T) {
 	if !status.Policy.Held || status.Policy.Version != 5 || status.Zone != "etherloom.internal" {
 		t.Errorf("status is %+v", status)
 	}
-	for _, what := range []string{"ports", "fdb", "names", "drops"} {
+	for _, what := range []string{"ports", "fdb", "names", "drops", "flows", "grants"} {
 		var list []map[string]any
 		if err := local.Get(t.Context(), what, &list); err != nil || list == nil {
 			t.Errorf("%s: %v, %v", what, list, err)

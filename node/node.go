@@ -66,8 +66,9 @@ type Daemon struct {
 	watcher  *posture.Watcher
 	underlay atomic.Pointer[[]netip.Addr] // for the watcher; stored under mu
 
-	saver   *saver
-	targets chan hostdns.Target // the newest, for the resolver's goroutine
+	saver    *saver
+	recorder *recorder
+	targets  chan hostdns.Target // the newest, for the resolver's goroutine
 
 	raiseNonce bool // belongs to renew
 
@@ -78,6 +79,7 @@ type Daemon struct {
 	contents *state.Contents
 	applied  uint64 // generation of policy
 	segments map[policy.VNI]*segment
+	uses     map[policy.VNI]*policy.Uses // of the grants that the state names
 	expiry   *time.Timer
 	problems map[string]string // by what they are about
 }
@@ -86,9 +88,13 @@ type Daemon struct {
 func New(cfg Config, dir *statedir.Dir, log *slog.Logger) (*Daemon, error) {
 	d := &Daemon{
 		cfg: cfg, log: log, dir: dir, began: time.Now(), segments: make(map[policy.VNI]*segment),
+		uses:     make(map[policy.VNI]*policy.Uses),
 		problems: make(map[string]string), saver: newSaver(), targets: make(chan hostdns.Target, 1),
 	}
 	d.byVNI.Store(&map[policy.VNI]*segment{})
+	if err := d.buildRecorder(); err != nil {
+		return nil, fmt.Errorf("records.ipfix: %w", err)
+	}
 	if err := d.load(); err != nil {
 		return nil, err
 	}
@@ -172,6 +178,10 @@ func (d *Daemon) Run(ctx context.Context) error {
 	group.Go(func() error { return d.serveLocal(ctx) })
 	group.Go(func() error { return d.keepSaved(ctx) })
 	group.Go(func() error { return d.keepResolver(ctx) })
+	group.Go(func() error { return d.record(ctx) })
+	if d.recorder.ipfix != nil {
+		group.Go(func() error { return d.recorder.ipfix.Run(ctx) })
+	}
 
 	d.underlayChanged()
 	d.mu.Lock()
@@ -186,6 +196,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	<-ctx.Done()
 	d.stop()
 	err := group.Wait()
+	d.collect(time.Now())
 	return errors.Join(err, d.saver.write(d.dir))
 }
 

@@ -141,18 +141,26 @@ func (q *question) build(src, dst netip.Addr) ([]byte, error) {
 	switch protocol {
 	case layers.IPProtocolTCP:
 		l := &layers.TCP{SrcPort: ephemeral, DstPort: layers.TCPPort(q.ask.Port), SYN: true, Window: 65535}
+		if t := q.tuple; t != nil {
+			l.SrcPort, l.DstPort, l.SYN, l.ACK = layers.TCPPort(t.src.Port()), layers.TCPPort(t.dst.Port()), false, true
+		}
 		_ = l.SetNetworkLayerForChecksum(ip)
 		return serialise(eth, ip, l)
 	case layers.IPProtocolUDP:
 		l := &layers.UDP{SrcPort: ephemeral, DstPort: layers.UDPPort(q.ask.Port)}
+		if t := q.tuple; t != nil {
+			l.SrcPort, l.DstPort = layers.UDPPort(t.src.Port()), layers.UDPPort(t.dst.Port())
+		}
 		_ = l.SetNetworkLayerForChecksum(ip)
 		return serialise(eth, ip, l, gopacket.Payload(clientQuestion(q.ask.Port, q.from.mac)))
 	case layers.IPProtocolICMPv6:
-		l := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(layers.ICMPv6TypeEchoRequest, 0)}
+		typ, id := q.echo(layers.ICMPv6TypeEchoRequest, layers.ICMPv6TypeEchoReply)
+		l := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(typ, 0)}
 		_ = l.SetNetworkLayerForChecksum(ip)
-		return serialise(eth, ip, l, &layers.ICMPv6Echo{Identifier: 1, SeqNumber: 1})
+		return serialise(eth, ip, l, &layers.ICMPv6Echo{Identifier: id, SeqNumber: 1})
 	default:
-		return serialise(eth, ip, &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(layers.ICMPv4TypeEchoRequest, 0), Id: 1, Seq: 1})
+		typ, id := q.echo(layers.ICMPv4TypeEchoRequest, layers.ICMPv4TypeEchoReply)
+		return serialise(eth, ip, &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(typ, 0), Id: id, Seq: 1})
 	}
 }
 

@@ -61,6 +61,8 @@ func (d *Daemon) openSegmentLocked(vni policy.VNI, seg *controlv1.Segment, st *c
 	}
 	s.sw.SetLimits(d.cfg.limits())
 	s.links.Store(&map[policy.Identity]*vswitch.Port{})
+	s.sw.Flows().RecordAll(d.cfg.Records.All)
+	s.sw.SetReject(d.cfg.Policy.Reject)
 	tap, err := bridge.NewTAP(bridge.TAPConfig{
 		Name: d.cfg.TAP.Name, MAC: s.mac, MTU: s.mtu, Queues: d.cfg.queues(),
 		SuperFrame: superFrame, NoOffload: d.cfg.TAP.Offload == "off",
@@ -263,9 +265,10 @@ func (s *segment) setAddressesLocked(want []netip.Prefix) {
 	s.d.problemLocked("segment "+s.name, errors.Join(errs...))
 }
 
-// close takes the segment out of the host.
+// close takes the segment out of the host. Daemon.mu is held.
 func (s *segment) close() {
 	s.closed = true
+	s.d.lastRecordsLocked(s)
 	if s.stop != nil {
 		s.stop()
 	}

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"encoding/binary"
+	"net/netip"
 
 	"github.com/etherloom/etherloom/ether"
 )
@@ -25,6 +26,12 @@ type Tuple struct {
 	SrcPort, DstPort uint16
 	Protocol         ether.Protocol // ICMPv6 counts as ICMP
 }
+
+// Source is where it comes from.
+func (t *Tuple) Source() netip.Addr { return addrOf(t.Src) }
+
+// Target is where it goes.
+func (t *Tuple) Target() netip.Addr { return addrOf(t.Dst) }
 
 // Reverse is the other direction.
 func (t Tuple) Reverse() Tuple {

@@ -69,7 +69,8 @@ func (k *flowKey) shard() int {
 // flow is guarded by its shard's lock.
 type flow struct {
 	grant      GrantID
-	generation uint64 // of the View that last let it pass
+	observed   GrantID // what it would begin by if grants in mode observe were enforced
+	generation uint64  // of the View that last let it pass
 	dst        ether.MAC
 	seen       time.Time
 	answered   bool
@@ -116,6 +117,7 @@ func (f *Flows) begin(v *View, opener Identity, k *flowKey, g *compiled, p *Pass
 	}
 	e.grant, e.generation, e.dst = g.id, v.generation, c.Dst
 	e.note(c, onward, now)
+	e.observed = p.Observed
 	e.tally.add(onward, p)
 }
 

@@ -14,7 +14,8 @@ type Passage struct {
 	Now    time.Time
 	Dry    bool // somebody only wants to know: nothing is remembered
 
-	// Observed is set to the grant in mode observe that would let the frame begin; 0 if there is none.
+	// Observed is set to the grant in mode observe that would let the frame begin towards a receiver that was judged; 0 if there
+	// is none.
 	Observed GrantID
 
 	class   Class
@@ -46,9 +47,7 @@ func (p *Passage) Class() *Class {
 
 // Egress says whether a frame may be sent to receiver, and under which grant.
 func (v *View) Egress(p *Passage, receiver Identity) (GrantID, Verdict) {
-	if len(v.watching) > 0 {
-		p.Observed = v.watch(p, receiver)
-	}
+	v.watch(p, receiver)
 	g, verdict := v.egress(p, receiver)
 	if verdict != Pass {
 		return 0, verdict
@@ -62,6 +61,7 @@ func (v *View) egress(p *Passage, receiver Identity) (*compiled, Verdict) {
 		return nil, PolicyExpired
 	}
 	if g := v.enforced.open[p.Source]; v.free(g, p, receiver) {
+		v.note(p, receiver, g)
 		return g, Pass
 	}
 	c := p.Class()
@@ -82,9 +82,7 @@ func (v *View) egress(p *Passage, receiver Identity) (*compiled, Verdict) {
 // Ingress says whether a frame that names a grant may be delivered to receiver. It judges by what is known here alone: this
 // grant, this source, this frame, now.
 func (v *View) Ingress(p *Passage, receiver Identity, id GrantID) Verdict {
-	if len(v.watching) > 0 {
-		p.Observed = v.watch(p, receiver)
-	}
+	v.watch(p, receiver)
 	g := v.grants[id]
 	verdict := v.ingress(g, p, receiver)
 	if verdict == Pass {
@@ -104,6 +102,7 @@ func (v *View) ingress(g *compiled, p *Passage, receiver Identity) Verdict {
 	case g.expired(p.Now):
 		return GrantExpired
 	case v.free(g, p, receiver):
+		v.note(p, receiver, g)
 		return Pass
 	}
 	c := p.Class()
@@ -120,10 +119,10 @@ func (v *View) ingress(g *compiled, p *Passage, receiver Identity) Verdict {
 	return Pass
 }
 
-// free reports whether a grant lets everything pass from source to receiver, and nothing need be remembered, because the
-// receiver may begin whatever it likes, too.
+// free reports whether a grant lets everything pass from source to receiver, and nothing need be remembered to judge by,
+// because the receiver may begin whatever it likes, too.
 func (v *View) free(g *compiled, p *Passage, receiver Identity) bool {
-	if g == nil || !g.open || g.expired(p.Now) || p.Flows.records.all.Load() {
+	if g == nil || !g.open || g.expired(p.Now) {
 		return false
 	}
 	_, holds := g.sources[p.Source]
@@ -205,6 +204,14 @@ func (v *View) flowOf(p *Passage, receiver Identity, demanded GrantID) GrantID {
 func (v *View) isFor(receiver Identity, c *Class) bool {
 	s := v.stations[receiver]
 	return s != nil && s.MAC == c.Dst
+}
+
+// note remembers a packet between two who may send everything to each other, for the records alone: it is judged as if nothing
+// were remembered, because the other end may keep no such records.
+func (v *View) note(p *Passage, receiver Identity, g *compiled) {
+	if p.Flows.records.all.Load() && !p.Dry && v.flowOf(p, receiver, 0) == 0 {
+		v.remember(p, receiver, g)
+	}
 }
 
 // remember notes a flow that a grant lets begin. What goes to a group is answered by nobody (RFC 1122 section 3.2.2): it would be

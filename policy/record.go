@@ -25,6 +25,7 @@ type Record struct {
 	Opener, Other Identity
 	Tuple         Tuple // as it began
 	Grant         GrantID
+	Observed      GrantID // the grant in mode observe that would have let it begin; 0 if there is none
 	Began, Last   time.Time
 	Frames        [2]uint64 // onward, and answers
 	Octets        [2]uint64 // of whole frames
@@ -55,14 +56,15 @@ type records struct {
 // maxEnded is how many flows that have ended wait for Collect at most.
 const maxEnded = 8192
 
-// RecordAll makes Flows remember every flow, also those between two who may send everything to each other.
+// RecordAll makes Flows remember every flow, also those between two who may send everything to each other. Of a flow that was
+// there before, whoever is seen first counts as its opener.
 func (f *Flows) RecordAll(on bool) { f.records.all.Store(on) }
 
 // whole is the flow from its beginning on.
 func whole(opener Identity, k *flowKey, e *flow) Record {
 	return Record{
-		Opener: opener, Other: k.other, Tuple: k.tuple, Grant: e.grant, Began: e.tally.began, Last: e.seen,
-		Frames: e.tally.frames, Octets: e.tally.octets,
+		Opener: opener, Other: k.other, Tuple: k.tuple, Grant: e.grant, Observed: e.observed, Began: e.tally.began,
+		Last: e.seen, Frames: e.tally.frames, Octets: e.tally.octets,
 	}
 }
 

@@ -42,7 +42,7 @@ func (u *Uses) find(id GrantID) *use {
 	return u.of[id]
 }
 
-// List returns the counts of all grants that were ever compiled, by id.
+// List returns the counts of all grants that were compiled and not forgotten since, by id.
 func (u *Uses) List() []Use {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -77,8 +77,8 @@ func (g *compiled) count(p *Passage) {
 	}
 }
 
-// watch counts for the grants that only observe, and returns the one that would have let the frame begin; 0 if there is none.
-func (v *View) watch(p *Passage, receiver Identity) GrantID {
+// watch counts for the grants that only observe, and notes the one that would have let the frame begin.
+func (v *View) watch(p *Passage, receiver Identity) {
 	for _, g := range v.watching {
 		if g.expired(p.Now) || !g.opens(p.Source, receiver) || !g.allows(p.Class(), v.stations[receiver]) {
 			continue
@@ -87,7 +87,7 @@ func (v *View) watch(p *Passage, receiver Identity) GrantID {
 			continue
 		}
 		g.count(p)
-		return g.id
+		p.Observed = g.id
+		return
 	}
-	return 0
 }

@@ -32,7 +32,8 @@ type carriage struct {
 	in     *Port
 	undone ether.Offload
 	lane   Lane
-	asked  *Explanation // nil for a frame that is carried
+	asked  *Explanation    // nil for a frame that is carried
+	behind policy.Identity // of a frame that was looked up: who is behind that port
 }
 
 // forward is the path itself. asked is nil for a frame that is carried; otherwise somebody only wants to know, so it is filled
@@ -53,24 +54,33 @@ func (s *Segment) forward(
 		Passage: policy.Passage{Frame: f, Source: tag.Source, Flows: s.flows, Now: now, Dry: asked != nil},
 		in:      in, undone: undone, lane: lane, asked: asked,
 	}
-	if drop := layout.admit(&c, tag); drop != Forwarded {
+	drop := s.carry(layout, &c, tag)
+	if drop != Forwarded && asked == nil {
+		s.refuse(layout, &c, drop)
+	}
+	return drop
+}
+
+// carry takes a frame that could be read from its admission to its receivers.
+func (s *Segment) carry(layout *layout, c *carriage, tag Tag) Drop {
+	if drop := layout.admit(c, tag); drop != Forwarded {
 		return drop
 	}
 
-	if asked == nil {
-		s.fdb.Learn(f.Src, in, now)
+	if c.asked == nil {
+		s.fdb.Learn(c.Frame.Src, c.in, c.Now)
 	}
 
-	if drop := layout.answer(&c); drop != Forwarded {
+	if drop := layout.answer(c); drop != Forwarded {
 		return drop
 	}
 
-	if !f.Dst.IsGroup() {
-		if out, ok := s.lookup(layout, &c); ok {
-			return layout.unicast(&c, out)
+	if !c.Frame.Dst.IsGroup() {
+		if out, ok := s.lookup(layout, c); ok {
+			return layout.unicast(c, out)
 		}
 	}
-	return layout.flood(&c)
+	return layout.flood(c)
 }
 
 // lookup finds the port behind which the destination was last seen; one that has yet to say a word is where policy says that it
@@ -96,6 +106,7 @@ func (l *layout) unicast(c *carriage, out *Port) Drop {
 	if c.in.Kind == Link && out.Kind == Link {
 		return c.asked.note(out, Tag{}, DropHairpin)
 	}
+	c.behind = out.Identity
 	return l.offer(c, out)
 }
 

@@ -30,11 +30,12 @@ func (s *sink) take() (n int) {
 
 // rig is node 1 with a local port and links to nodes 2, 3 and 4. Nodes 1, 2 and 3 are members; 4 is not.
 type rig struct {
-	t     *testing.T
-	seg   *Segment
-	ports map[policy.Identity]*Port
-	out   map[policy.Identity]*sink
-	now   time.Time
+	t          *testing.T
+	seg        *Segment
+	ports      map[policy.Identity]*Port
+	out        map[policy.Identity]*sink
+	now        time.Time
+	generation uint64
 }
 
 const grantID policy.GrantID = 7

@@ -17,6 +17,8 @@ type Segment struct {
 	flows  *policy.Flows
 	layout atomic.Pointer[layout]
 	drops  drops
+	denied denied
+	reject rejecter
 
 	mu sync.Mutex // serialises writers of layout
 }
@@ -100,6 +102,26 @@ func (s *Segment) change(edit func(*layout)) {
 
 // FDB is the segment's table of learned addresses.
 func (s *Segment) FDB() *fdb.Table[*Port] { return s.fdb }
+
+// Flows is what is remembered of who has begun what.
+func (s *Segment) Flows() *policy.Flows { return s.flows }
+
+// Denied returns what was refused since it was asked last, and how many frames more that there was no room to tell apart.
+func (s *Segment) Denied() (list []Denial, others uint64) { return s.denied.take() }
+
+// SetReject makes the segment tell its own host at once that a frame was refused, or not.
+func (s *Segment) SetReject(on bool) { s.reject.on.Store(on) }
+
+// refuse notes a frame that was refused, and tells its host if that is wanted.
+func (s *Segment) refuse(l *layout, c *carriage, drop Drop) {
+	if drop.benign() {
+		return
+	}
+	s.denied.note(l, c, drop)
+	if s.reject.on.Load() {
+		s.reject.answer(c, drop)
+	}
+}
 
 // Drops lists why frames went nowhere, and how many.
 func (s *Segment) Drops() []DropCount { return s.drops.list() }

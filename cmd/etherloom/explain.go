@@ -20,7 +20,7 @@ func explainCommand() *cobra.Command {
 	var tcp, udp int
 	var icmp, arp bool
 	cmd := &cobra.Command{
-		Use:   "explain [--from X] --to Y [--icmp|--arp|--tcp PORT|--udp PORT] | --hex FRAME [--from PEER]",
+		Use:   "explain [--from X] --to Y [--icmp|--arp|--tcp PORT|--udp PORT] | --hex FRAME [--from PEER] | --flow FLOW",
 		Short: "Say what becomes of a frame, which grant or check decides, where, and what would change it",
 		Long: "A frame is made and judged by the checks that every frame passes, and goes nowhere. X and Y are nodes' names or addresses\n" +
 			"on a segment; without --from it is this node. With --hex the frame is given, from the destination address on; - reads it\n" +
@@ -38,7 +38,7 @@ func explainCommand() *cobra.Command {
 			if ask.Kind, ask.Port, err = kindOf(icmp, arp, cmd.Flags().Changed("tcp"), tcp, cmd.Flags().Changed("udp"), udp); err != nil {
 				return err
 			}
-			if ask.Kind == "" && !given {
+			if ask.Kind == "" && !given && ask.Flow == "" {
 				ask.Kind = "icmp"
 			}
 			d, err := l.daemon()
@@ -62,6 +62,7 @@ func explainCommand() *cobra.Command {
 	f.IntVar(&tcp, "tcp", 0, "the first packet of a TCP connection to this port")
 	f.IntVar(&udp, "udp", 0, "a UDP datagram to this port")
 	f.StringVar(&text, "hex", "", "a whole frame, in hex; - reads it from the standard input")
+	f.StringVar(&ask.Flow, "flow", "", "the next packet of a flow of this node's, such as \"tcp 192.0.2.1:4242 192.0.2.2:22\": see `etherloom flows`")
 	f.Uint32Var(&ask.Grant, "grant", 0, "with --hex and --from: the grant that the frame names; default: what an honest sender would name")
 	return cmd
 }

@@ -16,7 +16,7 @@ import (
 
 func policyCommand(a *admin) *cobra.Command {
 	cmd := group("policy", "The whole policy as one document: groups, grants, tests",
-		policyShow(a), policyCheck(a), policyDiff(a), policyApply(a), policyConfirm(a), policyUndo(a))
+		policyShow(a), policyCheck(a), policyDiff(a), policyApply(a), policyConfirm(a), policyUndo(a), policyUnused(a))
 	cmd.Example = "  etherloom policy show > policy.yaml      # then edit it\n" +
 		"  etherloom policy diff policy.yaml\n" +
 		"  etherloom policy apply policy.yaml --confirm 60s && etherloom policy confirm"

@@ -164,6 +164,18 @@ func (c *Client) Signal(to identity.ID, sealed []byte) {
 	}
 }
 
+// ReportUse tells every controller that can be reached when grants were used last, and says whether there was one. It does not
+// wait.
+func (c *Client) ReportUse(uses []*controlv1.GrantUse) (told bool) {
+	m := &controlv1.NodeMessage{Kind: &controlv1.NodeMessage_Use{Use: &controlv1.UseReport{Uses: uses}}}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range c.streams {
+		told = s.send(m) || told
+	}
+	return told
+}
+
 // Connected reports whether any controller is heard now.
 func (c *Client) Connected() bool { return c.contact.now() }
 

@@ -523,6 +523,7 @@ type NodeMessage struct {
 	//	*NodeMessage_Hello
 	//	*NodeMessage_Signal
 	//	*NodeMessage_Posture
+	//	*NodeMessage_Use
 	Kind          isNodeMessage_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -592,6 +593,15 @@ func (x *NodeMessage) GetPosture() *PostureReport {
 	return nil
 }
 
+func (x *NodeMessage) GetUse() *UseReport {
+	if x != nil {
+		if x, ok := x.Kind.(*NodeMessage_Use); ok {
+			return x.Use
+		}
+	}
+	return nil
+}
+
 type isNodeMessage_Kind interface {
 	isNodeMessage_Kind()
 }
@@ -608,11 +618,17 @@ type NodeMessage_Posture struct {
 	Posture *PostureReport `protobuf:"bytes,3,opt,name=posture,proto3,oneof"` // after the hello, and whenever it changed
 }
 
+type NodeMessage_Use struct {
+	Use *UseReport `protobuf:"bytes,4,opt,name=use,proto3,oneof"` // at most once a minute
+}
+
 func (*NodeMessage_Hello) isNodeMessage_Kind() {}
 
 func (*NodeMessage_Signal) isNodeMessage_Kind() {}
 
 func (*NodeMessage_Posture) isNodeMessage_Kind() {}
+
+func (*NodeMessage_Use) isNodeMessage_Kind() {}
 
 // PostureReport is what a node says of itself: what it is, and what it found of that which its own configuration names.
 // At most 32 files, 32 processes, 16 commands and 32 addresses, no text longer than 256 bytes, 48 KiB in all. Conditions
@@ -985,6 +1001,103 @@ func (x *PostureCommand) GetFault() string {
 	return ""
 }
 
+// UseReport tells when grants last let something pass at the node. Only those that the node was told of count.
+type UseReport struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Uses          []*GrantUse            `protobuf:"bytes,1,rep,name=uses,proto3" json:"uses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UseReport) Reset() {
+	*x = UseReport{}
+	mi := &file_controlv1_control_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UseReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UseReport) ProtoMessage() {}
+
+func (x *UseReport) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UseReport.ProtoReflect.Descriptor instead.
+func (*UseReport) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *UseReport) GetUses() []*GrantUse {
+	if x != nil {
+		return x.Uses
+	}
+	return nil
+}
+
+type GrantUse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Grant         uint32                 `protobuf:"varint,1,opt,name=grant,proto3" json:"grant,omitempty"` // its id
+	Last          *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=last,proto3" json:"last,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GrantUse) Reset() {
+	*x = GrantUse{}
+	mi := &file_controlv1_control_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GrantUse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GrantUse) ProtoMessage() {}
+
+func (x *GrantUse) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GrantUse.ProtoReflect.Descriptor instead.
+func (*GrantUse) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *GrantUse) GetGrant() uint32 {
+	if x != nil {
+		return x.Grant
+	}
+	return 0
+}
+
+func (x *GrantUse) GetLast() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Last
+	}
+	return nil
+}
+
 type Hello struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Epoch         uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"` // of the state the node holds; 0 and version 0: none
@@ -1000,7 +1113,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_controlv1_control_proto_msgTypes[10]
+	mi := &file_controlv1_control_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1012,7 +1125,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[10]
+	mi := &file_controlv1_control_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1025,7 +1138,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{10}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Hello) GetEpoch() uint64 {
@@ -1089,7 +1202,7 @@ type Signal struct {
 
 func (x *Signal) Reset() {
 	*x = Signal{}
-	mi := &file_controlv1_control_proto_msgTypes[11]
+	mi := &file_controlv1_control_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1101,7 +1214,7 @@ func (x *Signal) String() string {
 func (*Signal) ProtoMessage() {}
 
 func (x *Signal) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[11]
+	mi := &file_controlv1_control_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1114,7 +1227,7 @@ func (x *Signal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Signal.ProtoReflect.Descriptor instead.
 func (*Signal) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{11}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Signal) GetPeer() uint32 {
@@ -1145,7 +1258,7 @@ type ControllerMessage struct {
 
 func (x *ControllerMessage) Reset() {
 	*x = ControllerMessage{}
-	mi := &file_controlv1_control_proto_msgTypes[12]
+	mi := &file_controlv1_control_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1157,7 +1270,7 @@ func (x *ControllerMessage) String() string {
 func (*ControllerMessage) ProtoMessage() {}
 
 func (x *ControllerMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[12]
+	mi := &file_controlv1_control_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1170,7 +1283,7 @@ func (x *ControllerMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControllerMessage.ProtoReflect.Descriptor instead.
 func (*ControllerMessage) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{12}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ControllerMessage) GetKind() isControllerMessage_Kind {
@@ -1238,7 +1351,7 @@ type Alive struct {
 
 func (x *Alive) Reset() {
 	*x = Alive{}
-	mi := &file_controlv1_control_proto_msgTypes[13]
+	mi := &file_controlv1_control_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1250,7 +1363,7 @@ func (x *Alive) String() string {
 func (*Alive) ProtoMessage() {}
 
 func (x *Alive) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[13]
+	mi := &file_controlv1_control_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1263,7 +1376,7 @@ func (x *Alive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Alive.ProtoReflect.Descriptor instead.
 func (*Alive) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{13}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Alive) GetNow() *timestamppb.Timestamp {
@@ -1281,7 +1394,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[14]
+	mi := &file_controlv1_control_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1293,7 +1406,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[14]
+	mi := &file_controlv1_control_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1306,7 +1419,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{14}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{16}
 }
 
 type RenewResponse struct {
@@ -1318,7 +1431,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[15]
+	mi := &file_controlv1_control_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1330,7 +1443,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[15]
+	mi := &file_controlv1_control_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1343,7 +1456,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{15}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RenewResponse) GetCertificate() []byte {
@@ -1363,7 +1476,7 @@ type ReportAddressRequest struct {
 
 func (x *ReportAddressRequest) Reset() {
 	*x = ReportAddressRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[16]
+	mi := &file_controlv1_control_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1375,7 +1488,7 @@ func (x *ReportAddressRequest) String() string {
 func (*ReportAddressRequest) ProtoMessage() {}
 
 func (x *ReportAddressRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[16]
+	mi := &file_controlv1_control_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1388,7 +1501,7 @@ func (x *ReportAddressRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportAddressRequest.ProtoReflect.Descriptor instead.
 func (*ReportAddressRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{16}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ReportAddressRequest) GetVni() uint32 {
@@ -1413,7 +1526,7 @@ type ReportAddressResponse struct {
 
 func (x *ReportAddressResponse) Reset() {
 	*x = ReportAddressResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[17]
+	mi := &file_controlv1_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1425,7 +1538,7 @@ func (x *ReportAddressResponse) String() string {
 func (*ReportAddressResponse) ProtoMessage() {}
 
 func (x *ReportAddressResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[17]
+	mi := &file_controlv1_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1438,7 +1551,7 @@ func (x *ReportAddressResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportAddressResponse.ProtoReflect.Descriptor instead.
 func (*ReportAddressResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{17}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{19}
 }
 
 type RaiseHandshakeNonceRequest struct {
@@ -1449,7 +1562,7 @@ type RaiseHandshakeNonceRequest struct {
 
 func (x *RaiseHandshakeNonceRequest) Reset() {
 	*x = RaiseHandshakeNonceRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[18]
+	mi := &file_controlv1_control_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1461,7 +1574,7 @@ func (x *RaiseHandshakeNonceRequest) String() string {
 func (*RaiseHandshakeNonceRequest) ProtoMessage() {}
 
 func (x *RaiseHandshakeNonceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[18]
+	mi := &file_controlv1_control_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1474,7 +1587,7 @@ func (x *RaiseHandshakeNonceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseHandshakeNonceRequest.ProtoReflect.Descriptor instead.
 func (*RaiseHandshakeNonceRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{18}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{20}
 }
 
 type RaiseHandshakeNonceResponse struct {
@@ -1486,7 +1599,7 @@ type RaiseHandshakeNonceResponse struct {
 
 func (x *RaiseHandshakeNonceResponse) Reset() {
 	*x = RaiseHandshakeNonceResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[19]
+	mi := &file_controlv1_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1498,7 +1611,7 @@ func (x *RaiseHandshakeNonceResponse) String() string {
 func (*RaiseHandshakeNonceResponse) ProtoMessage() {}
 
 func (x *RaiseHandshakeNonceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[19]
+	mi := &file_controlv1_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1511,7 +1624,7 @@ func (x *RaiseHandshakeNonceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseHandshakeNonceResponse.ProtoReflect.Descriptor instead.
 func (*RaiseHandshakeNonceResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{19}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RaiseHandshakeNonceResponse) GetHandshakeNonce() uint64 {
@@ -1534,7 +1647,7 @@ type Delta struct {
 
 func (x *Delta) Reset() {
 	*x = Delta{}
-	mi := &file_controlv1_control_proto_msgTypes[20]
+	mi := &file_controlv1_control_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1546,7 +1659,7 @@ func (x *Delta) String() string {
 func (*Delta) ProtoMessage() {}
 
 func (x *Delta) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[20]
+	mi := &file_controlv1_control_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1559,7 +1672,7 @@ func (x *Delta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delta.ProtoReflect.Descriptor instead.
 func (*Delta) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{20}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Delta) GetHeader() []byte {
@@ -1614,7 +1727,7 @@ type StateHeader struct {
 
 func (x *StateHeader) Reset() {
 	*x = StateHeader{}
-	mi := &file_controlv1_control_proto_msgTypes[21]
+	mi := &file_controlv1_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1626,7 +1739,7 @@ func (x *StateHeader) String() string {
 func (*StateHeader) ProtoMessage() {}
 
 func (x *StateHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[21]
+	mi := &file_controlv1_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1639,7 +1752,7 @@ func (x *StateHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateHeader.ProtoReflect.Descriptor instead.
 func (*StateHeader) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{21}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *StateHeader) GetNetwork() []byte {
@@ -1715,7 +1828,7 @@ type AuditHead struct {
 
 func (x *AuditHead) Reset() {
 	*x = AuditHead{}
-	mi := &file_controlv1_control_proto_msgTypes[22]
+	mi := &file_controlv1_control_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1727,7 +1840,7 @@ func (x *AuditHead) String() string {
 func (*AuditHead) ProtoMessage() {}
 
 func (x *AuditHead) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[22]
+	mi := &file_controlv1_control_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1740,7 +1853,7 @@ func (x *AuditHead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditHead.ProtoReflect.Descriptor instead.
 func (*AuditHead) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{22}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *AuditHead) GetSequence() uint64 {
@@ -1777,7 +1890,7 @@ type Resource struct {
 
 func (x *Resource) Reset() {
 	*x = Resource{}
-	mi := &file_controlv1_control_proto_msgTypes[23]
+	mi := &file_controlv1_control_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1789,7 +1902,7 @@ func (x *Resource) String() string {
 func (*Resource) ProtoMessage() {}
 
 func (x *Resource) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[23]
+	mi := &file_controlv1_control_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1802,7 +1915,7 @@ func (x *Resource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resource.ProtoReflect.Descriptor instead.
 func (*Resource) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{23}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Resource) GetKind() isResource_Kind {
@@ -1950,7 +2063,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_controlv1_control_proto_msgTypes[24]
+	mi := &file_controlv1_control_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1962,7 +2075,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[24]
+	mi := &file_controlv1_control_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1975,7 +2088,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{24}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Settings) GetNetworkName() string {
@@ -2033,7 +2146,7 @@ type Segment struct {
 
 func (x *Segment) Reset() {
 	*x = Segment{}
-	mi := &file_controlv1_control_proto_msgTypes[25]
+	mi := &file_controlv1_control_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2045,7 +2158,7 @@ func (x *Segment) String() string {
 func (*Segment) ProtoMessage() {}
 
 func (x *Segment) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[25]
+	mi := &file_controlv1_control_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2058,7 +2171,7 @@ func (x *Segment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Segment.ProtoReflect.Descriptor instead.
 func (*Segment) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{25}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Segment) GetVni() uint32 {
@@ -2112,7 +2225,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_controlv1_control_proto_msgTypes[26]
+	mi := &file_controlv1_control_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2124,7 +2237,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[26]
+	mi := &file_controlv1_control_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2137,7 +2250,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{26}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Peer) GetId() uint32 {
@@ -2210,7 +2323,7 @@ type Station struct {
 
 func (x *Station) Reset() {
 	*x = Station{}
-	mi := &file_controlv1_control_proto_msgTypes[27]
+	mi := &file_controlv1_control_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2222,7 +2335,7 @@ func (x *Station) String() string {
 func (*Station) ProtoMessage() {}
 
 func (x *Station) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[27]
+	mi := &file_controlv1_control_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2235,7 +2348,7 @@ func (x *Station) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Station.ProtoReflect.Descriptor instead.
 func (*Station) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{27}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Station) GetVni() uint32 {
@@ -2286,7 +2399,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_controlv1_control_proto_msgTypes[28]
+	mi := &file_controlv1_control_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2298,7 +2411,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[28]
+	mi := &file_controlv1_control_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2311,7 +2424,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{28}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Grant) GetId() uint32 {
@@ -2361,7 +2474,7 @@ type Reach struct {
 
 func (x *Reach) Reset() {
 	*x = Reach{}
-	mi := &file_controlv1_control_proto_msgTypes[29]
+	mi := &file_controlv1_control_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2373,7 +2486,7 @@ func (x *Reach) String() string {
 func (*Reach) ProtoMessage() {}
 
 func (x *Reach) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[29]
+	mi := &file_controlv1_control_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2386,7 +2499,7 @@ func (x *Reach) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reach.ProtoReflect.Descriptor instead.
 func (*Reach) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{29}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Reach) GetId() uint32 {
@@ -2467,7 +2580,7 @@ type Relay struct {
 
 func (x *Relay) Reset() {
 	*x = Relay{}
-	mi := &file_controlv1_control_proto_msgTypes[30]
+	mi := &file_controlv1_control_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2479,7 +2592,7 @@ func (x *Relay) String() string {
 func (*Relay) ProtoMessage() {}
 
 func (x *Relay) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[30]
+	mi := &file_controlv1_control_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2492,7 +2605,7 @@ func (x *Relay) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Relay.ProtoReflect.Descriptor instead.
 func (*Relay) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{30}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Relay) GetName() string {
@@ -2554,7 +2667,7 @@ type Revocation struct {
 
 func (x *Revocation) Reset() {
 	*x = Revocation{}
-	mi := &file_controlv1_control_proto_msgTypes[31]
+	mi := &file_controlv1_control_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2566,7 +2679,7 @@ func (x *Revocation) String() string {
 func (*Revocation) ProtoMessage() {}
 
 func (x *Revocation) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[31]
+	mi := &file_controlv1_control_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2579,7 +2692,7 @@ func (x *Revocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
 func (*Revocation) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{31}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Revocation) GetId() uint32 {
@@ -2610,7 +2723,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[32]
+	mi := &file_controlv1_control_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2622,7 +2735,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[32]
+	mi := &file_controlv1_control_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2635,7 +2748,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{32}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *CreateTokenRequest) GetRole() string {
@@ -2690,7 +2803,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[33]
+	mi := &file_controlv1_control_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2702,7 +2815,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[33]
+	mi := &file_controlv1_control_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2715,7 +2828,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{33}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *CreateTokenResponse) GetToken() string {
@@ -2751,7 +2864,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_controlv1_control_proto_msgTypes[34]
+	mi := &file_controlv1_control_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2763,7 +2876,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[34]
+	mi := &file_controlv1_control_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2776,7 +2889,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{34}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Token) GetId() string {
@@ -2864,7 +2977,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[35]
+	mi := &file_controlv1_control_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2876,7 +2989,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[35]
+	mi := &file_controlv1_control_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2889,7 +3002,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{35}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{37}
 }
 
 type ListTokensResponse struct {
@@ -2901,7 +3014,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[36]
+	mi := &file_controlv1_control_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2913,7 +3026,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[36]
+	mi := &file_controlv1_control_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2926,7 +3039,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{36}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListTokensResponse) GetTokens() []*Token {
@@ -2945,7 +3058,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[37]
+	mi := &file_controlv1_control_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2957,7 +3070,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[37]
+	mi := &file_controlv1_control_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2970,7 +3083,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{37}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *RevokeTokenRequest) GetId() string {
@@ -2988,7 +3101,7 @@ type RevokeTokenResponse struct {
 
 func (x *RevokeTokenResponse) Reset() {
 	*x = RevokeTokenResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[38]
+	mi := &file_controlv1_control_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3000,7 +3113,7 @@ func (x *RevokeTokenResponse) String() string {
 func (*RevokeTokenResponse) ProtoMessage() {}
 
 func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[38]
+	mi := &file_controlv1_control_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3013,7 +3126,7 @@ func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{38}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{40}
 }
 
 type Node struct {
@@ -3048,7 +3161,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_controlv1_control_proto_msgTypes[39]
+	mi := &file_controlv1_control_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3060,7 +3173,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[39]
+	mi := &file_controlv1_control_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3073,7 +3186,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{39}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Node) GetId() uint32 {
@@ -3259,7 +3372,7 @@ type Lock struct {
 
 func (x *Lock) Reset() {
 	*x = Lock{}
-	mi := &file_controlv1_control_proto_msgTypes[40]
+	mi := &file_controlv1_control_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3271,7 +3384,7 @@ func (x *Lock) String() string {
 func (*Lock) ProtoMessage() {}
 
 func (x *Lock) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[40]
+	mi := &file_controlv1_control_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3284,7 +3397,7 @@ func (x *Lock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lock.ProtoReflect.Descriptor instead.
 func (*Lock) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{40}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Lock) GetId() uint32 {
@@ -3347,7 +3460,7 @@ type AddLockRequest struct {
 
 func (x *AddLockRequest) Reset() {
 	*x = AddLockRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[41]
+	mi := &file_controlv1_control_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3359,7 +3472,7 @@ func (x *AddLockRequest) String() string {
 func (*AddLockRequest) ProtoMessage() {}
 
 func (x *AddLockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[41]
+	mi := &file_controlv1_control_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3372,7 +3485,7 @@ func (x *AddLockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddLockRequest.ProtoReflect.Descriptor instead.
 func (*AddLockRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{41}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *AddLockRequest) GetTarget() string {
@@ -3406,7 +3519,7 @@ type AddLockResponse struct {
 
 func (x *AddLockResponse) Reset() {
 	*x = AddLockResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[42]
+	mi := &file_controlv1_control_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3418,7 +3531,7 @@ func (x *AddLockResponse) String() string {
 func (*AddLockResponse) ProtoMessage() {}
 
 func (x *AddLockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[42]
+	mi := &file_controlv1_control_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3431,7 +3544,7 @@ func (x *AddLockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddLockResponse.ProtoReflect.Descriptor instead.
 func (*AddLockResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{42}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *AddLockResponse) GetLock() *Lock {
@@ -3456,7 +3569,7 @@ type ListLocksRequest struct {
 
 func (x *ListLocksRequest) Reset() {
 	*x = ListLocksRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[43]
+	mi := &file_controlv1_control_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3468,7 +3581,7 @@ func (x *ListLocksRequest) String() string {
 func (*ListLocksRequest) ProtoMessage() {}
 
 func (x *ListLocksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[43]
+	mi := &file_controlv1_control_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3481,7 +3594,7 @@ func (x *ListLocksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLocksRequest.ProtoReflect.Descriptor instead.
 func (*ListLocksRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{43}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{45}
 }
 
 type ListLocksResponse struct {
@@ -3493,7 +3606,7 @@ type ListLocksResponse struct {
 
 func (x *ListLocksResponse) Reset() {
 	*x = ListLocksResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[44]
+	mi := &file_controlv1_control_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3505,7 +3618,7 @@ func (x *ListLocksResponse) String() string {
 func (*ListLocksResponse) ProtoMessage() {}
 
 func (x *ListLocksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[44]
+	mi := &file_controlv1_control_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3518,7 +3631,7 @@ func (x *ListLocksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLocksResponse.ProtoReflect.Descriptor instead.
 func (*ListLocksResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{44}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ListLocksResponse) GetLocks() []*Lock {
@@ -3538,7 +3651,7 @@ type RemoveLockRequest struct {
 
 func (x *RemoveLockRequest) Reset() {
 	*x = RemoveLockRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[45]
+	mi := &file_controlv1_control_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3550,7 +3663,7 @@ func (x *RemoveLockRequest) String() string {
 func (*RemoveLockRequest) ProtoMessage() {}
 
 func (x *RemoveLockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[45]
+	mi := &file_controlv1_control_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3563,7 +3676,7 @@ func (x *RemoveLockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveLockRequest.ProtoReflect.Descriptor instead.
 func (*RemoveLockRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{45}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *RemoveLockRequest) GetTarget() string {
@@ -3591,7 +3704,7 @@ type RemoveLockResponse struct {
 
 func (x *RemoveLockResponse) Reset() {
 	*x = RemoveLockResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[46]
+	mi := &file_controlv1_control_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3603,7 +3716,7 @@ func (x *RemoveLockResponse) String() string {
 func (*RemoveLockResponse) ProtoMessage() {}
 
 func (x *RemoveLockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[46]
+	mi := &file_controlv1_control_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3616,7 +3729,7 @@ func (x *RemoveLockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveLockResponse.ProtoReflect.Descriptor instead.
 func (*RemoveLockResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{46}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *RemoveLockResponse) GetLifted() []*Lock {
@@ -3649,7 +3762,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[47]
+	mi := &file_controlv1_control_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3661,7 +3774,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[47]
+	mi := &file_controlv1_control_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3674,7 +3787,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{47}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ListNodesRequest) GetName() string {
@@ -3693,7 +3806,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[48]
+	mi := &file_controlv1_control_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3705,7 +3818,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[48]
+	mi := &file_controlv1_control_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3718,7 +3831,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{48}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ListNodesResponse) GetNodes() []*Node {
@@ -3739,7 +3852,7 @@ type SetNodeStatusRequest struct {
 
 func (x *SetNodeStatusRequest) Reset() {
 	*x = SetNodeStatusRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[49]
+	mi := &file_controlv1_control_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3751,7 +3864,7 @@ func (x *SetNodeStatusRequest) String() string {
 func (*SetNodeStatusRequest) ProtoMessage() {}
 
 func (x *SetNodeStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[49]
+	mi := &file_controlv1_control_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3764,7 +3877,7 @@ func (x *SetNodeStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNodeStatusRequest.ProtoReflect.Descriptor instead.
 func (*SetNodeStatusRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{49}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *SetNodeStatusRequest) GetName() string {
@@ -3797,7 +3910,7 @@ type SetNodeStatusResponse struct {
 
 func (x *SetNodeStatusResponse) Reset() {
 	*x = SetNodeStatusResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[50]
+	mi := &file_controlv1_control_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3809,7 +3922,7 @@ func (x *SetNodeStatusResponse) String() string {
 func (*SetNodeStatusResponse) ProtoMessage() {}
 
 func (x *SetNodeStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[50]
+	mi := &file_controlv1_control_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3822,7 +3935,7 @@ func (x *SetNodeStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNodeStatusResponse.ProtoReflect.Descriptor instead.
 func (*SetNodeStatusResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{50}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *SetNodeStatusResponse) GetNode() *Node {
@@ -3844,7 +3957,7 @@ type SetNodeAddressRequest struct {
 
 func (x *SetNodeAddressRequest) Reset() {
 	*x = SetNodeAddressRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[51]
+	mi := &file_controlv1_control_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3856,7 +3969,7 @@ func (x *SetNodeAddressRequest) String() string {
 func (*SetNodeAddressRequest) ProtoMessage() {}
 
 func (x *SetNodeAddressRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[51]
+	mi := &file_controlv1_control_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3869,7 +3982,7 @@ func (x *SetNodeAddressRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNodeAddressRequest.ProtoReflect.Descriptor instead.
 func (*SetNodeAddressRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{51}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *SetNodeAddressRequest) GetName() string {
@@ -3909,7 +4022,7 @@ type SetNodeAddressResponse struct {
 
 func (x *SetNodeAddressResponse) Reset() {
 	*x = SetNodeAddressResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[52]
+	mi := &file_controlv1_control_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3921,7 +4034,7 @@ func (x *SetNodeAddressResponse) String() string {
 func (*SetNodeAddressResponse) ProtoMessage() {}
 
 func (x *SetNodeAddressResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[52]
+	mi := &file_controlv1_control_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3934,7 +4047,7 @@ func (x *SetNodeAddressResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNodeAddressResponse.ProtoReflect.Descriptor instead.
 func (*SetNodeAddressResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{52}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *SetNodeAddressResponse) GetNode() *Node {
@@ -3956,7 +4069,7 @@ type SetNodeRolesRequest struct {
 
 func (x *SetNodeRolesRequest) Reset() {
 	*x = SetNodeRolesRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[53]
+	mi := &file_controlv1_control_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3968,7 +4081,7 @@ func (x *SetNodeRolesRequest) String() string {
 func (*SetNodeRolesRequest) ProtoMessage() {}
 
 func (x *SetNodeRolesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[53]
+	mi := &file_controlv1_control_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3981,7 +4094,7 @@ func (x *SetNodeRolesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNodeRolesRequest.ProtoReflect.Descriptor instead.
 func (*SetNodeRolesRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{53}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *SetNodeRolesRequest) GetName() string {
@@ -4021,7 +4134,7 @@ type SetNodeRolesResponse struct {
 
 func (x *SetNodeRolesResponse) Reset() {
 	*x = SetNodeRolesResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[54]
+	mi := &file_controlv1_control_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4033,7 +4146,7 @@ func (x *SetNodeRolesResponse) String() string {
 func (*SetNodeRolesResponse) ProtoMessage() {}
 
 func (x *SetNodeRolesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[54]
+	mi := &file_controlv1_control_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4046,7 +4159,7 @@ func (x *SetNodeRolesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNodeRolesResponse.ProtoReflect.Descriptor instead.
 func (*SetNodeRolesResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{54}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *SetNodeRolesResponse) GetNode() *Node {
@@ -4068,7 +4181,7 @@ type AddSegmentRequest struct {
 
 func (x *AddSegmentRequest) Reset() {
 	*x = AddSegmentRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[55]
+	mi := &file_controlv1_control_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4080,7 +4193,7 @@ func (x *AddSegmentRequest) String() string {
 func (*AddSegmentRequest) ProtoMessage() {}
 
 func (x *AddSegmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[55]
+	mi := &file_controlv1_control_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4093,7 +4206,7 @@ func (x *AddSegmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddSegmentRequest.ProtoReflect.Descriptor instead.
 func (*AddSegmentRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{55}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *AddSegmentRequest) GetName() string {
@@ -4133,7 +4246,7 @@ type AddSegmentResponse struct {
 
 func (x *AddSegmentResponse) Reset() {
 	*x = AddSegmentResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[56]
+	mi := &file_controlv1_control_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4145,7 +4258,7 @@ func (x *AddSegmentResponse) String() string {
 func (*AddSegmentResponse) ProtoMessage() {}
 
 func (x *AddSegmentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[56]
+	mi := &file_controlv1_control_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4158,7 +4271,7 @@ func (x *AddSegmentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddSegmentResponse.ProtoReflect.Descriptor instead.
 func (*AddSegmentResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{56}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *AddSegmentResponse) GetSegment() *Segment {
@@ -4176,7 +4289,7 @@ type ListSegmentsRequest struct {
 
 func (x *ListSegmentsRequest) Reset() {
 	*x = ListSegmentsRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[57]
+	mi := &file_controlv1_control_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4188,7 +4301,7 @@ func (x *ListSegmentsRequest) String() string {
 func (*ListSegmentsRequest) ProtoMessage() {}
 
 func (x *ListSegmentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[57]
+	mi := &file_controlv1_control_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4201,7 +4314,7 @@ func (x *ListSegmentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSegmentsRequest.ProtoReflect.Descriptor instead.
 func (*ListSegmentsRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{57}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{59}
 }
 
 type ListSegmentsResponse struct {
@@ -4213,7 +4326,7 @@ type ListSegmentsResponse struct {
 
 func (x *ListSegmentsResponse) Reset() {
 	*x = ListSegmentsResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[58]
+	mi := &file_controlv1_control_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4225,7 +4338,7 @@ func (x *ListSegmentsResponse) String() string {
 func (*ListSegmentsResponse) ProtoMessage() {}
 
 func (x *ListSegmentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[58]
+	mi := &file_controlv1_control_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4238,7 +4351,7 @@ func (x *ListSegmentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSegmentsResponse.ProtoReflect.Descriptor instead.
 func (*ListSegmentsResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{58}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ListSegmentsResponse) GetSegments() []*Segment {
@@ -4257,7 +4370,7 @@ type RemoveSegmentRequest struct {
 
 func (x *RemoveSegmentRequest) Reset() {
 	*x = RemoveSegmentRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[59]
+	mi := &file_controlv1_control_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4269,7 +4382,7 @@ func (x *RemoveSegmentRequest) String() string {
 func (*RemoveSegmentRequest) ProtoMessage() {}
 
 func (x *RemoveSegmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[59]
+	mi := &file_controlv1_control_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4282,7 +4395,7 @@ func (x *RemoveSegmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSegmentRequest.ProtoReflect.Descriptor instead.
 func (*RemoveSegmentRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{59}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *RemoveSegmentRequest) GetName() string {
@@ -4300,7 +4413,7 @@ type RemoveSegmentResponse struct {
 
 func (x *RemoveSegmentResponse) Reset() {
 	*x = RemoveSegmentResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[60]
+	mi := &file_controlv1_control_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4312,7 +4425,7 @@ func (x *RemoveSegmentResponse) String() string {
 func (*RemoveSegmentResponse) ProtoMessage() {}
 
 func (x *RemoveSegmentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[60]
+	mi := &file_controlv1_control_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4325,7 +4438,7 @@ func (x *RemoveSegmentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSegmentResponse.ProtoReflect.Descriptor instead.
 func (*RemoveSegmentResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{60}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{62}
 }
 
 type GrantRule struct {
@@ -4335,20 +4448,21 @@ type GrantRule struct {
 	To            string                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`     // selector
 	Expires       *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expires,proto3" json:"expires,omitempty"`
 	Created       *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=created,proto3" json:"created,omitempty"`
-	Allow         []string               `protobuf:"bytes,6,rep,name=allow,proto3" json:"allow,omitempty"`      // terms; none: everything
-	Both          bool                   `protobuf:"varint,7,opt,name=both,proto3" json:"both,omitempty"`       // who is reached may begin, too
-	Observe       bool                   `protobuf:"varint,8,opt,name=observe,proto3" json:"observe,omitempty"` // passes nothing, is counted
-	Name          string                 `protobuf:"bytes,10,opt,name=name,proto3" json:"name,omitempty"`       // empty: none
-	Segment       string                 `protobuf:"bytes,11,opt,name=segment,proto3" json:"segment,omitempty"` // where it holds
-	When          string                 `protobuf:"bytes,9,opt,name=when,proto3" json:"when,omitempty"`        // CEL; empty: always
-	Holders       []string               `protobuf:"bytes,30,rep,name=holders,proto3" json:"holders,omitempty"` // names of the nodes that meet the condition now
+	Allow         []string               `protobuf:"bytes,6,rep,name=allow,proto3" json:"allow,omitempty"`                        // terms; none: everything
+	Both          bool                   `protobuf:"varint,7,opt,name=both,proto3" json:"both,omitempty"`                         // who is reached may begin, too
+	Observe       bool                   `protobuf:"varint,8,opt,name=observe,proto3" json:"observe,omitempty"`                   // passes nothing, is counted
+	Name          string                 `protobuf:"bytes,10,opt,name=name,proto3" json:"name,omitempty"`                         // empty: none
+	Segment       string                 `protobuf:"bytes,11,opt,name=segment,proto3" json:"segment,omitempty"`                   // where it holds
+	When          string                 `protobuf:"bytes,9,opt,name=when,proto3" json:"when,omitempty"`                          // CEL; empty: always
+	Holders       []string               `protobuf:"bytes,30,rep,name=holders,proto3" json:"holders,omitempty"`                   // names of the nodes that meet the condition now
+	LastUsed      *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=last_used,json=lastUsed,proto3" json:"last_used,omitempty"` // to the day once the controller has restarted; unset: never
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GrantRule) Reset() {
 	*x = GrantRule{}
-	mi := &file_controlv1_control_proto_msgTypes[61]
+	mi := &file_controlv1_control_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4360,7 +4474,7 @@ func (x *GrantRule) String() string {
 func (*GrantRule) ProtoMessage() {}
 
 func (x *GrantRule) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[61]
+	mi := &file_controlv1_control_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4373,7 +4487,7 @@ func (x *GrantRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrantRule.ProtoReflect.Descriptor instead.
 func (*GrantRule) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{61}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *GrantRule) GetId() uint32 {
@@ -4460,6 +4574,13 @@ func (x *GrantRule) GetHolders() []string {
 	return nil
 }
 
+func (x *GrantRule) GetLastUsed() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastUsed
+	}
+	return nil
+}
+
 type AddGrantRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	From          string                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"` // node:NAME, label:KEY=VALUE or group:NAME
@@ -4478,7 +4599,7 @@ type AddGrantRequest struct {
 
 func (x *AddGrantRequest) Reset() {
 	*x = AddGrantRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[62]
+	mi := &file_controlv1_control_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4490,7 +4611,7 @@ func (x *AddGrantRequest) String() string {
 func (*AddGrantRequest) ProtoMessage() {}
 
 func (x *AddGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[62]
+	mi := &file_controlv1_control_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4503,7 +4624,7 @@ func (x *AddGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddGrantRequest.ProtoReflect.Descriptor instead.
 func (*AddGrantRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{62}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *AddGrantRequest) GetFrom() string {
@@ -4585,7 +4706,7 @@ type AddGrantResponse struct {
 
 func (x *AddGrantResponse) Reset() {
 	*x = AddGrantResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[63]
+	mi := &file_controlv1_control_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4597,7 +4718,7 @@ func (x *AddGrantResponse) String() string {
 func (*AddGrantResponse) ProtoMessage() {}
 
 func (x *AddGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[63]
+	mi := &file_controlv1_control_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4610,7 +4731,7 @@ func (x *AddGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddGrantResponse.ProtoReflect.Descriptor instead.
 func (*AddGrantResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{63}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *AddGrantResponse) GetGrant() *GrantRule {
@@ -4628,7 +4749,7 @@ type ListGrantsRequest struct {
 
 func (x *ListGrantsRequest) Reset() {
 	*x = ListGrantsRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[64]
+	mi := &file_controlv1_control_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4640,7 +4761,7 @@ func (x *ListGrantsRequest) String() string {
 func (*ListGrantsRequest) ProtoMessage() {}
 
 func (x *ListGrantsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[64]
+	mi := &file_controlv1_control_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4653,7 +4774,7 @@ func (x *ListGrantsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGrantsRequest.ProtoReflect.Descriptor instead.
 func (*ListGrantsRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{64}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{66}
 }
 
 type ListGrantsResponse struct {
@@ -4665,7 +4786,7 @@ type ListGrantsResponse struct {
 
 func (x *ListGrantsResponse) Reset() {
 	*x = ListGrantsResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[65]
+	mi := &file_controlv1_control_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4677,7 +4798,7 @@ func (x *ListGrantsResponse) String() string {
 func (*ListGrantsResponse) ProtoMessage() {}
 
 func (x *ListGrantsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[65]
+	mi := &file_controlv1_control_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4690,7 +4811,7 @@ func (x *ListGrantsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGrantsResponse.ProtoReflect.Descriptor instead.
 func (*ListGrantsResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{65}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ListGrantsResponse) GetGrants() []*GrantRule {
@@ -4710,7 +4831,7 @@ type Group struct {
 
 func (x *Group) Reset() {
 	*x = Group{}
-	mi := &file_controlv1_control_proto_msgTypes[66]
+	mi := &file_controlv1_control_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4722,7 +4843,7 @@ func (x *Group) String() string {
 func (*Group) ProtoMessage() {}
 
 func (x *Group) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[66]
+	mi := &file_controlv1_control_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4735,7 +4856,7 @@ func (x *Group) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Group.ProtoReflect.Descriptor instead.
 func (*Group) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{66}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *Group) GetName() string {
@@ -4763,7 +4884,7 @@ type SetGroupRequest struct {
 
 func (x *SetGroupRequest) Reset() {
 	*x = SetGroupRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[67]
+	mi := &file_controlv1_control_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4775,7 +4896,7 @@ func (x *SetGroupRequest) String() string {
 func (*SetGroupRequest) ProtoMessage() {}
 
 func (x *SetGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[67]
+	mi := &file_controlv1_control_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4788,7 +4909,7 @@ func (x *SetGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetGroupRequest.ProtoReflect.Descriptor instead.
 func (*SetGroupRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{67}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *SetGroupRequest) GetName() string {
@@ -4821,7 +4942,7 @@ type SetGroupResponse struct {
 
 func (x *SetGroupResponse) Reset() {
 	*x = SetGroupResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[68]
+	mi := &file_controlv1_control_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4833,7 +4954,7 @@ func (x *SetGroupResponse) String() string {
 func (*SetGroupResponse) ProtoMessage() {}
 
 func (x *SetGroupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[68]
+	mi := &file_controlv1_control_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4846,7 +4967,7 @@ func (x *SetGroupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetGroupResponse.ProtoReflect.Descriptor instead.
 func (*SetGroupResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{68}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *SetGroupResponse) GetGroup() *Group {
@@ -4864,7 +4985,7 @@ type ListGroupsRequest struct {
 
 func (x *ListGroupsRequest) Reset() {
 	*x = ListGroupsRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[69]
+	mi := &file_controlv1_control_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4876,7 +4997,7 @@ func (x *ListGroupsRequest) String() string {
 func (*ListGroupsRequest) ProtoMessage() {}
 
 func (x *ListGroupsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[69]
+	mi := &file_controlv1_control_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4889,7 +5010,7 @@ func (x *ListGroupsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGroupsRequest.ProtoReflect.Descriptor instead.
 func (*ListGroupsRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{69}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{71}
 }
 
 type ListGroupsResponse struct {
@@ -4901,7 +5022,7 @@ type ListGroupsResponse struct {
 
 func (x *ListGroupsResponse) Reset() {
 	*x = ListGroupsResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[70]
+	mi := &file_controlv1_control_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4913,7 +5034,7 @@ func (x *ListGroupsResponse) String() string {
 func (*ListGroupsResponse) ProtoMessage() {}
 
 func (x *ListGroupsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[70]
+	mi := &file_controlv1_control_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4926,7 +5047,7 @@ func (x *ListGroupsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGroupsResponse.ProtoReflect.Descriptor instead.
 func (*ListGroupsResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{70}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ListGroupsResponse) GetGroups() []*Group {
@@ -4945,7 +5066,7 @@ type RemoveGroupRequest struct {
 
 func (x *RemoveGroupRequest) Reset() {
 	*x = RemoveGroupRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[71]
+	mi := &file_controlv1_control_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4957,7 +5078,7 @@ func (x *RemoveGroupRequest) String() string {
 func (*RemoveGroupRequest) ProtoMessage() {}
 
 func (x *RemoveGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[71]
+	mi := &file_controlv1_control_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4970,7 +5091,7 @@ func (x *RemoveGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveGroupRequest.ProtoReflect.Descriptor instead.
 func (*RemoveGroupRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{71}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *RemoveGroupRequest) GetName() string {
@@ -4988,7 +5109,7 @@ type RemoveGroupResponse struct {
 
 func (x *RemoveGroupResponse) Reset() {
 	*x = RemoveGroupResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[72]
+	mi := &file_controlv1_control_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5000,7 +5121,7 @@ func (x *RemoveGroupResponse) String() string {
 func (*RemoveGroupResponse) ProtoMessage() {}
 
 func (x *RemoveGroupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[72]
+	mi := &file_controlv1_control_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5013,7 +5134,7 @@ func (x *RemoveGroupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveGroupResponse.ProtoReflect.Descriptor instead.
 func (*RemoveGroupResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{72}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{74}
 }
 
 type RemoveGrantRequest struct {
@@ -5026,7 +5147,7 @@ type RemoveGrantRequest struct {
 
 func (x *RemoveGrantRequest) Reset() {
 	*x = RemoveGrantRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[73]
+	mi := &file_controlv1_control_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5038,7 +5159,7 @@ func (x *RemoveGrantRequest) String() string {
 func (*RemoveGrantRequest) ProtoMessage() {}
 
 func (x *RemoveGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[73]
+	mi := &file_controlv1_control_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5051,7 +5172,7 @@ func (x *RemoveGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveGrantRequest.ProtoReflect.Descriptor instead.
 func (*RemoveGrantRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{73}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *RemoveGrantRequest) GetId() uint32 {
@@ -5076,7 +5197,7 @@ type RemoveGrantResponse struct {
 
 func (x *RemoveGrantResponse) Reset() {
 	*x = RemoveGrantResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[74]
+	mi := &file_controlv1_control_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5088,7 +5209,7 @@ func (x *RemoveGrantResponse) String() string {
 func (*RemoveGrantResponse) ProtoMessage() {}
 
 func (x *RemoveGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[74]
+	mi := &file_controlv1_control_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5101,7 +5222,7 @@ func (x *RemoveGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveGrantResponse.ProtoReflect.Descriptor instead.
 func (*RemoveGrantResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{74}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{76}
 }
 
 type GetPolicyRequest struct {
@@ -5112,7 +5233,7 @@ type GetPolicyRequest struct {
 
 func (x *GetPolicyRequest) Reset() {
 	*x = GetPolicyRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[75]
+	mi := &file_controlv1_control_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5124,7 +5245,7 @@ func (x *GetPolicyRequest) String() string {
 func (*GetPolicyRequest) ProtoMessage() {}
 
 func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[75]
+	mi := &file_controlv1_control_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5137,7 +5258,7 @@ func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyRequest.ProtoReflect.Descriptor instead.
 func (*GetPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{75}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{77}
 }
 
 type GetPolicyResponse struct {
@@ -5151,7 +5272,7 @@ type GetPolicyResponse struct {
 
 func (x *GetPolicyResponse) Reset() {
 	*x = GetPolicyResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[76]
+	mi := &file_controlv1_control_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5163,7 +5284,7 @@ func (x *GetPolicyResponse) String() string {
 func (*GetPolicyResponse) ProtoMessage() {}
 
 func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[76]
+	mi := &file_controlv1_control_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5176,7 +5297,7 @@ func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyResponse.ProtoReflect.Descriptor instead.
 func (*GetPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{76}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *GetPolicyResponse) GetDocument() string {
@@ -5211,7 +5332,7 @@ type PendingPolicy struct {
 
 func (x *PendingPolicy) Reset() {
 	*x = PendingPolicy{}
-	mi := &file_controlv1_control_proto_msgTypes[77]
+	mi := &file_controlv1_control_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5223,7 +5344,7 @@ func (x *PendingPolicy) String() string {
 func (*PendingPolicy) ProtoMessage() {}
 
 func (x *PendingPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[77]
+	mi := &file_controlv1_control_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5236,7 +5357,7 @@ func (x *PendingPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PendingPolicy.ProtoReflect.Descriptor instead.
 func (*PendingPolicy) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{77}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *PendingPolicy) GetUntil() *timestamppb.Timestamp {
@@ -5262,7 +5383,7 @@ type CheckPolicyRequest struct {
 
 func (x *CheckPolicyRequest) Reset() {
 	*x = CheckPolicyRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[78]
+	mi := &file_controlv1_control_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5274,7 +5395,7 @@ func (x *CheckPolicyRequest) String() string {
 func (*CheckPolicyRequest) ProtoMessage() {}
 
 func (x *CheckPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[78]
+	mi := &file_controlv1_control_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5287,7 +5408,7 @@ func (x *CheckPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckPolicyRequest.ProtoReflect.Descriptor instead.
 func (*CheckPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{78}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *CheckPolicyRequest) GetDocument() string {
@@ -5309,7 +5430,7 @@ type CheckPolicyResponse struct {
 
 func (x *CheckPolicyResponse) Reset() {
 	*x = CheckPolicyResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[79]
+	mi := &file_controlv1_control_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5321,7 +5442,7 @@ func (x *CheckPolicyResponse) String() string {
 func (*CheckPolicyResponse) ProtoMessage() {}
 
 func (x *CheckPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[79]
+	mi := &file_controlv1_control_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5334,7 +5455,7 @@ func (x *CheckPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckPolicyResponse.ProtoReflect.Descriptor instead.
 func (*CheckPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{79}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *CheckPolicyResponse) GetTests() []*PolicyTest {
@@ -5379,7 +5500,7 @@ type PolicyTest struct {
 
 func (x *PolicyTest) Reset() {
 	*x = PolicyTest{}
-	mi := &file_controlv1_control_proto_msgTypes[80]
+	mi := &file_controlv1_control_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5391,7 +5512,7 @@ func (x *PolicyTest) String() string {
 func (*PolicyTest) ProtoMessage() {}
 
 func (x *PolicyTest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[80]
+	mi := &file_controlv1_control_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5404,7 +5525,7 @@ func (x *PolicyTest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyTest.ProtoReflect.Descriptor instead.
 func (*PolicyTest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{80}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *PolicyTest) GetLine() uint32 {
@@ -5458,7 +5579,7 @@ type PolicyDifference struct {
 
 func (x *PolicyDifference) Reset() {
 	*x = PolicyDifference{}
-	mi := &file_controlv1_control_proto_msgTypes[81]
+	mi := &file_controlv1_control_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5470,7 +5591,7 @@ func (x *PolicyDifference) String() string {
 func (*PolicyDifference) ProtoMessage() {}
 
 func (x *PolicyDifference) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[81]
+	mi := &file_controlv1_control_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5483,7 +5604,7 @@ func (x *PolicyDifference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyDifference.ProtoReflect.Descriptor instead.
 func (*PolicyDifference) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{81}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *PolicyDifference) GetEmpty() bool {
@@ -5550,7 +5671,7 @@ type PolicyAccess struct {
 
 func (x *PolicyAccess) Reset() {
 	*x = PolicyAccess{}
-	mi := &file_controlv1_control_proto_msgTypes[82]
+	mi := &file_controlv1_control_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5562,7 +5683,7 @@ func (x *PolicyAccess) String() string {
 func (*PolicyAccess) ProtoMessage() {}
 
 func (x *PolicyAccess) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[82]
+	mi := &file_controlv1_control_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5575,7 +5696,7 @@ func (x *PolicyAccess) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyAccess.ProtoReflect.Descriptor instead.
 func (*PolicyAccess) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{82}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *PolicyAccess) GetFrom() []string {
@@ -5632,7 +5753,7 @@ type ApplyPolicyRequest struct {
 
 func (x *ApplyPolicyRequest) Reset() {
 	*x = ApplyPolicyRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[83]
+	mi := &file_controlv1_control_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5644,7 +5765,7 @@ func (x *ApplyPolicyRequest) String() string {
 func (*ApplyPolicyRequest) ProtoMessage() {}
 
 func (x *ApplyPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[83]
+	mi := &file_controlv1_control_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5657,7 +5778,7 @@ func (x *ApplyPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyPolicyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{83}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *ApplyPolicyRequest) GetDocument() string {
@@ -5700,7 +5821,7 @@ type ApplyPolicyResponse struct {
 
 func (x *ApplyPolicyResponse) Reset() {
 	*x = ApplyPolicyResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[84]
+	mi := &file_controlv1_control_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5712,7 +5833,7 @@ func (x *ApplyPolicyResponse) String() string {
 func (*ApplyPolicyResponse) ProtoMessage() {}
 
 func (x *ApplyPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[84]
+	mi := &file_controlv1_control_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5725,7 +5846,7 @@ func (x *ApplyPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyPolicyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{84}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *ApplyPolicyResponse) GetVersion() uint64 {
@@ -5764,7 +5885,7 @@ type ConfirmPolicyRequest struct {
 
 func (x *ConfirmPolicyRequest) Reset() {
 	*x = ConfirmPolicyRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[85]
+	mi := &file_controlv1_control_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5776,7 +5897,7 @@ func (x *ConfirmPolicyRequest) String() string {
 func (*ConfirmPolicyRequest) ProtoMessage() {}
 
 func (x *ConfirmPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[85]
+	mi := &file_controlv1_control_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5789,7 +5910,7 @@ func (x *ConfirmPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmPolicyRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{85}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{87}
 }
 
 type ConfirmPolicyResponse struct {
@@ -5801,7 +5922,7 @@ type ConfirmPolicyResponse struct {
 
 func (x *ConfirmPolicyResponse) Reset() {
 	*x = ConfirmPolicyResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[86]
+	mi := &file_controlv1_control_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5813,7 +5934,7 @@ func (x *ConfirmPolicyResponse) String() string {
 func (*ConfirmPolicyResponse) ProtoMessage() {}
 
 func (x *ConfirmPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[86]
+	mi := &file_controlv1_control_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5826,7 +5947,7 @@ func (x *ConfirmPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmPolicyResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{86}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *ConfirmPolicyResponse) GetVersion() uint64 {
@@ -5844,7 +5965,7 @@ type UndoPolicyRequest struct {
 
 func (x *UndoPolicyRequest) Reset() {
 	*x = UndoPolicyRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[87]
+	mi := &file_controlv1_control_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5856,7 +5977,7 @@ func (x *UndoPolicyRequest) String() string {
 func (*UndoPolicyRequest) ProtoMessage() {}
 
 func (x *UndoPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[87]
+	mi := &file_controlv1_control_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5869,7 +5990,7 @@ func (x *UndoPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndoPolicyRequest.ProtoReflect.Descriptor instead.
 func (*UndoPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{87}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{89}
 }
 
 type UndoPolicyResponse struct {
@@ -5881,7 +6002,7 @@ type UndoPolicyResponse struct {
 
 func (x *UndoPolicyResponse) Reset() {
 	*x = UndoPolicyResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[88]
+	mi := &file_controlv1_control_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5893,7 +6014,7 @@ func (x *UndoPolicyResponse) String() string {
 func (*UndoPolicyResponse) ProtoMessage() {}
 
 func (x *UndoPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[88]
+	mi := &file_controlv1_control_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5906,7 +6027,7 @@ func (x *UndoPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndoPolicyResponse.ProtoReflect.Descriptor instead.
 func (*UndoPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{88}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *UndoPolicyResponse) GetVersion() uint64 {
@@ -5928,7 +6049,7 @@ type AddRelayRequest struct {
 
 func (x *AddRelayRequest) Reset() {
 	*x = AddRelayRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[89]
+	mi := &file_controlv1_control_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5940,7 +6061,7 @@ func (x *AddRelayRequest) String() string {
 func (*AddRelayRequest) ProtoMessage() {}
 
 func (x *AddRelayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[89]
+	mi := &file_controlv1_control_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5953,7 +6074,7 @@ func (x *AddRelayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddRelayRequest.ProtoReflect.Descriptor instead.
 func (*AddRelayRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{89}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *AddRelayRequest) GetName() string {
@@ -5993,7 +6114,7 @@ type AddRelayResponse struct {
 
 func (x *AddRelayResponse) Reset() {
 	*x = AddRelayResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[90]
+	mi := &file_controlv1_control_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6005,7 +6126,7 @@ func (x *AddRelayResponse) String() string {
 func (*AddRelayResponse) ProtoMessage() {}
 
 func (x *AddRelayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[90]
+	mi := &file_controlv1_control_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6018,7 +6139,7 @@ func (x *AddRelayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddRelayResponse.ProtoReflect.Descriptor instead.
 func (*AddRelayResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{90}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *AddRelayResponse) GetCredential() string {
@@ -6040,7 +6161,7 @@ type RelayDescription struct {
 
 func (x *RelayDescription) Reset() {
 	*x = RelayDescription{}
-	mi := &file_controlv1_control_proto_msgTypes[91]
+	mi := &file_controlv1_control_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6052,7 +6173,7 @@ func (x *RelayDescription) String() string {
 func (*RelayDescription) ProtoMessage() {}
 
 func (x *RelayDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[91]
+	mi := &file_controlv1_control_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6065,7 +6186,7 @@ func (x *RelayDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelayDescription.ProtoReflect.Descriptor instead.
 func (*RelayDescription) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{91}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *RelayDescription) GetName() string {
@@ -6104,7 +6225,7 @@ type ListRelaysRequest struct {
 
 func (x *ListRelaysRequest) Reset() {
 	*x = ListRelaysRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[92]
+	mi := &file_controlv1_control_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6116,7 +6237,7 @@ func (x *ListRelaysRequest) String() string {
 func (*ListRelaysRequest) ProtoMessage() {}
 
 func (x *ListRelaysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[92]
+	mi := &file_controlv1_control_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6129,7 +6250,7 @@ func (x *ListRelaysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRelaysRequest.ProtoReflect.Descriptor instead.
 func (*ListRelaysRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{92}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{94}
 }
 
 type ListRelaysResponse struct {
@@ -6141,7 +6262,7 @@ type ListRelaysResponse struct {
 
 func (x *ListRelaysResponse) Reset() {
 	*x = ListRelaysResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[93]
+	mi := &file_controlv1_control_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6153,7 +6274,7 @@ func (x *ListRelaysResponse) String() string {
 func (*ListRelaysResponse) ProtoMessage() {}
 
 func (x *ListRelaysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[93]
+	mi := &file_controlv1_control_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6166,7 +6287,7 @@ func (x *ListRelaysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRelaysResponse.ProtoReflect.Descriptor instead.
 func (*ListRelaysResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{93}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *ListRelaysResponse) GetRelays() []*RelayDescription {
@@ -6185,7 +6306,7 @@ type RemoveRelayRequest struct {
 
 func (x *RemoveRelayRequest) Reset() {
 	*x = RemoveRelayRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[94]
+	mi := &file_controlv1_control_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6197,7 +6318,7 @@ func (x *RemoveRelayRequest) String() string {
 func (*RemoveRelayRequest) ProtoMessage() {}
 
 func (x *RemoveRelayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[94]
+	mi := &file_controlv1_control_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6210,7 +6331,7 @@ func (x *RemoveRelayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRelayRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRelayRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{94}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *RemoveRelayRequest) GetName() string {
@@ -6228,7 +6349,7 @@ type RemoveRelayResponse struct {
 
 func (x *RemoveRelayResponse) Reset() {
 	*x = RemoveRelayResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[95]
+	mi := &file_controlv1_control_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6240,7 +6361,7 @@ func (x *RemoveRelayResponse) String() string {
 func (*RemoveRelayResponse) ProtoMessage() {}
 
 func (x *RemoveRelayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[95]
+	mi := &file_controlv1_control_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6253,7 +6374,7 @@ func (x *RemoveRelayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRelayResponse.ProtoReflect.Descriptor instead.
 func (*RemoveRelayResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{95}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{97}
 }
 
 type ListAuditRequest struct {
@@ -6266,7 +6387,7 @@ type ListAuditRequest struct {
 
 func (x *ListAuditRequest) Reset() {
 	*x = ListAuditRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[96]
+	mi := &file_controlv1_control_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6278,7 +6399,7 @@ func (x *ListAuditRequest) String() string {
 func (*ListAuditRequest) ProtoMessage() {}
 
 func (x *ListAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[96]
+	mi := &file_controlv1_control_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6291,7 +6412,7 @@ func (x *ListAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditRequest.ProtoReflect.Descriptor instead.
 func (*ListAuditRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{96}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *ListAuditRequest) GetAfter() uint64 {
@@ -6320,7 +6441,7 @@ type ListAuditResponse struct {
 
 func (x *ListAuditResponse) Reset() {
 	*x = ListAuditResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[97]
+	mi := &file_controlv1_control_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6332,7 +6453,7 @@ func (x *ListAuditResponse) String() string {
 func (*ListAuditResponse) ProtoMessage() {}
 
 func (x *ListAuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[97]
+	mi := &file_controlv1_control_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6345,7 +6466,7 @@ func (x *ListAuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditResponse.ProtoReflect.Descriptor instead.
 func (*ListAuditResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{97}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *ListAuditResponse) GetEntries() []*AuditEntry {
@@ -6396,7 +6517,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_controlv1_control_proto_msgTypes[98]
+	mi := &file_controlv1_control_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6408,7 +6529,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[98]
+	mi := &file_controlv1_control_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6421,7 +6542,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{98}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *AuditEntry) GetSequence() uint64 {
@@ -6508,7 +6629,7 @@ type Admin struct {
 
 func (x *Admin) Reset() {
 	*x = Admin{}
-	mi := &file_controlv1_control_proto_msgTypes[99]
+	mi := &file_controlv1_control_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6520,7 +6641,7 @@ func (x *Admin) String() string {
 func (*Admin) ProtoMessage() {}
 
 func (x *Admin) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[99]
+	mi := &file_controlv1_control_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6533,7 +6654,7 @@ func (x *Admin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Admin.ProtoReflect.Descriptor instead.
 func (*Admin) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{99}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *Admin) GetId() uint32 {
@@ -6589,7 +6710,7 @@ type AddAdminRequest struct {
 
 func (x *AddAdminRequest) Reset() {
 	*x = AddAdminRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[100]
+	mi := &file_controlv1_control_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6601,7 +6722,7 @@ func (x *AddAdminRequest) String() string {
 func (*AddAdminRequest) ProtoMessage() {}
 
 func (x *AddAdminRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[100]
+	mi := &file_controlv1_control_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6614,7 +6735,7 @@ func (x *AddAdminRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddAdminRequest.ProtoReflect.Descriptor instead.
 func (*AddAdminRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{100}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *AddAdminRequest) GetName() string {
@@ -6648,7 +6769,7 @@ type AddAdminResponse struct {
 
 func (x *AddAdminResponse) Reset() {
 	*x = AddAdminResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[101]
+	mi := &file_controlv1_control_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6660,7 +6781,7 @@ func (x *AddAdminResponse) String() string {
 func (*AddAdminResponse) ProtoMessage() {}
 
 func (x *AddAdminResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[101]
+	mi := &file_controlv1_control_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6673,7 +6794,7 @@ func (x *AddAdminResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddAdminResponse.ProtoReflect.Descriptor instead.
 func (*AddAdminResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{101}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *AddAdminResponse) GetCertificate() []byte {
@@ -6698,7 +6819,7 @@ type ListAdminsRequest struct {
 
 func (x *ListAdminsRequest) Reset() {
 	*x = ListAdminsRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[102]
+	mi := &file_controlv1_control_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6710,7 +6831,7 @@ func (x *ListAdminsRequest) String() string {
 func (*ListAdminsRequest) ProtoMessage() {}
 
 func (x *ListAdminsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[102]
+	mi := &file_controlv1_control_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6723,7 +6844,7 @@ func (x *ListAdminsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAdminsRequest.ProtoReflect.Descriptor instead.
 func (*ListAdminsRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{102}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{104}
 }
 
 type ListAdminsResponse struct {
@@ -6735,7 +6856,7 @@ type ListAdminsResponse struct {
 
 func (x *ListAdminsResponse) Reset() {
 	*x = ListAdminsResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[103]
+	mi := &file_controlv1_control_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6747,7 +6868,7 @@ func (x *ListAdminsResponse) String() string {
 func (*ListAdminsResponse) ProtoMessage() {}
 
 func (x *ListAdminsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[103]
+	mi := &file_controlv1_control_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6760,7 +6881,7 @@ func (x *ListAdminsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAdminsResponse.ProtoReflect.Descriptor instead.
 func (*ListAdminsResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{103}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *ListAdminsResponse) GetAdmins() []*Admin {
@@ -6779,7 +6900,7 @@ type RevokeAdminRequest struct {
 
 func (x *RevokeAdminRequest) Reset() {
 	*x = RevokeAdminRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[104]
+	mi := &file_controlv1_control_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6791,7 +6912,7 @@ func (x *RevokeAdminRequest) String() string {
 func (*RevokeAdminRequest) ProtoMessage() {}
 
 func (x *RevokeAdminRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[104]
+	mi := &file_controlv1_control_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6804,7 +6925,7 @@ func (x *RevokeAdminRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeAdminRequest.ProtoReflect.Descriptor instead.
 func (*RevokeAdminRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{104}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *RevokeAdminRequest) GetId() uint32 {
@@ -6822,7 +6943,7 @@ type RevokeAdminResponse struct {
 
 func (x *RevokeAdminResponse) Reset() {
 	*x = RevokeAdminResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[105]
+	mi := &file_controlv1_control_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6834,7 +6955,7 @@ func (x *RevokeAdminResponse) String() string {
 func (*RevokeAdminResponse) ProtoMessage() {}
 
 func (x *RevokeAdminResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[105]
+	mi := &file_controlv1_control_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6847,7 +6968,7 @@ func (x *RevokeAdminResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeAdminResponse.ProtoReflect.Descriptor instead.
 func (*RevokeAdminResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{105}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{107}
 }
 
 type RaiseEpochRequest struct {
@@ -6858,7 +6979,7 @@ type RaiseEpochRequest struct {
 
 func (x *RaiseEpochRequest) Reset() {
 	*x = RaiseEpochRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[106]
+	mi := &file_controlv1_control_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6870,7 +6991,7 @@ func (x *RaiseEpochRequest) String() string {
 func (*RaiseEpochRequest) ProtoMessage() {}
 
 func (x *RaiseEpochRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[106]
+	mi := &file_controlv1_control_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6883,7 +7004,7 @@ func (x *RaiseEpochRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseEpochRequest.ProtoReflect.Descriptor instead.
 func (*RaiseEpochRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{106}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{108}
 }
 
 type RaiseEpochResponse struct {
@@ -6895,7 +7016,7 @@ type RaiseEpochResponse struct {
 
 func (x *RaiseEpochResponse) Reset() {
 	*x = RaiseEpochResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[107]
+	mi := &file_controlv1_control_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6907,7 +7028,7 @@ func (x *RaiseEpochResponse) String() string {
 func (*RaiseEpochResponse) ProtoMessage() {}
 
 func (x *RaiseEpochResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[107]
+	mi := &file_controlv1_control_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6920,7 +7041,7 @@ func (x *RaiseEpochResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseEpochResponse.ProtoReflect.Descriptor instead.
 func (*RaiseEpochResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{107}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *RaiseEpochResponse) GetEpoch() uint64 {
@@ -6958,11 +7079,12 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\aRefusal\x128\n" +
 	"\x06status\x18\x01 \x01(\x0e2 .etherloom.control.v1.NodeStatusR\x06status\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x120\n" +
-	"\x05until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\xc3\x01\n" +
+	"\x05until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\xf8\x01\n" +
 	"\vNodeMessage\x123\n" +
 	"\x05hello\x18\x01 \x01(\v2\x1b.etherloom.control.v1.HelloH\x00R\x05hello\x126\n" +
 	"\x06signal\x18\x02 \x01(\v2\x1c.etherloom.control.v1.SignalH\x00R\x06signal\x12?\n" +
-	"\aposture\x18\x03 \x01(\v2#.etherloom.control.v1.PostureReportH\x00R\apostureB\x06\n" +
+	"\aposture\x18\x03 \x01(\v2#.etherloom.control.v1.PostureReportH\x00R\aposture\x123\n" +
+	"\x03use\x18\x04 \x01(\v2\x1f.etherloom.control.v1.UseReportH\x00R\x03useB\x06\n" +
 	"\x04kind\"\x86\x06\n" +
 	"\rPostureReport\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x06R\bsequence\x12\x0e\n" +
@@ -7007,7 +7129,12 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\x03ran\x18\x01 \x01(\bR\x03ran\x12\x12\n" +
 	"\x04exit\x18\x02 \x01(\x03R\x04exit\x12\x12\n" +
 	"\x04line\x18\x03 \x01(\tR\x04line\x12\x14\n" +
-	"\x05fault\x18\x04 \x01(\tR\x05fault\"\xce\x01\n" +
+	"\x05fault\x18\x04 \x01(\tR\x05fault\"?\n" +
+	"\tUseReport\x122\n" +
+	"\x04uses\x18\x01 \x03(\v2\x1e.etherloom.control.v1.GrantUseR\x04uses\"P\n" +
+	"\bGrantUse\x12\x14\n" +
+	"\x05grant\x18\x01 \x01(\rR\x05grant\x12.\n" +
+	"\x04last\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04last\"\xce\x01\n" +
 	"\x05Hello\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x12\n" +
@@ -7253,7 +7380,7 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\bsegments\x18\x01 \x03(\v2\x1d.etherloom.control.v1.SegmentR\bsegments\"*\n" +
 	"\x14RemoveSegmentRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x17\n" +
-	"\x15RemoveSegmentResponse\"\xcb\x02\n" +
+	"\x15RemoveSegmentResponse\"\x84\x03\n" +
 	"\tGrantRule\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
@@ -7267,7 +7394,8 @@ const file_controlv1_control_proto_rawDesc = "" +
 	" \x01(\tR\x04name\x12\x18\n" +
 	"\asegment\x18\v \x01(\tR\asegment\x12\x12\n" +
 	"\x04when\x18\t \x01(\tR\x04when\x12\x18\n" +
-	"\aholders\x18\x1e \x03(\tR\aholders\"\x87\x02\n" +
+	"\aholders\x18\x1e \x03(\tR\aholders\x127\n" +
+	"\tlast_used\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\blastUsed\"\x87\x02\n" +
 	"\x0fAddGrantRequest\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\tR\x02to\x124\n" +
@@ -7510,7 +7638,7 @@ func file_controlv1_control_proto_rawDescGZIP() []byte {
 }
 
 var file_controlv1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_controlv1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 112)
+var file_controlv1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 114)
 var file_controlv1_control_proto_goTypes = []any{
 	(AddressMode)(0),                    // 0: etherloom.control.v1.AddressMode
 	(NodeStatus)(0),                     // 1: etherloom.control.v1.NodeStatus
@@ -7525,288 +7653,294 @@ var file_controlv1_control_proto_goTypes = []any{
 	(*PostureFile)(nil),                 // 10: etherloom.control.v1.PostureFile
 	(*PostureProcess)(nil),              // 11: etherloom.control.v1.PostureProcess
 	(*PostureCommand)(nil),              // 12: etherloom.control.v1.PostureCommand
-	(*Hello)(nil),                       // 13: etherloom.control.v1.Hello
-	(*Signal)(nil),                      // 14: etherloom.control.v1.Signal
-	(*ControllerMessage)(nil),           // 15: etherloom.control.v1.ControllerMessage
-	(*Alive)(nil),                       // 16: etherloom.control.v1.Alive
-	(*RenewRequest)(nil),                // 17: etherloom.control.v1.RenewRequest
-	(*RenewResponse)(nil),               // 18: etherloom.control.v1.RenewResponse
-	(*ReportAddressRequest)(nil),        // 19: etherloom.control.v1.ReportAddressRequest
-	(*ReportAddressResponse)(nil),       // 20: etherloom.control.v1.ReportAddressResponse
-	(*RaiseHandshakeNonceRequest)(nil),  // 21: etherloom.control.v1.RaiseHandshakeNonceRequest
-	(*RaiseHandshakeNonceResponse)(nil), // 22: etherloom.control.v1.RaiseHandshakeNonceResponse
-	(*Delta)(nil),                       // 23: etherloom.control.v1.Delta
-	(*StateHeader)(nil),                 // 24: etherloom.control.v1.StateHeader
-	(*AuditHead)(nil),                   // 25: etherloom.control.v1.AuditHead
-	(*Resource)(nil),                    // 26: etherloom.control.v1.Resource
-	(*Settings)(nil),                    // 27: etherloom.control.v1.Settings
-	(*Segment)(nil),                     // 28: etherloom.control.v1.Segment
-	(*Peer)(nil),                        // 29: etherloom.control.v1.Peer
-	(*Station)(nil),                     // 30: etherloom.control.v1.Station
-	(*Grant)(nil),                       // 31: etherloom.control.v1.Grant
-	(*Reach)(nil),                       // 32: etherloom.control.v1.Reach
-	(*Relay)(nil),                       // 33: etherloom.control.v1.Relay
-	(*Revocation)(nil),                  // 34: etherloom.control.v1.Revocation
-	(*CreateTokenRequest)(nil),          // 35: etherloom.control.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),         // 36: etherloom.control.v1.CreateTokenResponse
-	(*Token)(nil),                       // 37: etherloom.control.v1.Token
-	(*ListTokensRequest)(nil),           // 38: etherloom.control.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),          // 39: etherloom.control.v1.ListTokensResponse
-	(*RevokeTokenRequest)(nil),          // 40: etherloom.control.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),         // 41: etherloom.control.v1.RevokeTokenResponse
-	(*Node)(nil),                        // 42: etherloom.control.v1.Node
-	(*Lock)(nil),                        // 43: etherloom.control.v1.Lock
-	(*AddLockRequest)(nil),              // 44: etherloom.control.v1.AddLockRequest
-	(*AddLockResponse)(nil),             // 45: etherloom.control.v1.AddLockResponse
-	(*ListLocksRequest)(nil),            // 46: etherloom.control.v1.ListLocksRequest
-	(*ListLocksResponse)(nil),           // 47: etherloom.control.v1.ListLocksResponse
-	(*RemoveLockRequest)(nil),           // 48: etherloom.control.v1.RemoveLockRequest
-	(*RemoveLockResponse)(nil),          // 49: etherloom.control.v1.RemoveLockResponse
-	(*ListNodesRequest)(nil),            // 50: etherloom.control.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),           // 51: etherloom.control.v1.ListNodesResponse
-	(*SetNodeStatusRequest)(nil),        // 52: etherloom.control.v1.SetNodeStatusRequest
-	(*SetNodeStatusResponse)(nil),       // 53: etherloom.control.v1.SetNodeStatusResponse
-	(*SetNodeAddressRequest)(nil),       // 54: etherloom.control.v1.SetNodeAddressRequest
-	(*SetNodeAddressResponse)(nil),      // 55: etherloom.control.v1.SetNodeAddressResponse
-	(*SetNodeRolesRequest)(nil),         // 56: etherloom.control.v1.SetNodeRolesRequest
-	(*SetNodeRolesResponse)(nil),        // 57: etherloom.control.v1.SetNodeRolesResponse
-	(*AddSegmentRequest)(nil),           // 58: etherloom.control.v1.AddSegmentRequest
-	(*AddSegmentResponse)(nil),          // 59: etherloom.control.v1.AddSegmentResponse
-	(*ListSegmentsRequest)(nil),         // 60: etherloom.control.v1.ListSegmentsRequest
-	(*ListSegmentsResponse)(nil),        // 61: etherloom.control.v1.ListSegmentsResponse
-	(*RemoveSegmentRequest)(nil),        // 62: etherloom.control.v1.RemoveSegmentRequest
-	(*RemoveSegmentResponse)(nil),       // 63: etherloom.control.v1.RemoveSegmentResponse
-	(*GrantRule)(nil),                   // 64: etherloom.control.v1.GrantRule
-	(*AddGrantRequest)(nil),             // 65: etherloom.control.v1.AddGrantRequest
-	(*AddGrantResponse)(nil),            // 66: etherloom.control.v1.AddGrantResponse
-	(*ListGrantsRequest)(nil),           // 67: etherloom.control.v1.ListGrantsRequest
-	(*ListGrantsResponse)(nil),          // 68: etherloom.control.v1.ListGrantsResponse
-	(*Group)(nil),                       // 69: etherloom.control.v1.Group
-	(*SetGroupRequest)(nil),             // 70: etherloom.control.v1.SetGroupRequest
-	(*SetGroupResponse)(nil),            // 71: etherloom.control.v1.SetGroupResponse
-	(*ListGroupsRequest)(nil),           // 72: etherloom.control.v1.ListGroupsRequest
-	(*ListGroupsResponse)(nil),          // 73: etherloom.control.v1.ListGroupsResponse
-	(*RemoveGroupRequest)(nil),          // 74: etherloom.control.v1.RemoveGroupRequest
-	(*RemoveGroupResponse)(nil),         // 75: etherloom.control.v1.RemoveGroupResponse
-	(*RemoveGrantRequest)(nil),          // 76: etherloom.control.v1.RemoveGrantRequest
-	(*RemoveGrantResponse)(nil),         // 77: etherloom.control.v1.RemoveGrantResponse
-	(*GetPolicyRequest)(nil),            // 78: etherloom.control.v1.GetPolicyRequest
-	(*GetPolicyResponse)(nil),           // 79: etherloom.control.v1.GetPolicyResponse
-	(*PendingPolicy)(nil),               // 80: etherloom.control.v1.PendingPolicy
-	(*CheckPolicyRequest)(nil),          // 81: etherloom.control.v1.CheckPolicyRequest
-	(*CheckPolicyResponse)(nil),         // 82: etherloom.control.v1.CheckPolicyResponse
-	(*PolicyTest)(nil),                  // 83: etherloom.control.v1.PolicyTest
-	(*PolicyDifference)(nil),            // 84: etherloom.control.v1.PolicyDifference
-	(*PolicyAccess)(nil),                // 85: etherloom.control.v1.PolicyAccess
-	(*ApplyPolicyRequest)(nil),          // 86: etherloom.control.v1.ApplyPolicyRequest
-	(*ApplyPolicyResponse)(nil),         // 87: etherloom.control.v1.ApplyPolicyResponse
-	(*ConfirmPolicyRequest)(nil),        // 88: etherloom.control.v1.ConfirmPolicyRequest
-	(*ConfirmPolicyResponse)(nil),       // 89: etherloom.control.v1.ConfirmPolicyResponse
-	(*UndoPolicyRequest)(nil),           // 90: etherloom.control.v1.UndoPolicyRequest
-	(*UndoPolicyResponse)(nil),          // 91: etherloom.control.v1.UndoPolicyResponse
-	(*AddRelayRequest)(nil),             // 92: etherloom.control.v1.AddRelayRequest
-	(*AddRelayResponse)(nil),            // 93: etherloom.control.v1.AddRelayResponse
-	(*RelayDescription)(nil),            // 94: etherloom.control.v1.RelayDescription
-	(*ListRelaysRequest)(nil),           // 95: etherloom.control.v1.ListRelaysRequest
-	(*ListRelaysResponse)(nil),          // 96: etherloom.control.v1.ListRelaysResponse
-	(*RemoveRelayRequest)(nil),          // 97: etherloom.control.v1.RemoveRelayRequest
-	(*RemoveRelayResponse)(nil),         // 98: etherloom.control.v1.RemoveRelayResponse
-	(*ListAuditRequest)(nil),            // 99: etherloom.control.v1.ListAuditRequest
-	(*ListAuditResponse)(nil),           // 100: etherloom.control.v1.ListAuditResponse
-	(*AuditEntry)(nil),                  // 101: etherloom.control.v1.AuditEntry
-	(*Admin)(nil),                       // 102: etherloom.control.v1.Admin
-	(*AddAdminRequest)(nil),             // 103: etherloom.control.v1.AddAdminRequest
-	(*AddAdminResponse)(nil),            // 104: etherloom.control.v1.AddAdminResponse
-	(*ListAdminsRequest)(nil),           // 105: etherloom.control.v1.ListAdminsRequest
-	(*ListAdminsResponse)(nil),          // 106: etherloom.control.v1.ListAdminsResponse
-	(*RevokeAdminRequest)(nil),          // 107: etherloom.control.v1.RevokeAdminRequest
-	(*RevokeAdminResponse)(nil),         // 108: etherloom.control.v1.RevokeAdminResponse
-	(*RaiseEpochRequest)(nil),           // 109: etherloom.control.v1.RaiseEpochRequest
-	(*RaiseEpochResponse)(nil),          // 110: etherloom.control.v1.RaiseEpochResponse
-	nil,                                 // 111: etherloom.control.v1.PostureReport.FilesEntry
-	nil,                                 // 112: etherloom.control.v1.PostureReport.ProcessesEntry
-	nil,                                 // 113: etherloom.control.v1.PostureReport.CommandsEntry
-	nil,                                 // 114: etherloom.control.v1.Delta.SetEntry
-	(*timestamppb.Timestamp)(nil),       // 115: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),         // 116: google.protobuf.Duration
+	(*UseReport)(nil),                   // 13: etherloom.control.v1.UseReport
+	(*GrantUse)(nil),                    // 14: etherloom.control.v1.GrantUse
+	(*Hello)(nil),                       // 15: etherloom.control.v1.Hello
+	(*Signal)(nil),                      // 16: etherloom.control.v1.Signal
+	(*ControllerMessage)(nil),           // 17: etherloom.control.v1.ControllerMessage
+	(*Alive)(nil),                       // 18: etherloom.control.v1.Alive
+	(*RenewRequest)(nil),                // 19: etherloom.control.v1.RenewRequest
+	(*RenewResponse)(nil),               // 20: etherloom.control.v1.RenewResponse
+	(*ReportAddressRequest)(nil),        // 21: etherloom.control.v1.ReportAddressRequest
+	(*ReportAddressResponse)(nil),       // 22: etherloom.control.v1.ReportAddressResponse
+	(*RaiseHandshakeNonceRequest)(nil),  // 23: etherloom.control.v1.RaiseHandshakeNonceRequest
+	(*RaiseHandshakeNonceResponse)(nil), // 24: etherloom.control.v1.RaiseHandshakeNonceResponse
+	(*Delta)(nil),                       // 25: etherloom.control.v1.Delta
+	(*StateHeader)(nil),                 // 26: etherloom.control.v1.StateHeader
+	(*AuditHead)(nil),                   // 27: etherloom.control.v1.AuditHead
+	(*Resource)(nil),                    // 28: etherloom.control.v1.Resource
+	(*Settings)(nil),                    // 29: etherloom.control.v1.Settings
+	(*Segment)(nil),                     // 30: etherloom.control.v1.Segment
+	(*Peer)(nil),                        // 31: etherloom.control.v1.Peer
+	(*Station)(nil),                     // 32: etherloom.control.v1.Station
+	(*Grant)(nil),                       // 33: etherloom.control.v1.Grant
+	(*Reach)(nil),                       // 34: etherloom.control.v1.Reach
+	(*Relay)(nil),                       // 35: etherloom.control.v1.Relay
+	(*Revocation)(nil),                  // 36: etherloom.control.v1.Revocation
+	(*CreateTokenRequest)(nil),          // 37: etherloom.control.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),         // 38: etherloom.control.v1.CreateTokenResponse
+	(*Token)(nil),                       // 39: etherloom.control.v1.Token
+	(*ListTokensRequest)(nil),           // 40: etherloom.control.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),          // 41: etherloom.control.v1.ListTokensResponse
+	(*RevokeTokenRequest)(nil),          // 42: etherloom.control.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),         // 43: etherloom.control.v1.RevokeTokenResponse
+	(*Node)(nil),                        // 44: etherloom.control.v1.Node
+	(*Lock)(nil),                        // 45: etherloom.control.v1.Lock
+	(*AddLockRequest)(nil),              // 46: etherloom.control.v1.AddLockRequest
+	(*AddLockResponse)(nil),             // 47: etherloom.control.v1.AddLockResponse
+	(*ListLocksRequest)(nil),            // 48: etherloom.control.v1.ListLocksRequest
+	(*ListLocksResponse)(nil),           // 49: etherloom.control.v1.ListLocksResponse
+	(*RemoveLockRequest)(nil),           // 50: etherloom.control.v1.RemoveLockRequest
+	(*RemoveLockResponse)(nil),          // 51: etherloom.control.v1.RemoveLockResponse
+	(*ListNodesRequest)(nil),            // 52: etherloom.control.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),           // 53: etherloom.control.v1.ListNodesResponse
+	(*SetNodeStatusRequest)(nil),        // 54: etherloom.control.v1.SetNodeStatusRequest
+	(*SetNodeStatusResponse)(nil),       // 55: etherloom.control.v1.SetNodeStatusResponse
+	(*SetNodeAddressRequest)(nil),       // 56: etherloom.control.v1.SetNodeAddressRequest
+	(*SetNodeAddressResponse)(nil),      // 57: etherloom.control.v1.SetNodeAddressResponse
+	(*SetNodeRolesRequest)(nil),         // 58: etherloom.control.v1.SetNodeRolesRequest
+	(*SetNodeRolesResponse)(nil),        // 59: etherloom.control.v1.SetNodeRolesResponse
+	(*AddSegmentRequest)(nil),           // 60: etherloom.control.v1.AddSegmentRequest
+	(*AddSegmentResponse)(nil),          // 61: etherloom.control.v1.AddSegmentResponse
+	(*ListSegmentsRequest)(nil),         // 62: etherloom.control.v1.ListSegmentsRequest
+	(*ListSegmentsResponse)(nil),        // 63: etherloom.control.v1.ListSegmentsResponse
+	(*RemoveSegmentRequest)(nil),        // 64: etherloom.control.v1.RemoveSegmentRequest
+	(*RemoveSegmentResponse)(nil),       // 65: etherloom.control.v1.RemoveSegmentResponse
+	(*GrantRule)(nil),                   // 66: etherloom.control.v1.GrantRule
+	(*AddGrantRequest)(nil),             // 67: etherloom.control.v1.AddGrantRequest
+	(*AddGrantResponse)(nil),            // 68: etherloom.control.v1.AddGrantResponse
+	(*ListGrantsRequest)(nil),           // 69: etherloom.control.v1.ListGrantsRequest
+	(*ListGrantsResponse)(nil),          // 70: etherloom.control.v1.ListGrantsResponse
+	(*Group)(nil),                       // 71: etherloom.control.v1.Group
+	(*SetGroupRequest)(nil),             // 72: etherloom.control.v1.SetGroupRequest
+	(*SetGroupResponse)(nil),            // 73: etherloom.control.v1.SetGroupResponse
+	(*ListGroupsRequest)(nil),           // 74: etherloom.control.v1.ListGroupsRequest
+	(*ListGroupsResponse)(nil),          // 75: etherloom.control.v1.ListGroupsResponse
+	(*RemoveGroupRequest)(nil),          // 76: etherloom.control.v1.RemoveGroupRequest
+	(*RemoveGroupResponse)(nil),         // 77: etherloom.control.v1.RemoveGroupResponse
+	(*RemoveGrantRequest)(nil),          // 78: etherloom.control.v1.RemoveGrantRequest
+	(*RemoveGrantResponse)(nil),         // 79: etherloom.control.v1.RemoveGrantResponse
+	(*GetPolicyRequest)(nil),            // 80: etherloom.control.v1.GetPolicyRequest
+	(*GetPolicyResponse)(nil),           // 81: etherloom.control.v1.GetPolicyResponse
+	(*PendingPolicy)(nil),               // 82: etherloom.control.v1.PendingPolicy
+	(*CheckPolicyRequest)(nil),          // 83: etherloom.control.v1.CheckPolicyRequest
+	(*CheckPolicyResponse)(nil),         // 84: etherloom.control.v1.CheckPolicyResponse
+	(*PolicyTest)(nil),                  // 85: etherloom.control.v1.PolicyTest
+	(*PolicyDifference)(nil),            // 86: etherloom.control.v1.PolicyDifference
+	(*PolicyAccess)(nil),                // 87: etherloom.control.v1.PolicyAccess
+	(*ApplyPolicyRequest)(nil),          // 88: etherloom.control.v1.ApplyPolicyRequest
+	(*ApplyPolicyResponse)(nil),         // 89: etherloom.control.v1.ApplyPolicyResponse
+	(*ConfirmPolicyRequest)(nil),        // 90: etherloom.control.v1.ConfirmPolicyRequest
+	(*ConfirmPolicyResponse)(nil),       // 91: etherloom.control.v1.ConfirmPolicyResponse
+	(*UndoPolicyRequest)(nil),           // 92: etherloom.control.v1.UndoPolicyRequest
+	(*UndoPolicyResponse)(nil),          // 93: etherloom.control.v1.UndoPolicyResponse
+	(*AddRelayRequest)(nil),             // 94: etherloom.control.v1.AddRelayRequest
+	(*AddRelayResponse)(nil),            // 95: etherloom.control.v1.AddRelayResponse
+	(*RelayDescription)(nil),            // 96: etherloom.control.v1.RelayDescription
+	(*ListRelaysRequest)(nil),           // 97: etherloom.control.v1.ListRelaysRequest
+	(*ListRelaysResponse)(nil),          // 98: etherloom.control.v1.ListRelaysResponse
+	(*RemoveRelayRequest)(nil),          // 99: etherloom.control.v1.RemoveRelayRequest
+	(*RemoveRelayResponse)(nil),         // 100: etherloom.control.v1.RemoveRelayResponse
+	(*ListAuditRequest)(nil),            // 101: etherloom.control.v1.ListAuditRequest
+	(*ListAuditResponse)(nil),           // 102: etherloom.control.v1.ListAuditResponse
+	(*AuditEntry)(nil),                  // 103: etherloom.control.v1.AuditEntry
+	(*Admin)(nil),                       // 104: etherloom.control.v1.Admin
+	(*AddAdminRequest)(nil),             // 105: etherloom.control.v1.AddAdminRequest
+	(*AddAdminResponse)(nil),            // 106: etherloom.control.v1.AddAdminResponse
+	(*ListAdminsRequest)(nil),           // 107: etherloom.control.v1.ListAdminsRequest
+	(*ListAdminsResponse)(nil),          // 108: etherloom.control.v1.ListAdminsResponse
+	(*RevokeAdminRequest)(nil),          // 109: etherloom.control.v1.RevokeAdminRequest
+	(*RevokeAdminResponse)(nil),         // 110: etherloom.control.v1.RevokeAdminResponse
+	(*RaiseEpochRequest)(nil),           // 111: etherloom.control.v1.RaiseEpochRequest
+	(*RaiseEpochResponse)(nil),          // 112: etherloom.control.v1.RaiseEpochResponse
+	nil,                                 // 113: etherloom.control.v1.PostureReport.FilesEntry
+	nil,                                 // 114: etherloom.control.v1.PostureReport.ProcessesEntry
+	nil,                                 // 115: etherloom.control.v1.PostureReport.CommandsEntry
+	nil,                                 // 116: etherloom.control.v1.Delta.SetEntry
+	(*timestamppb.Timestamp)(nil),       // 117: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),         // 118: google.protobuf.Duration
 }
 var file_controlv1_control_proto_depIdxs = []int32{
 	1,   // 0: etherloom.control.v1.EnrolResponse.status:type_name -> etherloom.control.v1.NodeStatus
 	1,   // 1: etherloom.control.v1.Refusal.status:type_name -> etherloom.control.v1.NodeStatus
-	115, // 2: etherloom.control.v1.Refusal.until:type_name -> google.protobuf.Timestamp
-	13,  // 3: etherloom.control.v1.NodeMessage.hello:type_name -> etherloom.control.v1.Hello
-	14,  // 4: etherloom.control.v1.NodeMessage.signal:type_name -> etherloom.control.v1.Signal
+	117, // 2: etherloom.control.v1.Refusal.until:type_name -> google.protobuf.Timestamp
+	15,  // 3: etherloom.control.v1.NodeMessage.hello:type_name -> etherloom.control.v1.Hello
+	16,  // 4: etherloom.control.v1.NodeMessage.signal:type_name -> etherloom.control.v1.Signal
 	9,   // 5: etherloom.control.v1.NodeMessage.posture:type_name -> etherloom.control.v1.PostureReport
-	111, // 6: etherloom.control.v1.PostureReport.files:type_name -> etherloom.control.v1.PostureReport.FilesEntry
-	112, // 7: etherloom.control.v1.PostureReport.processes:type_name -> etherloom.control.v1.PostureReport.ProcessesEntry
-	113, // 8: etherloom.control.v1.PostureReport.commands:type_name -> etherloom.control.v1.PostureReport.CommandsEntry
-	25,  // 9: etherloom.control.v1.Hello.audit_head:type_name -> etherloom.control.v1.AuditHead
-	23,  // 10: etherloom.control.v1.ControllerMessage.delta:type_name -> etherloom.control.v1.Delta
-	14,  // 11: etherloom.control.v1.ControllerMessage.signal:type_name -> etherloom.control.v1.Signal
-	16,  // 12: etherloom.control.v1.ControllerMessage.alive:type_name -> etherloom.control.v1.Alive
-	115, // 13: etherloom.control.v1.Alive.now:type_name -> google.protobuf.Timestamp
-	114, // 14: etherloom.control.v1.Delta.set:type_name -> etherloom.control.v1.Delta.SetEntry
-	115, // 15: etherloom.control.v1.StateHeader.issued:type_name -> google.protobuf.Timestamp
-	115, // 16: etherloom.control.v1.StateHeader.expires:type_name -> google.protobuf.Timestamp
-	25,  // 17: etherloom.control.v1.StateHeader.audit_head:type_name -> etherloom.control.v1.AuditHead
-	27,  // 18: etherloom.control.v1.Resource.settings:type_name -> etherloom.control.v1.Settings
-	28,  // 19: etherloom.control.v1.Resource.segment:type_name -> etherloom.control.v1.Segment
-	29,  // 20: etherloom.control.v1.Resource.self:type_name -> etherloom.control.v1.Peer
-	29,  // 21: etherloom.control.v1.Resource.peer:type_name -> etherloom.control.v1.Peer
-	31,  // 22: etherloom.control.v1.Resource.grant:type_name -> etherloom.control.v1.Grant
-	33,  // 23: etherloom.control.v1.Resource.relay:type_name -> etherloom.control.v1.Relay
-	34,  // 24: etherloom.control.v1.Resource.revocation:type_name -> etherloom.control.v1.Revocation
-	32,  // 25: etherloom.control.v1.Resource.reach:type_name -> etherloom.control.v1.Reach
-	116, // 26: etherloom.control.v1.Settings.certificate_lifetime:type_name -> google.protobuf.Duration
-	116, // 27: etherloom.control.v1.Settings.grace:type_name -> google.protobuf.Duration
-	116, // 28: etherloom.control.v1.Settings.link_idle:type_name -> google.protobuf.Duration
-	30,  // 29: etherloom.control.v1.Peer.stations:type_name -> etherloom.control.v1.Station
-	0,   // 30: etherloom.control.v1.Station.mode:type_name -> etherloom.control.v1.AddressMode
-	115, // 31: etherloom.control.v1.Grant.expires:type_name -> google.protobuf.Timestamp
-	115, // 32: etherloom.control.v1.Reach.expires:type_name -> google.protobuf.Timestamp
-	115, // 33: etherloom.control.v1.Relay.expires:type_name -> google.protobuf.Timestamp
-	115, // 34: etherloom.control.v1.Revocation.not_before:type_name -> google.protobuf.Timestamp
-	116, // 35: etherloom.control.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	37,  // 36: etherloom.control.v1.CreateTokenResponse.description:type_name -> etherloom.control.v1.Token
-	115, // 37: etherloom.control.v1.Token.created:type_name -> google.protobuf.Timestamp
-	115, // 38: etherloom.control.v1.Token.expires:type_name -> google.protobuf.Timestamp
-	37,  // 39: etherloom.control.v1.ListTokensResponse.tokens:type_name -> etherloom.control.v1.Token
-	1,   // 40: etherloom.control.v1.Node.status:type_name -> etherloom.control.v1.NodeStatus
-	30,  // 41: etherloom.control.v1.Node.stations:type_name -> etherloom.control.v1.Station
-	115, // 42: etherloom.control.v1.Node.enrolled:type_name -> google.protobuf.Timestamp
-	115, // 43: etherloom.control.v1.Node.certificate_expires:type_name -> google.protobuf.Timestamp
-	115, // 44: etherloom.control.v1.Node.revoked_before:type_name -> google.protobuf.Timestamp
-	43,  // 45: etherloom.control.v1.Node.locks:type_name -> etherloom.control.v1.Lock
-	115, // 46: etherloom.control.v1.Node.locked_until:type_name -> google.protobuf.Timestamp
-	9,   // 47: etherloom.control.v1.Node.posture:type_name -> etherloom.control.v1.PostureReport
-	115, // 48: etherloom.control.v1.Node.posture_received:type_name -> google.protobuf.Timestamp
-	115, // 49: etherloom.control.v1.Lock.created:type_name -> google.protobuf.Timestamp
-	115, // 50: etherloom.control.v1.Lock.expires:type_name -> google.protobuf.Timestamp
-	116, // 51: etherloom.control.v1.AddLockRequest.ttl:type_name -> google.protobuf.Duration
-	43,  // 52: etherloom.control.v1.AddLockResponse.lock:type_name -> etherloom.control.v1.Lock
-	42,  // 53: etherloom.control.v1.AddLockResponse.node:type_name -> etherloom.control.v1.Node
-	43,  // 54: etherloom.control.v1.ListLocksResponse.locks:type_name -> etherloom.control.v1.Lock
-	43,  // 55: etherloom.control.v1.RemoveLockResponse.lifted:type_name -> etherloom.control.v1.Lock
-	42,  // 56: etherloom.control.v1.RemoveLockResponse.held:type_name -> etherloom.control.v1.Node
-	42,  // 57: etherloom.control.v1.RemoveLockResponse.node:type_name -> etherloom.control.v1.Node
-	42,  // 58: etherloom.control.v1.ListNodesResponse.nodes:type_name -> etherloom.control.v1.Node
-	1,   // 59: etherloom.control.v1.SetNodeStatusRequest.status:type_name -> etherloom.control.v1.NodeStatus
-	42,  // 60: etherloom.control.v1.SetNodeStatusResponse.node:type_name -> etherloom.control.v1.Node
-	0,   // 61: etherloom.control.v1.SetNodeAddressRequest.mode:type_name -> etherloom.control.v1.AddressMode
-	42,  // 62: etherloom.control.v1.SetNodeAddressResponse.node:type_name -> etherloom.control.v1.Node
-	42,  // 63: etherloom.control.v1.SetNodeRolesResponse.node:type_name -> etherloom.control.v1.Node
-	28,  // 64: etherloom.control.v1.AddSegmentResponse.segment:type_name -> etherloom.control.v1.Segment
-	28,  // 65: etherloom.control.v1.ListSegmentsResponse.segments:type_name -> etherloom.control.v1.Segment
-	115, // 66: etherloom.control.v1.GrantRule.expires:type_name -> google.protobuf.Timestamp
-	115, // 67: etherloom.control.v1.GrantRule.created:type_name -> google.protobuf.Timestamp
-	115, // 68: etherloom.control.v1.AddGrantRequest.expires:type_name -> google.protobuf.Timestamp
-	64,  // 69: etherloom.control.v1.AddGrantResponse.grant:type_name -> etherloom.control.v1.GrantRule
-	64,  // 70: etherloom.control.v1.ListGrantsResponse.grants:type_name -> etherloom.control.v1.GrantRule
-	69,  // 71: etherloom.control.v1.SetGroupResponse.group:type_name -> etherloom.control.v1.Group
-	69,  // 72: etherloom.control.v1.ListGroupsResponse.groups:type_name -> etherloom.control.v1.Group
-	80,  // 73: etherloom.control.v1.GetPolicyResponse.pending:type_name -> etherloom.control.v1.PendingPolicy
-	115, // 74: etherloom.control.v1.PendingPolicy.until:type_name -> google.protobuf.Timestamp
-	83,  // 75: etherloom.control.v1.CheckPolicyResponse.tests:type_name -> etherloom.control.v1.PolicyTest
-	84,  // 76: etherloom.control.v1.CheckPolicyResponse.difference:type_name -> etherloom.control.v1.PolicyDifference
-	2,   // 77: etherloom.control.v1.PolicyTest.outcome:type_name -> etherloom.control.v1.PolicyOutcome
-	85,  // 78: etherloom.control.v1.PolicyDifference.access:type_name -> etherloom.control.v1.PolicyAccess
-	116, // 79: etherloom.control.v1.ApplyPolicyRequest.confirm:type_name -> google.protobuf.Duration
-	84,  // 80: etherloom.control.v1.ApplyPolicyResponse.difference:type_name -> etherloom.control.v1.PolicyDifference
-	80,  // 81: etherloom.control.v1.ApplyPolicyResponse.pending:type_name -> etherloom.control.v1.PendingPolicy
-	83,  // 82: etherloom.control.v1.ApplyPolicyResponse.failed:type_name -> etherloom.control.v1.PolicyTest
-	94,  // 83: etherloom.control.v1.ListRelaysResponse.relays:type_name -> etherloom.control.v1.RelayDescription
-	101, // 84: etherloom.control.v1.ListAuditResponse.entries:type_name -> etherloom.control.v1.AuditEntry
-	25,  // 85: etherloom.control.v1.ListAuditResponse.head:type_name -> etherloom.control.v1.AuditHead
-	115, // 86: etherloom.control.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	115, // 87: etherloom.control.v1.Admin.created:type_name -> google.protobuf.Timestamp
-	115, // 88: etherloom.control.v1.Admin.expires:type_name -> google.protobuf.Timestamp
-	116, // 89: etherloom.control.v1.AddAdminRequest.lifetime:type_name -> google.protobuf.Duration
-	102, // 90: etherloom.control.v1.AddAdminResponse.admin:type_name -> etherloom.control.v1.Admin
-	102, // 91: etherloom.control.v1.ListAdminsResponse.admins:type_name -> etherloom.control.v1.Admin
-	10,  // 92: etherloom.control.v1.PostureReport.FilesEntry.value:type_name -> etherloom.control.v1.PostureFile
-	11,  // 93: etherloom.control.v1.PostureReport.ProcessesEntry.value:type_name -> etherloom.control.v1.PostureProcess
-	12,  // 94: etherloom.control.v1.PostureReport.CommandsEntry.value:type_name -> etherloom.control.v1.PostureCommand
-	3,   // 95: etherloom.control.v1.EnrolService.Begin:input_type -> etherloom.control.v1.BeginRequest
-	5,   // 96: etherloom.control.v1.EnrolService.Enrol:input_type -> etherloom.control.v1.EnrolRequest
-	8,   // 97: etherloom.control.v1.NodeService.Sync:input_type -> etherloom.control.v1.NodeMessage
-	17,  // 98: etherloom.control.v1.NodeService.Renew:input_type -> etherloom.control.v1.RenewRequest
-	19,  // 99: etherloom.control.v1.NodeService.ReportAddress:input_type -> etherloom.control.v1.ReportAddressRequest
-	21,  // 100: etherloom.control.v1.NodeService.RaiseHandshakeNonce:input_type -> etherloom.control.v1.RaiseHandshakeNonceRequest
-	35,  // 101: etherloom.control.v1.AdminService.CreateToken:input_type -> etherloom.control.v1.CreateTokenRequest
-	38,  // 102: etherloom.control.v1.AdminService.ListTokens:input_type -> etherloom.control.v1.ListTokensRequest
-	40,  // 103: etherloom.control.v1.AdminService.RevokeToken:input_type -> etherloom.control.v1.RevokeTokenRequest
-	50,  // 104: etherloom.control.v1.AdminService.ListNodes:input_type -> etherloom.control.v1.ListNodesRequest
-	52,  // 105: etherloom.control.v1.AdminService.SetNodeStatus:input_type -> etherloom.control.v1.SetNodeStatusRequest
-	54,  // 106: etherloom.control.v1.AdminService.SetNodeAddress:input_type -> etherloom.control.v1.SetNodeAddressRequest
-	56,  // 107: etherloom.control.v1.AdminService.SetNodeRoles:input_type -> etherloom.control.v1.SetNodeRolesRequest
-	44,  // 108: etherloom.control.v1.AdminService.AddLock:input_type -> etherloom.control.v1.AddLockRequest
-	46,  // 109: etherloom.control.v1.AdminService.ListLocks:input_type -> etherloom.control.v1.ListLocksRequest
-	48,  // 110: etherloom.control.v1.AdminService.RemoveLock:input_type -> etherloom.control.v1.RemoveLockRequest
-	58,  // 111: etherloom.control.v1.AdminService.AddSegment:input_type -> etherloom.control.v1.AddSegmentRequest
-	60,  // 112: etherloom.control.v1.AdminService.ListSegments:input_type -> etherloom.control.v1.ListSegmentsRequest
-	62,  // 113: etherloom.control.v1.AdminService.RemoveSegment:input_type -> etherloom.control.v1.RemoveSegmentRequest
-	65,  // 114: etherloom.control.v1.AdminService.AddGrant:input_type -> etherloom.control.v1.AddGrantRequest
-	67,  // 115: etherloom.control.v1.AdminService.ListGrants:input_type -> etherloom.control.v1.ListGrantsRequest
-	76,  // 116: etherloom.control.v1.AdminService.RemoveGrant:input_type -> etherloom.control.v1.RemoveGrantRequest
-	70,  // 117: etherloom.control.v1.AdminService.SetGroup:input_type -> etherloom.control.v1.SetGroupRequest
-	72,  // 118: etherloom.control.v1.AdminService.ListGroups:input_type -> etherloom.control.v1.ListGroupsRequest
-	74,  // 119: etherloom.control.v1.AdminService.RemoveGroup:input_type -> etherloom.control.v1.RemoveGroupRequest
-	78,  // 120: etherloom.control.v1.AdminService.GetPolicy:input_type -> etherloom.control.v1.GetPolicyRequest
-	81,  // 121: etherloom.control.v1.AdminService.CheckPolicy:input_type -> etherloom.control.v1.CheckPolicyRequest
-	86,  // 122: etherloom.control.v1.AdminService.ApplyPolicy:input_type -> etherloom.control.v1.ApplyPolicyRequest
-	88,  // 123: etherloom.control.v1.AdminService.ConfirmPolicy:input_type -> etherloom.control.v1.ConfirmPolicyRequest
-	90,  // 124: etherloom.control.v1.AdminService.UndoPolicy:input_type -> etherloom.control.v1.UndoPolicyRequest
-	92,  // 125: etherloom.control.v1.AdminService.AddRelay:input_type -> etherloom.control.v1.AddRelayRequest
-	95,  // 126: etherloom.control.v1.AdminService.ListRelays:input_type -> etherloom.control.v1.ListRelaysRequest
-	97,  // 127: etherloom.control.v1.AdminService.RemoveRelay:input_type -> etherloom.control.v1.RemoveRelayRequest
-	99,  // 128: etherloom.control.v1.AdminService.ListAudit:input_type -> etherloom.control.v1.ListAuditRequest
-	103, // 129: etherloom.control.v1.AdminService.AddAdmin:input_type -> etherloom.control.v1.AddAdminRequest
-	105, // 130: etherloom.control.v1.AdminService.ListAdmins:input_type -> etherloom.control.v1.ListAdminsRequest
-	107, // 131: etherloom.control.v1.AdminService.RevokeAdmin:input_type -> etherloom.control.v1.RevokeAdminRequest
-	109, // 132: etherloom.control.v1.AdminService.RaiseEpoch:input_type -> etherloom.control.v1.RaiseEpochRequest
-	4,   // 133: etherloom.control.v1.EnrolService.Begin:output_type -> etherloom.control.v1.BeginResponse
-	6,   // 134: etherloom.control.v1.EnrolService.Enrol:output_type -> etherloom.control.v1.EnrolResponse
-	15,  // 135: etherloom.control.v1.NodeService.Sync:output_type -> etherloom.control.v1.ControllerMessage
-	18,  // 136: etherloom.control.v1.NodeService.Renew:output_type -> etherloom.control.v1.RenewResponse
-	20,  // 137: etherloom.control.v1.NodeService.ReportAddress:output_type -> etherloom.control.v1.ReportAddressResponse
-	22,  // 138: etherloom.control.v1.NodeService.RaiseHandshakeNonce:output_type -> etherloom.control.v1.RaiseHandshakeNonceResponse
-	36,  // 139: etherloom.control.v1.AdminService.CreateToken:output_type -> etherloom.control.v1.CreateTokenResponse
-	39,  // 140: etherloom.control.v1.AdminService.ListTokens:output_type -> etherloom.control.v1.ListTokensResponse
-	41,  // 141: etherloom.control.v1.AdminService.RevokeToken:output_type -> etherloom.control.v1.RevokeTokenResponse
-	51,  // 142: etherloom.control.v1.AdminService.ListNodes:output_type -> etherloom.control.v1.ListNodesResponse
-	53,  // 143: etherloom.control.v1.AdminService.SetNodeStatus:output_type -> etherloom.control.v1.SetNodeStatusResponse
-	55,  // 144: etherloom.control.v1.AdminService.SetNodeAddress:output_type -> etherloom.control.v1.SetNodeAddressResponse
-	57,  // 145: etherloom.control.v1.AdminService.SetNodeRoles:output_type -> etherloom.control.v1.SetNodeRolesResponse
-	45,  // 146: etherloom.control.v1.AdminService.AddLock:output_type -> etherloom.control.v1.AddLockResponse
-	47,  // 147: etherloom.control.v1.AdminService.ListLocks:output_type -> etherloom.control.v1.ListLocksResponse
-	49,  // 148: etherloom.control.v1.AdminService.RemoveLock:output_type -> etherloom.control.v1.RemoveLockResponse
-	59,  // 149: etherloom.control.v1.AdminService.AddSegment:output_type -> etherloom.control.v1.AddSegmentResponse
-	61,  // 150: etherloom.control.v1.AdminService.ListSegments:output_type -> etherloom.control.v1.ListSegmentsResponse
-	63,  // 151: etherloom.control.v1.AdminService.RemoveSegment:output_type -> etherloom.control.v1.RemoveSegmentResponse
-	66,  // 152: etherloom.control.v1.AdminService.AddGrant:output_type -> etherloom.control.v1.AddGrantResponse
-	68,  // 153: etherloom.control.v1.AdminService.ListGrants:output_type -> etherloom.control.v1.ListGrantsResponse
-	77,  // 154: etherloom.control.v1.AdminService.RemoveGrant:output_type -> etherloom.control.v1.RemoveGrantResponse
-	71,  // 155: etherloom.control.v1.AdminService.SetGroup:output_type -> etherloom.control.v1.SetGroupResponse
-	73,  // 156: etherloom.control.v1.AdminService.ListGroups:output_type -> etherloom.control.v1.ListGroupsResponse
-	75,  // 157: etherloom.control.v1.AdminService.RemoveGroup:output_type -> etherloom.control.v1.RemoveGroupResponse
-	79,  // 158: etherloom.control.v1.AdminService.GetPolicy:output_type -> etherloom.control.v1.GetPolicyResponse
-	82,  // 159: etherloom.control.v1.AdminService.CheckPolicy:output_type -> etherloom.control.v1.CheckPolicyResponse
-	87,  // 160: etherloom.control.v1.AdminService.ApplyPolicy:output_type -> etherloom.control.v1.ApplyPolicyResponse
-	89,  // 161: etherloom.control.v1.AdminService.ConfirmPolicy:output_type -> etherloom.control.v1.ConfirmPolicyResponse
-	91,  // 162: etherloom.control.v1.AdminService.UndoPolicy:output_type -> etherloom.control.v1.UndoPolicyResponse
-	93,  // 163: etherloom.control.v1.AdminService.AddRelay:output_type -> etherloom.control.v1.AddRelayResponse
-	96,  // 164: etherloom.control.v1.AdminService.ListRelays:output_type -> etherloom.control.v1.ListRelaysResponse
-	98,  // 165: etherloom.control.v1.AdminService.RemoveRelay:output_type -> etherloom.control.v1.RemoveRelayResponse
-	100, // 166: etherloom.control.v1.AdminService.ListAudit:output_type -> etherloom.control.v1.ListAuditResponse
-	104, // 167: etherloom.control.v1.AdminService.AddAdmin:output_type -> etherloom.control.v1.AddAdminResponse
-	106, // 168: etherloom.control.v1.AdminService.ListAdmins:output_type -> etherloom.control.v1.ListAdminsResponse
-	108, // 169: etherloom.control.v1.AdminService.RevokeAdmin:output_type -> etherloom.control.v1.RevokeAdminResponse
-	110, // 170: etherloom.control.v1.AdminService.RaiseEpoch:output_type -> etherloom.control.v1.RaiseEpochResponse
-	133, // [133:171] is the sub-list for method output_type
-	95,  // [95:133] is the sub-list for method input_type
-	95,  // [95:95] is the sub-list for extension type_name
-	95,  // [95:95] is the sub-list for extension extendee
-	0,   // [0:95] is the sub-list for field type_name
+	13,  // 6: etherloom.control.v1.NodeMessage.use:type_name -> etherloom.control.v1.UseReport
+	113, // 7: etherloom.control.v1.PostureReport.files:type_name -> etherloom.control.v1.PostureReport.FilesEntry
+	114, // 8: etherloom.control.v1.PostureReport.processes:type_name -> etherloom.control.v1.PostureReport.ProcessesEntry
+	115, // 9: etherloom.control.v1.PostureReport.commands:type_name -> etherloom.control.v1.PostureReport.CommandsEntry
+	14,  // 10: etherloom.control.v1.UseReport.uses:type_name -> etherloom.control.v1.GrantUse
+	117, // 11: etherloom.control.v1.GrantUse.last:type_name -> google.protobuf.Timestamp
+	27,  // 12: etherloom.control.v1.Hello.audit_head:type_name -> etherloom.control.v1.AuditHead
+	25,  // 13: etherloom.control.v1.ControllerMessage.delta:type_name -> etherloom.control.v1.Delta
+	16,  // 14: etherloom.control.v1.ControllerMessage.signal:type_name -> etherloom.control.v1.Signal
+	18,  // 15: etherloom.control.v1.ControllerMessage.alive:type_name -> etherloom.control.v1.Alive
+	117, // 16: etherloom.control.v1.Alive.now:type_name -> google.protobuf.Timestamp
+	116, // 17: etherloom.control.v1.Delta.set:type_name -> etherloom.control.v1.Delta.SetEntry
+	117, // 18: etherloom.control.v1.StateHeader.issued:type_name -> google.protobuf.Timestamp
+	117, // 19: etherloom.control.v1.StateHeader.expires:type_name -> google.protobuf.Timestamp
+	27,  // 20: etherloom.control.v1.StateHeader.audit_head:type_name -> etherloom.control.v1.AuditHead
+	29,  // 21: etherloom.control.v1.Resource.settings:type_name -> etherloom.control.v1.Settings
+	30,  // 22: etherloom.control.v1.Resource.segment:type_name -> etherloom.control.v1.Segment
+	31,  // 23: etherloom.control.v1.Resource.self:type_name -> etherloom.control.v1.Peer
+	31,  // 24: etherloom.control.v1.Resource.peer:type_name -> etherloom.control.v1.Peer
+	33,  // 25: etherloom.control.v1.Resource.grant:type_name -> etherloom.control.v1.Grant
+	35,  // 26: etherloom.control.v1.Resource.relay:type_name -> etherloom.control.v1.Relay
+	36,  // 27: etherloom.control.v1.Resource.revocation:type_name -> etherloom.control.v1.Revocation
+	34,  // 28: etherloom.control.v1.Resource.reach:type_name -> etherloom.control.v1.Reach
+	118, // 29: etherloom.control.v1.Settings.certificate_lifetime:type_name -> google.protobuf.Duration
+	118, // 30: etherloom.control.v1.Settings.grace:type_name -> google.protobuf.Duration
+	118, // 31: etherloom.control.v1.Settings.link_idle:type_name -> google.protobuf.Duration
+	32,  // 32: etherloom.control.v1.Peer.stations:type_name -> etherloom.control.v1.Station
+	0,   // 33: etherloom.control.v1.Station.mode:type_name -> etherloom.control.v1.AddressMode
+	117, // 34: etherloom.control.v1.Grant.expires:type_name -> google.protobuf.Timestamp
+	117, // 35: etherloom.control.v1.Reach.expires:type_name -> google.protobuf.Timestamp
+	117, // 36: etherloom.control.v1.Relay.expires:type_name -> google.protobuf.Timestamp
+	117, // 37: etherloom.control.v1.Revocation.not_before:type_name -> google.protobuf.Timestamp
+	118, // 38: etherloom.control.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	39,  // 39: etherloom.control.v1.CreateTokenResponse.description:type_name -> etherloom.control.v1.Token
+	117, // 40: etherloom.control.v1.Token.created:type_name -> google.protobuf.Timestamp
+	117, // 41: etherloom.control.v1.Token.expires:type_name -> google.protobuf.Timestamp
+	39,  // 42: etherloom.control.v1.ListTokensResponse.tokens:type_name -> etherloom.control.v1.Token
+	1,   // 43: etherloom.control.v1.Node.status:type_name -> etherloom.control.v1.NodeStatus
+	32,  // 44: etherloom.control.v1.Node.stations:type_name -> etherloom.control.v1.Station
+	117, // 45: etherloom.control.v1.Node.enrolled:type_name -> google.protobuf.Timestamp
+	117, // 46: etherloom.control.v1.Node.certificate_expires:type_name -> google.protobuf.Timestamp
+	117, // 47: etherloom.control.v1.Node.revoked_before:type_name -> google.protobuf.Timestamp
+	45,  // 48: etherloom.control.v1.Node.locks:type_name -> etherloom.control.v1.Lock
+	117, // 49: etherloom.control.v1.Node.locked_until:type_name -> google.protobuf.Timestamp
+	9,   // 50: etherloom.control.v1.Node.posture:type_name -> etherloom.control.v1.PostureReport
+	117, // 51: etherloom.control.v1.Node.posture_received:type_name -> google.protobuf.Timestamp
+	117, // 52: etherloom.control.v1.Lock.created:type_name -> google.protobuf.Timestamp
+	117, // 53: etherloom.control.v1.Lock.expires:type_name -> google.protobuf.Timestamp
+	118, // 54: etherloom.control.v1.AddLockRequest.ttl:type_name -> google.protobuf.Duration
+	45,  // 55: etherloom.control.v1.AddLockResponse.lock:type_name -> etherloom.control.v1.Lock
+	44,  // 56: etherloom.control.v1.AddLockResponse.node:type_name -> etherloom.control.v1.Node
+	45,  // 57: etherloom.control.v1.ListLocksResponse.locks:type_name -> etherloom.control.v1.Lock
+	45,  // 58: etherloom.control.v1.RemoveLockResponse.lifted:type_name -> etherloom.control.v1.Lock
+	44,  // 59: etherloom.control.v1.RemoveLockResponse.held:type_name -> etherloom.control.v1.Node
+	44,  // 60: etherloom.control.v1.RemoveLockResponse.node:type_name -> etherloom.control.v1.Node
+	44,  // 61: etherloom.control.v1.ListNodesResponse.nodes:type_name -> etherloom.control.v1.Node
+	1,   // 62: etherloom.control.v1.SetNodeStatusRequest.status:type_name -> etherloom.control.v1.NodeStatus
+	44,  // 63: etherloom.control.v1.SetNodeStatusResponse.node:type_name -> etherloom.control.v1.Node
+	0,   // 64: etherloom.control.v1.SetNodeAddressRequest.mode:type_name -> etherloom.control.v1.AddressMode
+	44,  // 65: etherloom.control.v1.SetNodeAddressResponse.node:type_name -> etherloom.control.v1.Node
+	44,  // 66: etherloom.control.v1.SetNodeRolesResponse.node:type_name -> etherloom.control.v1.Node
+	30,  // 67: etherloom.control.v1.AddSegmentResponse.segment:type_name -> etherloom.control.v1.Segment
+	30,  // 68: etherloom.control.v1.ListSegmentsResponse.segments:type_name -> etherloom.control.v1.Segment
+	117, // 69: etherloom.control.v1.GrantRule.expires:type_name -> google.protobuf.Timestamp
+	117, // 70: etherloom.control.v1.GrantRule.created:type_name -> google.protobuf.Timestamp
+	117, // 71: etherloom.control.v1.GrantRule.last_used:type_name -> google.protobuf.Timestamp
+	117, // 72: etherloom.control.v1.AddGrantRequest.expires:type_name -> google.protobuf.Timestamp
+	66,  // 73: etherloom.control.v1.AddGrantResponse.grant:type_name -> etherloom.control.v1.GrantRule
+	66,  // 74: etherloom.control.v1.ListGrantsResponse.grants:type_name -> etherloom.control.v1.GrantRule
+	71,  // 75: etherloom.control.v1.SetGroupResponse.group:type_name -> etherloom.control.v1.Group
+	71,  // 76: etherloom.control.v1.ListGroupsResponse.groups:type_name -> etherloom.control.v1.Group
+	82,  // 77: etherloom.control.v1.GetPolicyResponse.pending:type_name -> etherloom.control.v1.PendingPolicy
+	117, // 78: etherloom.control.v1.PendingPolicy.until:type_name -> google.protobuf.Timestamp
+	85,  // 79: etherloom.control.v1.CheckPolicyResponse.tests:type_name -> etherloom.control.v1.PolicyTest
+	86,  // 80: etherloom.control.v1.CheckPolicyResponse.difference:type_name -> etherloom.control.v1.PolicyDifference
+	2,   // 81: etherloom.control.v1.PolicyTest.outcome:type_name -> etherloom.control.v1.PolicyOutcome
+	87,  // 82: etherloom.control.v1.PolicyDifference.access:type_name -> etherloom.control.v1.PolicyAccess
+	118, // 83: etherloom.control.v1.ApplyPolicyRequest.confirm:type_name -> google.protobuf.Duration
+	86,  // 84: etherloom.control.v1.ApplyPolicyResponse.difference:type_name -> etherloom.control.v1.PolicyDifference
+	82,  // 85: etherloom.control.v1.ApplyPolicyResponse.pending:type_name -> etherloom.control.v1.PendingPolicy
+	85,  // 86: etherloom.control.v1.ApplyPolicyResponse.failed:type_name -> etherloom.control.v1.PolicyTest
+	96,  // 87: etherloom.control.v1.ListRelaysResponse.relays:type_name -> etherloom.control.v1.RelayDescription
+	103, // 88: etherloom.control.v1.ListAuditResponse.entries:type_name -> etherloom.control.v1.AuditEntry
+	27,  // 89: etherloom.control.v1.ListAuditResponse.head:type_name -> etherloom.control.v1.AuditHead
+	117, // 90: etherloom.control.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	117, // 91: etherloom.control.v1.Admin.created:type_name -> google.protobuf.Timestamp
+	117, // 92: etherloom.control.v1.Admin.expires:type_name -> google.protobuf.Timestamp
+	118, // 93: etherloom.control.v1.AddAdminRequest.lifetime:type_name -> google.protobuf.Duration
+	104, // 94: etherloom.control.v1.AddAdminResponse.admin:type_name -> etherloom.control.v1.Admin
+	104, // 95: etherloom.control.v1.ListAdminsResponse.admins:type_name -> etherloom.control.v1.Admin
+	10,  // 96: etherloom.control.v1.PostureReport.FilesEntry.value:type_name -> etherloom.control.v1.PostureFile
+	11,  // 97: etherloom.control.v1.PostureReport.ProcessesEntry.value:type_name -> etherloom.control.v1.PostureProcess
+	12,  // 98: etherloom.control.v1.PostureReport.CommandsEntry.value:type_name -> etherloom.control.v1.PostureCommand
+	3,   // 99: etherloom.control.v1.EnrolService.Begin:input_type -> etherloom.control.v1.BeginRequest
+	5,   // 100: etherloom.control.v1.EnrolService.Enrol:input_type -> etherloom.control.v1.EnrolRequest
+	8,   // 101: etherloom.control.v1.NodeService.Sync:input_type -> etherloom.control.v1.NodeMessage
+	19,  // 102: etherloom.control.v1.NodeService.Renew:input_type -> etherloom.control.v1.RenewRequest
+	21,  // 103: etherloom.control.v1.NodeService.ReportAddress:input_type -> etherloom.control.v1.ReportAddressRequest
+	23,  // 104: etherloom.control.v1.NodeService.RaiseHandshakeNonce:input_type -> etherloom.control.v1.RaiseHandshakeNonceRequest
+	37,  // 105: etherloom.control.v1.AdminService.CreateToken:input_type -> etherloom.control.v1.CreateTokenRequest
+	40,  // 106: etherloom.control.v1.AdminService.ListTokens:input_type -> etherloom.control.v1.ListTokensRequest
+	42,  // 107: etherloom.control.v1.AdminService.RevokeToken:input_type -> etherloom.control.v1.RevokeTokenRequest
+	52,  // 108: etherloom.control.v1.AdminService.ListNodes:input_type -> etherloom.control.v1.ListNodesRequest
+	54,  // 109: etherloom.control.v1.AdminService.SetNodeStatus:input_type -> etherloom.control.v1.SetNodeStatusRequest
+	56,  // 110: etherloom.control.v1.AdminService.SetNodeAddress:input_type -> etherloom.control.v1.SetNodeAddressRequest
+	58,  // 111: etherloom.control.v1.AdminService.SetNodeRoles:input_type -> etherloom.control.v1.SetNodeRolesRequest
+	46,  // 112: etherloom.control.v1.AdminService.AddLock:input_type -> etherloom.control.v1.AddLockRequest
+	48,  // 113: etherloom.control.v1.AdminService.ListLocks:input_type -> etherloom.control.v1.ListLocksRequest
+	50,  // 114: etherloom.control.v1.AdminService.RemoveLock:input_type -> etherloom.control.v1.RemoveLockRequest
+	60,  // 115: etherloom.control.v1.AdminService.AddSegment:input_type -> etherloom.control.v1.AddSegmentRequest
+	62,  // 116: etherloom.control.v1.AdminService.ListSegments:input_type -> etherloom.control.v1.ListSegmentsRequest
+	64,  // 117: etherloom.control.v1.AdminService.RemoveSegment:input_type -> etherloom.control.v1.RemoveSegmentRequest
+	67,  // 118: etherloom.control.v1.AdminService.AddGrant:input_type -> etherloom.control.v1.AddGrantRequest
+	69,  // 119: etherloom.control.v1.AdminService.ListGrants:input_type -> etherloom.control.v1.ListGrantsRequest
+	78,  // 120: etherloom.control.v1.AdminService.RemoveGrant:input_type -> etherloom.control.v1.RemoveGrantRequest
+	72,  // 121: etherloom.control.v1.AdminService.SetGroup:input_type -> etherloom.control.v1.SetGroupRequest
+	74,  // 122: etherloom.control.v1.AdminService.ListGroups:input_type -> etherloom.control.v1.ListGroupsRequest
+	76,  // 123: etherloom.control.v1.AdminService.RemoveGroup:input_type -> etherloom.control.v1.RemoveGroupRequest
+	80,  // 124: etherloom.control.v1.AdminService.GetPolicy:input_type -> etherloom.control.v1.GetPolicyRequest
+	83,  // 125: etherloom.control.v1.AdminService.CheckPolicy:input_type -> etherloom.control.v1.CheckPolicyRequest
+	88,  // 126: etherloom.control.v1.AdminService.ApplyPolicy:input_type -> etherloom.control.v1.ApplyPolicyRequest
+	90,  // 127: etherloom.control.v1.AdminService.ConfirmPolicy:input_type -> etherloom.control.v1.ConfirmPolicyRequest
+	92,  // 128: etherloom.control.v1.AdminService.UndoPolicy:input_type -> etherloom.control.v1.UndoPolicyRequest
+	94,  // 129: etherloom.control.v1.AdminService.AddRelay:input_type -> etherloom.control.v1.AddRelayRequest
+	97,  // 130: etherloom.control.v1.AdminService.ListRelays:input_type -> etherloom.control.v1.ListRelaysRequest
+	99,  // 131: etherloom.control.v1.AdminService.RemoveRelay:input_type -> etherloom.control.v1.RemoveRelayRequest
+	101, // 132: etherloom.control.v1.AdminService.ListAudit:input_type -> etherloom.control.v1.ListAuditRequest
+	105, // 133: etherloom.control.v1.AdminService.AddAdmin:input_type -> etherloom.control.v1.AddAdminRequest
+	107, // 134: etherloom.control.v1.AdminService.ListAdmins:input_type -> etherloom.control.v1.ListAdminsRequest
+	109, // 135: etherloom.control.v1.AdminService.RevokeAdmin:input_type -> etherloom.control.v1.RevokeAdminRequest
+	111, // 136: etherloom.control.v1.AdminService.RaiseEpoch:input_type -> etherloom.control.v1.RaiseEpochRequest
+	4,   // 137: etherloom.control.v1.EnrolService.Begin:output_type -> etherloom.control.v1.BeginResponse
+	6,   // 138: etherloom.control.v1.EnrolService.Enrol:output_type -> etherloom.control.v1.EnrolResponse
+	17,  // 139: etherloom.control.v1.NodeService.Sync:output_type -> etherloom.control.v1.ControllerMessage
+	20,  // 140: etherloom.control.v1.NodeService.Renew:output_type -> etherloom.control.v1.RenewResponse
+	22,  // 141: etherloom.control.v1.NodeService.ReportAddress:output_type -> etherloom.control.v1.ReportAddressResponse
+	24,  // 142: etherloom.control.v1.NodeService.RaiseHandshakeNonce:output_type -> etherloom.control.v1.RaiseHandshakeNonceResponse
+	38,  // 143: etherloom.control.v1.AdminService.CreateToken:output_type -> etherloom.control.v1.CreateTokenResponse
+	41,  // 144: etherloom.control.v1.AdminService.ListTokens:output_type -> etherloom.control.v1.ListTokensResponse
+	43,  // 145: etherloom.control.v1.AdminService.RevokeToken:output_type -> etherloom.control.v1.RevokeTokenResponse
+	53,  // 146: etherloom.control.v1.AdminService.ListNodes:output_type -> etherloom.control.v1.ListNodesResponse
+	55,  // 147: etherloom.control.v1.AdminService.SetNodeStatus:output_type -> etherloom.control.v1.SetNodeStatusResponse
+	57,  // 148: etherloom.control.v1.AdminService.SetNodeAddress:output_type -> etherloom.control.v1.SetNodeAddressResponse
+	59,  // 149: etherloom.control.v1.AdminService.SetNodeRoles:output_type -> etherloom.control.v1.SetNodeRolesResponse
+	47,  // 150: etherloom.control.v1.AdminService.AddLock:output_type -> etherloom.control.v1.AddLockResponse
+	49,  // 151: etherloom.control.v1.AdminService.ListLocks:output_type -> etherloom.control.v1.ListLocksResponse
+	51,  // 152: etherloom.control.v1.AdminService.RemoveLock:output_type -> etherloom.control.v1.RemoveLockResponse
+	61,  // 153: etherloom.control.v1.AdminService.AddSegment:output_type -> etherloom.control.v1.AddSegmentResponse
+	63,  // 154: etherloom.control.v1.AdminService.ListSegments:output_type -> etherloom.control.v1.ListSegmentsResponse
+	65,  // 155: etherloom.control.v1.AdminService.RemoveSegment:output_type -> etherloom.control.v1.RemoveSegmentResponse
+	68,  // 156: etherloom.control.v1.AdminService.AddGrant:output_type -> etherloom.control.v1.AddGrantResponse
+	70,  // 157: etherloom.control.v1.AdminService.ListGrants:output_type -> etherloom.control.v1.ListGrantsResponse
+	79,  // 158: etherloom.control.v1.AdminService.RemoveGrant:output_type -> etherloom.control.v1.RemoveGrantResponse
+	73,  // 159: etherloom.control.v1.AdminService.SetGroup:output_type -> etherloom.control.v1.SetGroupResponse
+	75,  // 160: etherloom.control.v1.AdminService.ListGroups:output_type -> etherloom.control.v1.ListGroupsResponse
+	77,  // 161: etherloom.control.v1.AdminService.RemoveGroup:output_type -> etherloom.control.v1.RemoveGroupResponse
+	81,  // 162: etherloom.control.v1.AdminService.GetPolicy:output_type -> etherloom.control.v1.GetPolicyResponse
+	84,  // 163: etherloom.control.v1.AdminService.CheckPolicy:output_type -> etherloom.control.v1.CheckPolicyResponse
+	89,  // 164: etherloom.control.v1.AdminService.ApplyPolicy:output_type -> etherloom.control.v1.ApplyPolicyResponse
+	91,  // 165: etherloom.control.v1.AdminService.ConfirmPolicy:output_type -> etherloom.control.v1.ConfirmPolicyResponse
+	93,  // 166: etherloom.control.v1.AdminService.UndoPolicy:output_type -> etherloom.control.v1.UndoPolicyResponse
+	95,  // 167: etherloom.control.v1.AdminService.AddRelay:output_type -> etherloom.control.v1.AddRelayResponse
+	98,  // 168: etherloom.control.v1.AdminService.ListRelays:output_type -> etherloom.control.v1.ListRelaysResponse
+	100, // 169: etherloom.control.v1.AdminService.RemoveRelay:output_type -> etherloom.control.v1.RemoveRelayResponse
+	102, // 170: etherloom.control.v1.AdminService.ListAudit:output_type -> etherloom.control.v1.ListAuditResponse
+	106, // 171: etherloom.control.v1.AdminService.AddAdmin:output_type -> etherloom.control.v1.AddAdminResponse
+	108, // 172: etherloom.control.v1.AdminService.ListAdmins:output_type -> etherloom.control.v1.ListAdminsResponse
+	110, // 173: etherloom.control.v1.AdminService.RevokeAdmin:output_type -> etherloom.control.v1.RevokeAdminResponse
+	112, // 174: etherloom.control.v1.AdminService.RaiseEpoch:output_type -> etherloom.control.v1.RaiseEpochResponse
+	137, // [137:175] is the sub-list for method output_type
+	99,  // [99:137] is the sub-list for method input_type
+	99,  // [99:99] is the sub-list for extension type_name
+	99,  // [99:99] is the sub-list for extension extendee
+	0,   // [0:99] is the sub-list for field type_name
 }
 
 func init() { file_controlv1_control_proto_init() }
@@ -7818,13 +7952,14 @@ func file_controlv1_control_proto_init() {
 		(*NodeMessage_Hello)(nil),
 		(*NodeMessage_Signal)(nil),
 		(*NodeMessage_Posture)(nil),
+		(*NodeMessage_Use)(nil),
 	}
-	file_controlv1_control_proto_msgTypes[12].OneofWrappers = []any{
+	file_controlv1_control_proto_msgTypes[14].OneofWrappers = []any{
 		(*ControllerMessage_Delta)(nil),
 		(*ControllerMessage_Signal)(nil),
 		(*ControllerMessage_Alive)(nil),
 	}
-	file_controlv1_control_proto_msgTypes[23].OneofWrappers = []any{
+	file_controlv1_control_proto_msgTypes[25].OneofWrappers = []any{
 		(*Resource_Settings)(nil),
 		(*Resource_Segment)(nil),
 		(*Resource_Self)(nil),
@@ -7840,7 +7975,7 @@ func file_controlv1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_controlv1_control_proto_rawDesc), len(file_controlv1_control_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   112,
+			NumMessages:   114,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -242,6 +242,15 @@ func (g *Grant) Key() string { return fmt.Sprintf("grant/%d", g.ID) }
 // Source is who holds the grant.
 func (g *Grant) Source() Selector { return Selector{g.Node, g.Label, g.Group} }
 
+// Used says on which day a grant last let something pass, as the nodes have told.
+type Used struct {
+	Grant GrantID   `json:"grant"`
+	Day   time.Time `json:"day"` // its beginning, UTC
+}
+
+// Key is "used/GRANT".
+func (u *Used) Key() string { return fmt.Sprintf("used/%d", u.Grant) }
+
 // Group is a name for some nodes.
 type Group struct {
 	Name    string        `json:"name"`

@@ -49,6 +49,7 @@ type Model struct {
 	Nodes       map[identity.ID]*Node
 	Segments    map[VNI]*Segment
 	Grants      map[GrantID]*Grant
+	Used        map[GrantID]*Used
 	Groups      map[string]*Group
 	Locks       map[LockID]*Lock
 	Verdicts    map[GrantID]*Verdict
@@ -133,7 +134,7 @@ func Derive(f Facts, version uint64, previous *Model) *Model {
 		Facts: f, Version: version,
 		Controllers: map[identity.ID]*Controller{}, Admins: map[identity.ID]*Admin{}, Tokens: map[string]*Token{},
 		Nodes: map[identity.ID]*Node{}, Segments: map[VNI]*Segment{}, Grants: map[GrantID]*Grant{},
-		Groups: map[string]*Group{}, Locks: map[LockID]*Lock{}, Verdicts: map[GrantID]*Verdict{}, candidates: map[GrantID][]identity.ID{},
+		Used: map[GrantID]*Used{}, Groups: map[string]*Group{}, Locks: map[LockID]*Lock{}, Verdicts: map[GrantID]*Verdict{}, candidates: map[GrantID][]identity.ID{},
 		Relays: map[string]*Relay{},
 		names:  map[string]*Node{}, keys: map[string]string{}, segments: map[string]*Segment{},
 		profiles: map[identity.ID]*Profile{}, views: map[VNI]*View{}, memberOf: map[identity.ID][]*View{},
@@ -175,6 +176,8 @@ func (m *Model) sort(x Fact) {
 		m.Segments[x.VNI] = x
 	case *Grant:
 		m.Grants[x.ID] = x
+	case *Used:
+		m.Used[x.Grant] = x
 	case *Group:
 		m.Groups[x.Name] = x
 	case *Lock:

@@ -93,6 +93,8 @@ func blank(key string) Fact {
 		return new(Segment)
 	case "grant":
 		return new(Grant)
+	case "used":
+		return new(Used)
 	case "group":
 		return new(Group)
 	case "lock":

@@ -64,6 +64,7 @@ func (s *adminService) ListGrants(context.Context, *controlv1.ListGrantsRequest)
 				p.Holders = append(p.Holders, m.Nodes[id].Name)
 			}
 		}
+		p.LastUsed = s.c.lastUsed(m, g.ID)
 		out.Grants = append(out.Grants, p)
 	}
 	return out, nil

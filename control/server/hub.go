@@ -3,10 +3,12 @@ package server
 import (
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/etherloom/etherloom/control/audit"
 	"github.com/etherloom/etherloom/control/compile"
 	"github.com/etherloom/etherloom/control/controlv1"
+	"github.com/etherloom/etherloom/control/model"
 	"github.com/etherloom/etherloom/identity"
 )
 
@@ -17,11 +19,13 @@ type hub struct {
 	streams map[identity.ID][]*stream // newest last
 	told    map[identity.ID]*compile.Result
 	alarms  map[audit.Head]bool
+	used    map[model.GrantID]time.Time
 }
 
 func newHub() *hub {
 	return &hub{
 		streams: map[identity.ID][]*stream{}, told: map[identity.ID]*compile.Result{}, alarms: map[audit.Head]bool{},
+		used: map[model.GrantID]time.Time{},
 	}
 }
 

@@ -59,6 +59,7 @@ func (c *Controller) chores(tx *store.Tx) error {
 		return nil
 	}
 	left := expire(tx, maxChores)
+	left -= forgetUses(tx, left)
 	for _, id := range slices.Sorted(maps.Keys(m.Nodes)) {
 		n := m.Nodes[id]
 		if end := forgetAt(m, n); left > 0 && !end.IsZero() && !end.After(now) {
@@ -100,6 +101,17 @@ func expire(tx *store.Tx, left int) int {
 	return left
 }
 
+// forgetUses deletes what was kept of the use of grants that are gone, up to so many facts, and says how many.
+func forgetUses(tx *store.Tx, most int) (n int) {
+	for _, id := range slices.Sorted(maps.Keys(tx.Model.Used)) {
+		if n < most && tx.Model.Grants[id] == nil {
+			tx.Delete("grant.forget", tx.Model.Used[id])
+			n++
+		}
+	}
+	return n
+}
+
 // never is when nothing is due.
 func never() time.Time { return time.Unix(1<<40, 0) }
 
@@ -117,6 +129,11 @@ func (c *Controller) nextChore(m *model.Model) time.Time {
 	for _, l := range m.Locks {
 		if end := lockEnd(m, l); end.Before(next) {
 			next = end
+		}
+	}
+	for id := range m.Used {
+		if m.Grants[id] == nil {
+			next = time.Time{}
 		}
 	}
 	for id, o := range m.Controllers {

@@ -150,6 +150,8 @@ func (st *stream) read(ctx context.Context, s *nodeService, first *controlv1.Hel
 			if err := s.report(st, kind.Posture); err != nil {
 				return err
 			}
+		case *controlv1.NodeMessage_Use:
+			s.c.heedUse(ctx, st, kind.Use)
 		case *controlv1.NodeMessage_Hello:
 			if err := s.mayHello(st); err != nil {
 				return err

@@ -15,7 +15,7 @@ func targets() []target {
 			"station.go", "ipv4.go", "ipv6.go", "dhcp.go", "beyond.go", "limit.go", "role.go", "view.go", "class.go", "flow.go", "fragment.go",
 			"grant.go", "matcher.go", "passage.go", "seek.go", "term.go",
 		}, ""},
-		{"switch", []string{"admit.go", "answer.go", "forward.go"}, ""},
+		{"switch", []string{"admit.go", "answer.go", "forward.go", "reject.go"}, ""},
 		{"transport", []string{"wire.go", "receive.go", "epoch.go", "replay.go", "record.go", "rejoin.go"}, "Datagrams|Handshakes|Records|Replies|Replay|Rejoin|Fuzz|Key"},
 		{"node", []string{"link.go", "ingress.go"}, "Trial|Ingress|Tag|SegmentSize|FramesDoNotAllocate"},
 	}

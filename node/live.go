@@ -1,0 +1,122 @@
+package node
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/etherloom/etherloom/ether"
+	"github.com/etherloom/etherloom/policy"
+	vswitch "github.com/etherloom/etherloom/switch"
+)
+
+// This file asks about a flow that is there: what becomes of its next packet, by what this node remembers of it.
+
+// tuple is a flow in the direction that is asked about.
+type tuple struct {
+	protocol ether.Protocol
+	src, dst netip.AddrPort // of ICMP, the port is the identifier
+}
+
+// flow reads Flow into what the request asks otherwise; nil if it asks about no flow.
+func (r *ExplainRequest) flow() (*tuple, error) {
+	if r.Flow == "" {
+		return nil, nil //nolint:nilnil // no flow is no error
+	}
+	if r.From != "" || r.To != "" || r.Kind != "" || len(r.Frame) > 0 {
+		return nil, fmt.Errorf("--flow says itself from where to where it goes and what it is, found %q beside others: leave the others out", r.Flow)
+	}
+	bad := fmt.Errorf("expected a flow such as \"tcp 192.0.2.1:4242 192.0.2.2:22\", as `etherloom flows` shows them, found %q", r.Flow)
+	words := strings.Fields(r.Flow)
+	if len(words) != 3 {
+		return nil, bad
+	}
+	src, err := netip.ParseAddrPort(words[1])
+	dst, err2 := netip.ParseAddrPort(words[2])
+	protocol := map[string]ether.Protocol{"icmp": ether.ProtoICMP, "tcp": ether.ProtoTCP, "udp": ether.ProtoUDP}[words[0]]
+	if err != nil || err2 != nil || protocol == 0 || src.Addr().Is4() != dst.Addr().Is4() {
+		return nil, bad
+	}
+	r.From, r.To, r.Kind = src.Addr().String(), dst.Addr().String(), words[0]
+	if protocol != ether.ProtoICMP {
+		if r.Port = dst.Port(); r.Port == 0 {
+			return nil, bad
+		}
+	}
+	return &tuple{protocol, src, dst}, nil
+}
+
+// echo is the type and identifier of an ICMP echo: a request, unless a flow is asked about in the direction of its answers.
+func (q *question) echo(request, reply uint8) (typ uint8, id uint16) {
+	if q.tuple == nil {
+		return request, 1
+	}
+	if f, opener := q.remembered(); f != nil && !opener {
+		request = reply
+	}
+	return request, q.tuple.src.Port()
+}
+
+// remembered is the flow as this node remembers it, and whether it is asked about in the direction in which it began; nil if
+// nothing is remembered of it.
+func (q *question) remembered() (f *policy.Record, opener bool) {
+	if q.on.here == nil {
+		return nil, false
+	}
+	t := policy.Tuple{
+		Src: q.tuple.src.Addr().As16(), Dst: q.tuple.dst.Addr().As16(), SrcPort: q.tuple.src.Port(), DstPort: q.tuple.dst.Port(), Protocol: q.tuple.protocol,
+	}
+	for _, r := range q.on.here.sw.Flows().Live() {
+		if r.Tuple == t && r.Opener == q.from.id && r.Other == q.to.id {
+			return &r, true
+		}
+		if r.Tuple == t.Reverse() && r.Opener == q.to.id && r.Other == q.from.id {
+			return &r, false
+		}
+	}
+	return nil, false
+}
+
+// own refuses a question about a flow of others: of these, this node remembers nothing.
+func (q *question) own() error {
+	if self := q.d.self(); q.tuple != nil && q.from.id != self && q.to.id != self {
+		return fmt.Errorf("this node is at neither end of the flow, and remembers only its own: ask on %s or on %s", q.from.name, q.to.name)
+	}
+	return nil
+}
+
+// goesOn judges the next packet of a flow at this node.
+func (q *question) goesOn() error {
+	self := q.d.self()
+	f, _ := q.remembered()
+	if f == nil {
+		q.note("this node remembers no such flow, so its next packet is judged as one that begins: `etherloom flows` shows those that it remembers")
+	} else {
+		q.note("the flow stands by grant %d since %s; its last packet came at %s", f.Grant, f.Began.Format(time.RFC3339), f.Last.Format(time.RFC3339))
+	}
+	grant := policy.GrantID(0)
+	node := q.member(self)
+	if q.from.id != self {
+		if f != nil {
+			grant = f.Grant
+		} else {
+			grant = q.honest()
+		}
+	}
+	sw, in, err := q.switchOf(node, q.from)
+	if err != nil {
+		return err
+	}
+	e := sw.Explain(in, q.frame, vswitch.Tag{Source: q.from.id, Grant: grant}, q.now)
+	q.judged(node, q.from.id == self, e, grant)
+	if q.from.id == self {
+		for _, r := range e.Receivers {
+			if r.Port.Identity == q.to.id {
+				grant = r.Tag.Grant
+			}
+		}
+	}
+	q.decide(q.out.Steps[0], e.Drop, grant, q.to)
+	return nil
+}
