@@ -77,7 +77,7 @@ check: lint ## What CI runs: lint, unit tests with the race detector, end to end
 
 .PHONY: e2e-only
 e2e-only:
-	ETHERLOOM_E2E=1 go test -count=1 -timeout 20m ./internal/e2e
+	ETHERLOOM_E2E=1 go test -count=1 -timeout 30m ./internal/e2e
 
 accept: check ## Run every bar with its full counts and durations
 	ETHERLOOM_E2E=1 ETHERLOOM_E2E_RACE=1 go test -count=1 -timeout 30m ./internal/e2e

@@ -57,7 +57,9 @@ func (d Drop) Code() string {
 }
 
 // benign reports whether the reason is no refusal: hosts send such frames all the time, and nobody was to have them.
-func (d Drop) benign() bool { return d == DropReserved || d == DropHairpin || d == DropNoReceiver || d == Answered }
+func (d Drop) benign() bool {
+	return d == DropReserved || d == DropHairpin || d == DropNoReceiver || d == Answered
+}
 
 // parseDrop names an error of ether.Parse.
 func parseDrop(err error) Drop {

@@ -174,6 +174,16 @@ func (m *Model) sort(x Fact) {
 		m.Nodes[x.ID] = x
 	case *Segment:
 		m.Segments[x.VNI] = x
+	case *Relay:
+		m.Relays[x.Name] = x
+	default:
+		m.sortPolicy(x)
+	}
+}
+
+// sortPolicy does so with what says who may do what.
+func (m *Model) sortPolicy(x Fact) {
+	switch x := x.(type) {
 	case *Grant:
 		m.Grants[x.ID] = x
 	case *Used:
@@ -188,8 +198,6 @@ func (m *Model) sort(x Fact) {
 		m.Tests = x.List
 	case *Pending:
 		m.Pending = x
-	case *Relay:
-		m.Relays[x.Name] = x
 	}
 }
 

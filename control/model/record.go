@@ -91,6 +91,15 @@ func blank(key string) Fact {
 		return new(Node)
 	case "segment":
 		return new(Segment)
+	case "relay":
+		return new(Relay)
+	}
+	return blankPolicy(kind)
+}
+
+// blankPolicy is for what says who may do what.
+func blankPolicy(kind string) Fact {
+	switch kind {
 	case "grant":
 		return new(Grant)
 	case "used":
@@ -105,8 +114,6 @@ func blank(key string) Fact {
 		return new(Tests)
 	case "pending":
 		return new(Pending)
-	case "relay":
-		return new(Relay)
 	}
 	return nil
 }
