@@ -32,7 +32,7 @@ demo: build ## Show the main job on this machine, in network namespaces
 
 test: toolchain ## Run every test, those in network namespaces included
 	@scripts/ensure.sh gcc:gcc $(E2E_PROGRAMS)
-	go test ./...
+	go test -timeout 40m ./...
 
 short: toolchain ## Run the quick tests alone
 	go test -short $$(go list ./... | grep -v -e /internal/e2e -e /internal/lab)
@@ -42,7 +42,7 @@ E2E_PROGRAMS := ping:iputils-ping arping:iputils-arping iperf3:iperf3 socat:soca
 
 e2e: toolchain ## Run the end-to-end tests; one that cannot run is a failure
 	@scripts/ensure.sh $(E2E_PROGRAMS)
-	ETHERLOOM_E2E=1 go test -count=1 -timeout 20m ./internal/e2e ./internal/lab ./bridge ./dnsd/...
+	ETHERLOOM_E2E=1 go test -count=1 -timeout 40m ./internal/e2e ./internal/lab ./bridge ./dnsd/...
 
 fuzz: toolchain ## Run every fuzz target for FUZZTIME (60s)
 	@scripts/fuzz.sh $(FUZZTIME)
@@ -80,9 +80,10 @@ e2e-only:
 	ETHERLOOM_E2E=1 go test -count=1 -timeout 30m ./internal/e2e
 
 accept: check ## Run every bar with its full counts and durations
-	ETHERLOOM_E2E=1 ETHERLOOM_E2E_RACE=1 go test -count=1 -timeout 30m ./internal/e2e
+	ETHERLOOM_E2E=1 ETHERLOOM_E2E_RACE=1 go test -count=1 -timeout 60m ./internal/e2e
 	ETHERLOOM_E2E=1 ETHERLOOM_ENDURANCE=10m go test -count=1 -timeout 20m -run TestEndurance ./internal/e2e
 	ETHERLOOM_E2E=1 ETHERLOOM_ACCEPT=1 go test -count=1 -timeout 40m -v -run TestRevocationAtFifty ./internal/e2e
+	ETHERLOOM_E2E=1 ETHERLOOM_FLIPS=1000 go test -count=1 -timeout 30m -v -run TestPolicyFlips ./internal/e2e
 	$(MAKE) mutate fuzz bench
 
 install: build ## Install the programs and systemd units under PREFIX (/usr/local), below DESTDIR
