@@ -17,8 +17,10 @@ type Passage struct {
 	// Observed is set to the grant in mode observe that would let the frame begin; 0 if there is none.
 	Observed GrantID
 
-	class   Class
-	classed bool
+	class    Class
+	classed  bool
+	fragment bool // of the datagram that part names
+	part     datagramKey
 }
 
 // Settle looks at a fragment: one that no honest host sends, or that overlaps another, passes nowhere. It comes before every
@@ -33,7 +35,15 @@ func (p *Passage) Settle() Verdict {
 		return BadFragment
 	}
 	p.class, p.classed = class, true
+	p.fragment, p.part = true, keyOf(&f)
 	return Pass
+}
+
+// refused notes of a fragment that somebody does not get it.
+func (p *Passage) refused() {
+	if p.fragment && !p.Dry {
+		p.Flows.datagrams.refuse(p.Source, p.part, p.Now)
+	}
 }
 
 // Class says what the frame is.
@@ -51,6 +61,7 @@ func (v *View) Egress(p *Passage, receiver Identity) (GrantID, Verdict) {
 	}
 	g, verdict := v.egress(p, receiver)
 	if verdict != Pass {
+		p.refused()
 		return 0, verdict
 	}
 	g.count(p)
@@ -89,6 +100,8 @@ func (v *View) Ingress(p *Passage, receiver Identity, id GrantID) Verdict {
 	verdict := v.ingress(g, p, receiver)
 	if verdict == Pass {
 		g.count(p)
+	} else {
+		p.refused()
 	}
 	return verdict
 }
