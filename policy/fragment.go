@@ -26,6 +26,7 @@ type datagram struct {
 	since time.Time // zero: the place is free
 	class Class     // of its first fragment; Unclear before that has come
 	bad   bool      // overlaps: nothing more of it passes
+	lacks bool      // somebody has not got a part that has come
 	end   int       // its length, in bytes; 0 before the last fragment has come
 	parts []part    // that have come, merged and sorted
 }
@@ -85,7 +86,8 @@ func (d *datagrams) settle(source Identity, f *ether.Fragment, own Class, now ti
 }
 
 // take judges a fragment and notes that it has come. A datagram of which everything has come is forgotten, as the host that puts it
-// together forgets it: the next with the same identification is another.
+// together forgets it: the next with the same identification is another. A host that has not got all of it waits for the rest, which
+// the next would be for it: so nothing more passes.
 func (d *datagram) take(f *ether.Fragment, own Class) (Class, bool) {
 	if d.bad || !d.add(f) {
 		d.bad = true
@@ -96,10 +98,23 @@ func (d *datagram) take(f *ether.Fragment, own Class) (Class, bool) {
 	} else {
 		own.follow(&d.class)
 	}
-	if d.end != 0 && d.parts[0] == (part{0, d.end}) {
+	if d.end != 0 && d.parts[0] == (part{0, d.end}) && !d.lacks {
 		d.since = time.Time{}
 	}
 	return own, true
+}
+
+// refuse notes that a fragment which settle let pass was refused for another reason, such as one that has come before its first.
+// Others may still have it: what follows passes until the datagram is whole.
+func (d *datagrams) refuse(source Identity, key datagramKey, now time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	at := d.findLocked(source, key, now)
+	if at == nil { // it was the last part
+		at = d.placeLocked(source)
+		*at = datagram{key: key, since: now, bad: true, parts: at.parts[:0]}
+	}
+	at.lacks = true
 }
 
 // trial says what take would, and notes nothing. d is nil if nothing of the datagram has come.

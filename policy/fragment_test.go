@@ -286,3 +286,75 @@ func TestFragmentsDoNotAllocate(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// A host that has not got all of a datagram waits for the rest: what has its number next would be put to what it has, under other
+// ports or another protocol.
+func TestDatagramThatLacksParts(t *testing.T) {
+	tcpFirst := fragmentOf(true, ether.ProtoTCP, 5, 0, true, tcp(9, 80, flagSYN, 4))
+	tcpRest := fragmentOf(true, ether.ProtoTCP, 5, 24, false, []byte("rest"))
+	udpFirst := fragmentOf(true, ether.ProtoUDP, 5, 0, true, udp(9, 53, 0))
+	grant := toNode(t, 1, "tcp:80", "udp:53")
+	t.Run("its end came first", func(t *testing.T) {
+		n := newNetwork(t, grant)
+		for i, c := range []struct {
+			frame ether.Frame
+			want  Verdict
+		}{{tcpRest, NotAllowed}, {tcpFirst, Pass}, {udpFirst, BadFragment}, {tcpFirst, BadFragment}} {
+			if got := n.deliver(1, 2, c.frame, 1); got != c.want {
+				t.Errorf("fragment %d at the receiver: %q, want %q", i, got, c.want)
+			}
+			if _, got := n.egress(c.frame, 2); got != c.want {
+				t.Errorf("fragment %d at the sender: %q, want %q", i, got, c.want)
+			}
+		}
+		n.now = n.now.Add(assembly + 1)
+		if got := n.deliver(1, 2, udpFirst, 1); got != Pass {
+			t.Errorf("when no host waits for it any more: %q", got)
+		}
+	})
+	t.Run("its end is refused", func(t *testing.T) {
+		n := newNetwork(t, grant)
+		for i, c := range []struct {
+			frame  ether.Frame
+			grants []Grant
+			want   Verdict
+		}{{tcpFirst, []Grant{grant}, Pass}, {tcpRest, nil, UnknownGrant}, {udpFirst, []Grant{grant}, BadFragment}} {
+			n.replace(uint64(2+i), c.grants...)
+			if got := n.deliver(1, 2, c.frame, 1); got != c.want {
+				t.Errorf("fragment %d: %q, want %q", i, got, c.want)
+			}
+		}
+	})
+	t.Run("another has not got it", func(t *testing.T) {
+		n := newNetwork(t, grant)
+		for i, f := range []ether.Frame{tcpFirst, tcpRest} {
+			if _, got := n.egress(f, 3, 2); got != Pass {
+				t.Errorf("fragment %d: %q", i, got)
+			}
+		}
+	})
+	t.Run("somebody only asks", func(t *testing.T) {
+		n := newNetwork(t, grant)
+		p := Passage{Frame: tcpRest, Source: 1, Flows: n.flows[2], Now: n.now, Dry: true}
+		if p.Settle() != Pass || n.views[2].Ingress(&p, 2, 1) != NotAllowed {
+			t.Fatal("a later fragment passes without its first")
+		}
+		for _, f := range []ether.Frame{tcpFirst, tcpRest, tcpFirst} {
+			if got := n.deliver(1, 2, f, 1); got != Pass {
+				t.Errorf("afterwards: %q", got)
+			}
+		}
+	})
+}
+
+// egress judges a frame at its sender for several receivers, and returns what is said of the last.
+func (n *network) egress(f ether.Frame, receivers ...Identity) (grant GrantID, v Verdict) {
+	p := Passage{Frame: f, Source: 1, Flows: n.flows[1], Now: n.now}
+	if v = p.Settle(); v != Pass {
+		return 0, v
+	}
+	for _, r := range receivers {
+		grant, v = n.views[1].Egress(&p, r)
+	}
+	return grant, v
+}

@@ -18,8 +18,10 @@ type Passage struct {
 	// is none.
 	Observed GrantID
 
-	class   Class
-	classed bool
+	class    Class
+	classed  bool
+	fragment bool // of the datagram that part names
+	part     datagramKey
 }
 
 // Settle looks at a fragment: one that no honest host sends, or that overlaps another, passes nowhere. It comes before every
@@ -34,7 +36,15 @@ func (p *Passage) Settle() Verdict {
 		return BadFragment
 	}
 	p.class, p.classed = class, true
+	p.fragment, p.part = true, keyOf(&f)
 	return Pass
+}
+
+// refused notes of a fragment that somebody does not get it.
+func (p *Passage) refused() {
+	if p.fragment && !p.Dry {
+		p.Flows.datagrams.refuse(p.Source, p.part, p.Now)
+	}
 }
 
 // Class says what the frame is.
@@ -50,6 +60,7 @@ func (v *View) Egress(p *Passage, receiver Identity) (GrantID, Verdict) {
 	v.watch(p, receiver)
 	g, verdict := v.egress(p, receiver)
 	if verdict != Pass {
+		p.refused()
 		return 0, verdict
 	}
 	g.count(p)
@@ -87,6 +98,8 @@ func (v *View) Ingress(p *Passage, receiver Identity, id GrantID) Verdict {
 	verdict := v.ingress(g, p, receiver)
 	if verdict == Pass {
 		g.count(p)
+	} else {
+		p.refused()
 	}
 	return verdict
 }
