@@ -333,6 +333,23 @@ func TestDatagramThatLacksParts(t *testing.T) {
 			}
 		}
 	})
+	t.Run("many parts of one are refused", func(t *testing.T) {
+		n := newNetwork(t, grant)
+		first := fragmentOf(true, ether.ProtoTCP, 6, 0, true, tcp(9, 80, flagSYN, 4))
+		rest := fragmentOf(true, ether.ProtoTCP, 6, 24, false, []byte("rest"))
+		if got := n.deliver(1, 2, first, 1); got != Pass {
+			t.Fatal(got)
+		}
+		for i := range 2 * maxDatagrams {
+			later := fragmentOf(true, ether.ProtoTCP, 5, 24+8*i, true, []byte("eight by"))
+			if got := n.deliver(1, 2, later, 1); got != NotAllowed {
+				t.Fatalf("fragment %d without its first: %q", i, got)
+			}
+		}
+		if got := n.deliver(1, 2, rest, 1); got != Pass {
+			t.Errorf("another datagram goes on: %q", got)
+		}
+	})
 	t.Run("somebody only asks", func(t *testing.T) {
 		n := newNetwork(t, grant)
 		p := Passage{Frame: tcpRest, Source: 1, Flows: n.flows[2], Now: n.now, Dry: true}
