@@ -167,7 +167,7 @@ func (r *rig) load(ctx context.Context, from, to *lab.Host, addr string, number 
 	r.ok(err)
 	context.AfterFunc(ctx, func() { _, _ = in.Close(), out.Close() })
 	const burst, payload = 32, 18 // bytes: with its headers 60, without the checksum of the wire
-	const each = burst * time.Second / (flipRate * 6 / 5 / flipPorts)
+	const each = burst * time.Second / (flipRate * 3 / 2 / flipPorts)
 	p := &port{}
 	go func() {
 		messages := make([]batch.Message, burst)
