@@ -208,6 +208,7 @@ func TestIPv6Upper(t *testing.T) {
 		},
 		{name: "later fragment", in: head(ProtoFragment, frame(frag(ProtoTCP, 1), []byte("t"))), upper: ProtoTCP, part: LaterFragment},
 		{name: "chain that ends behind the first fragment", in: head(ProtoFragment, frame(frag(ProtoDestOpts, 0), []byte{58, 9, 0, 0, 0, 0, 0, 0})), upper: ProtoDestOpts, part: FirstFragment},
+		{name: "chain that goes on behind the first fragment", in: head(ProtoFragment, frame(frag(ProtoDestOpts, 0), ext(ProtoTCP, 0), []byte("t"))), upper: ProtoDestOpts, part: FirstFragment},
 		{name: "cut fragment header", in: head(ProtoFragment, []byte{58, 0, 0, 0}), upper: ProtoFragment, part: FirstFragment},
 		{name: "cut extension", in: head(ProtoHopByHop, []byte{58, 0, 0}), upper: ProtoHopByHop},
 		{name: "extension of one byte", in: head(ProtoHopByHop, []byte{58}), upper: ProtoHopByHop},
@@ -235,6 +236,42 @@ func TestIPv6Upper(t *testing.T) {
 	} {
 		if _, ok := ParseIPv6(bad); ok {
 			t.Errorf("%s accepted", name)
+		}
+	}
+}
+
+func TestIsExtension(t *testing.T) {
+	want := map[Protocol]bool{ProtoHopByHop: true, ProtoRouting: true, ProtoFragment: true, ProtoDestOpts: true}
+	for p := range 256 {
+		if got := Protocol(p).IsExtension(); got != want[Protocol(p)] {
+			t.Errorf("%d is an extension header: %t", p, got)
+		}
+	}
+}
+
+func TestSNAP(t *testing.T) {
+	snap := func(dsap, ssap, oui byte, rest ...byte) []byte {
+		return append([]byte{dsap, ssap, 3, 0, 0, oui}, rest...)
+	}
+	for _, c := range []struct {
+		name string
+		typ  Type
+		in   []byte
+		want Type
+		ok   bool
+	}{
+		{"encapsulated Ethernet", 0, snap(0xaa, 0xaa, 0, 8, 6), TypeARP, true},
+		{"bridge tunnel", 0, snap(0xaa, 0xaa, 0xf8, 0x86, 0xdd), TypeIPv6, true},
+		{"to a group, as an answer", 0, snap(0xab, 0xab, 0, 8, 0), TypeIPv4, true},
+		{"another organisation", 0, snap(0xaa, 0xaa, 0x0c, 8, 6), 0, false},
+		{"another destination", 0, snap(0x42, 0xaa, 0, 8, 6), 0, false},
+		{"another source", 0, snap(0xaa, 0x42, 0, 8, 6), 0, false},
+		{"cut", 0, snap(0xaa, 0xaa, 0, 8), 0, false},
+		{"with an EtherType in front", TypeIPv4, snap(0xaa, 0xaa, 0, 8, 6), 0, false},
+	} {
+		f := Frame{Type: c.typ, Payload: c.in}
+		if got, ok := f.SNAP(); got != c.want || ok != c.ok {
+			t.Errorf("%s: SNAP = %#x, %t", c.name, uint16(got), ok)
 		}
 	}
 }
