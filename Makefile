@@ -82,7 +82,7 @@ e2e-only:
 accept: check ## Run every bar with its full counts and durations
 	ETHERLOOM_E2E=1 ETHERLOOM_E2E_RACE=1 go test -count=1 -timeout 60m ./internal/e2e
 	ETHERLOOM_E2E=1 ETHERLOOM_ENDURANCE=10m go test -count=1 -timeout 20m -run TestEndurance ./internal/e2e
-	ETHERLOOM_E2E=1 ETHERLOOM_ACCEPT=1 go test -count=1 -timeout 40m -v -run TestRevocationAtFifty ./internal/e2e
+	ETHERLOOM_E2E=1 ETHERLOOM_ACCEPT=1 go test -count=1 -timeout 40m -v -run 'TestRevocationAtFifty|TestReceiverLimitsFloods' ./internal/e2e
 	ETHERLOOM_E2E=1 ETHERLOOM_FLIPS=1000 go test -count=1 -timeout 30m -v -run TestPolicyFlips ./internal/e2e
 	$(MAKE) mutate fuzz bench
 

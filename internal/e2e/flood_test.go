@@ -84,23 +84,48 @@ func (r *refusal) flood(frame []byte, n int) (sent int) {
 	return sent
 }
 
-// macof sends from 100 000 MACs, as dsniff's program of this name does.
+// macof sends from 100 000 MACs, or a million, as dsniff's program of this name does, while bob sends to victim. That stream
+// keeps its rate and mallory hears nothing of it; victim forgets nobody, and does not grow.
 func (r *refusal) macof() {
 	r.Helper()
+	const rate = 20e6 // bits a second
 	before := r.addressesSeen()
 	was := r.dropped(r.victim)
-	ctx, cancel := context.WithTimeout(r.ctx, 30*time.Second)
+	rss, err := resident(r.victim.Daemon.PID())
+	r.ok(err)
+	ctx, cancel := context.WithTimeout(r.ctx, time.Minute)
 	defer cancel()
-	out, err := r.mallory.Host.Run(ctx, "macof", "-i", "loom0", "-n", "100000")
+	stream := r.flow(ctx, r.bob.Host, r.victim.Host, r.v.v4.String(), rate, 0)
+	tap, err := r.mallory.Host.Capture("loom0")
+	r.ok(err)
+	start, got := time.Now(), stream.got.Load()
+	out, err := r.mallory.Host.Run(ctx, "macof", "-i", "loom0", "-n", fmt.Sprint(rounds(1, 10)*100_000))
+	took := time.Since(start)
 	if err != nil {
 		r.Fatalf("macof: %v: %s", err, out[:min(len(out), 1000)])
 	}
-	if n := r.dropped(r.victim)["source-mac"] - was["source-mac"]; n == 0 {
-		r.Error("macof: victim has refused nothing")
+	kept := float64(8*(stream.got.Load()-got)) / took.Seconds() / rate
+	overheard := 0
+	r.ok(tap.Each(func(frame []byte) bool {
+		if len(frame) > 12 && string(frame[6:12]) == string(r.b.mac) && frame[0]&1 == 0 && string(frame[:6]) != string(r.m.mac) {
+			overheard++
+		}
+		return true
+	}))
+	r.ok(tap.Stop())
+	cancel()
+	r.ok(stream.wait())
+	after, err := resident(r.victim.Daemon.PID())
+	r.ok(err)
+	refused := r.dropped(r.victim)["source-mac"] - was["source-mac"]
+	r.Logf("macof took %v; victim has refused %d frames and grown by %d KiB; bob's stream kept %.0f %%, of which mallory heard %d frames",
+		took, refused, (after-rss)>>10, 100*kept, overheard)
+	if refused == 0 || overheard > 0 || after-rss > 20<<20 || kept < 0.95 {
+		r.Error("want frames refused, none overheard, less than 20 MiB more, and 95 % of the stream")
 	}
 	r.undisturbed()
-	if after := r.addressesSeen(); after != before {
-		r.Errorf("macof: victim knew %s, and knows %s", before, after)
+	if now := r.addressesSeen(); now != before {
+		r.Errorf("macof: victim knew %s, and knows %s", before, now)
 	}
 }
 
