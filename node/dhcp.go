@@ -77,8 +77,15 @@ func (s *segment) lease4(ctx context.Context) error {
 	return nil
 }
 
+// A question is repeated after half a second, and then after twice as long each time, 15.5 s in all (RFC 2131 section 4.1 begins
+// with 4 s). The first may be lost, because it opens the link to the server's node.
+const (
+	firstWait = 500 * time.Millisecond
+	questions = 5
+)
+
 func (s *segment) askDHCP(ctx context.Context, lease *nclient4.Lease) (*nclient4.Lease, error) {
-	client, err := nclient4.New(s.tap.Name(), nclient4.WithTimeout(2*time.Second), nclient4.WithRetry(3))
+	client, err := nclient4.New(s.tap.Name(), nclient4.WithTimeout(firstWait), nclient4.WithRetry(questions))
 	if err != nil {
 		return nil, err
 	}
