@@ -375,3 +375,23 @@ func (n *network) egress(f ether.Frame, receivers ...Identity) (grant GrantID, v
 	}
 	return grant, v
 }
+
+// A whole packet that is refused takes no place of a datagram in parts.
+func TestRefusedWholeTakesNoPlace(t *testing.T) {
+	n := newNetwork(t, toNode(t, 1, "tcp:80"))
+	first := func(id uint16) ether.Frame {
+		return fragmentOf(false, ether.ProtoTCP, id, 0, true, tcp(9, 80, flagACK, 4)[:24])
+	}
+	for id := range uint16(maxDatagrams) {
+		n.now = n.now.Add(time.Millisecond)
+		if got := n.deliver(1, 2, first(id), 1); got != Pass {
+			t.Fatalf("datagram %d: %q", id, got)
+		}
+	}
+	if got := n.deliver(1, 2, ip(1, 2, ether.ProtoTCP, tcp(9, 81, flagSYN, 0)), 1); got != NotAllowed {
+		t.Fatalf("another port: %q", got)
+	}
+	if got := n.deliver(1, 2, first(0), 1); got != BadFragment {
+		t.Errorf("the oldest datagram has been forgotten: %q", got)
+	}
+}

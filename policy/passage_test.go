@@ -214,3 +214,15 @@ func TestBoth(t *testing.T) {
 		}
 	}
 }
+
+// An EtherType that is granted is so to the target's own address and to groups, not to another station's.
+func TestEtherTypeAstray(t *testing.T) {
+	const typ ether.Type = 0x88b5
+	n := newNetwork(t, toNode(t, 1, "ethertype:0x88b5"))
+	if got := n.deliver(1, 2, frameOf(typ, 1, 2, []byte("x")), 1); got != Pass {
+		t.Errorf("to the target: %q", got)
+	}
+	if got := n.deliver(1, 2, frameOf(typ, 1, 3, []byte("x")), 1); got != NotAllowed {
+		t.Errorf("to another station: %q", got)
+	}
+}

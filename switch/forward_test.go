@@ -413,3 +413,26 @@ func TestOnlyItsOwnAddressesAreFlushed(t *testing.T) {
 		t.Errorf("left are %v, want that of node 3 alone", left)
 	}
 }
+
+// A fragment that overlaps another goes nowhere, also between members who may send each other everything: hosts differ in which
+// of two they believe (RFC 5722).
+func TestOverlappingFragments(t *testing.T) {
+	fragment := func(from policy.Identity, units byte) []byte {
+		head := []byte{
+			0x45, 0, 0, 44, 0, 9, 0x20, units, 64, 17, 0, 0, // 24 bytes from units × 8 on; more follow
+			192, 0, 2, byte(from), 192, 0, 2, byte(3 - from),
+		}
+		return data(macOf(3-from), macOf(from), ether.TypeIPv4, string(append(head, make([]byte, 24)...)))
+	}
+	for from := policy.Identity(1); from <= 2; from++ {
+		r := newRig(t)
+		if got := r.enter(from, fragment(from, 0)); got != Forwarded {
+			t.Errorf("from %d, first fragment: %q", from, got)
+		}
+		r.seen(sent{3 - from: 1})
+		if got := r.enter(from, fragment(from, 2)); got != Drop(policy.BadFragment) {
+			t.Errorf("from %d, overlap: %q", from, got)
+		}
+		r.seen(sent{})
+	}
+}
