@@ -6,8 +6,8 @@
 //	|    destination    |      source       |  EtherType | payload
 //	+-------------------+-------------------+-----------+----------------- - - -
 //
-// Inside a segment a frame is untagged, or carries one priority tag (802.1Q with VLAN 0) in front of its EtherType.
-// A value below 1536 in place of the EtherType is a length (IEEE 802.3 section 3.2.6): such a frame has Type 0 and is
+// Inside a segment a frame is untagged, or carries one priority tag (802.1Q with VLAN 0) in front of its EtherType. In one that is
+// transparent two more tags may follow, which are its user's own (inner.go). A value below 1536 in place of the EtherType is a length (IEEE 802.3 section 3.2.6): such a frame has Type 0 and is
 // carried like any other.
 package ether
 
@@ -71,6 +71,15 @@ func (m MAC) LinkLocal() netip.Addr {
 	})
 }
 
+// GroupMAC is the MAC address by which an IP multicast address is sent to (RFC 1112 section 6.4, RFC 2464 section 7).
+func GroupMAC(group netip.Addr) MAC {
+	b := group.As16()
+	if group.Is4() {
+		return MAC{0x01, 0x00, 0x5e, b[13] & 0x7f, b[14], b[15]}
+	}
+	return MAC{0x33, 0x33, b[12], b[13], b[14], b[15]}
+}
+
 // Type is an EtherType.
 type Type uint16
 
@@ -95,6 +104,7 @@ type Frame struct {
 	Payload  []byte // what follows the EtherType
 	Tagged   bool   // carries an 802.1Q tag
 	TCI      uint16 // priority (3 bits), drop eligible (1), VLAN (12); 0 without tag
+	Inner    VLANs  // in a transparent segment, those on which the frame is there; see ParseInside
 }
 
 // Errors of Parse.

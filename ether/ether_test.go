@@ -103,6 +103,19 @@ func TestMAC(t *testing.T) {
 	}
 }
 
+func TestGroupMAC(t *testing.T) {
+	for group, want := range map[string]MAC{
+		"224.0.0.251":     {0x01, 0x00, 0x5e, 0, 0, 251},
+		"239.129.2.3":     {0x01, 0x00, 0x5e, 1, 2, 3}, // of its 28 bits, 23 are in the MAC
+		"ff02::fb":        {0x33, 0x33, 0, 0, 0, 0xfb},
+		"ff02::1:ff12:34": {0x33, 0x33, 0xff, 0x12, 0, 0x34},
+	} {
+		if got := GroupMAC(netip.MustParseAddr(group)); got != want {
+			t.Errorf("%s is sent to %v, want %v", group, got, want)
+		}
+	}
+}
+
 // gopacket builds what the views read.
 func packet(t *testing.T, l ...gopacket.SerializableLayer) []byte {
 	t.Helper()
@@ -288,11 +301,16 @@ func TestND(t *testing.T) {
 	}
 	zero := bytes.Clone(ns) // A07: an option of length zero must not hang
 	zero[25] = 0
+	other := bytes.Clone(zero) // of a kind that nobody looks at
+	other[24] = 5
 	twice := append(bytes.Clone(ns), ns[24:]...)
+	targets := bytes.Clone(twice)
+	targets[24], targets[32] = 2, 2
 	long := bytes.Clone(ns)
 	long[25] = 2
 	for name, bad := range map[string][]byte{
-		"option length 0": zero, "cut option": ns[:30], "option of one byte": ns[:25], "option longer than the message": long,
+		"option length 0": zero, "option length 0, another kind": other, "two target addresses": targets,
+		"cut option": ns[:30], "option of one byte": ns[:25], "option longer than the message": long,
 		"cut header": ns[:20], "advertisement, cut header": append([]byte{NeighborAdvertisement}, ns[1:20]...),
 		"two addresses of a kind": twice,
 	} {

@@ -60,8 +60,11 @@ func maybeSYN(frame []byte) bool {
 		return false
 	}
 	l3, typ := HeaderLen, Type(binary.BigEndian.Uint16(frame[12:]))
-	if typ == TypeVLAN {
-		l3, typ = HeaderLen+tagLen, Type(binary.BigEndian.Uint16(frame[16:]))
+	for range maxTags {
+		if !typ.IsTag() || len(frame) < l3+tagLen {
+			break
+		}
+		l3, typ = l3+tagLen, Type(binary.BigEndian.Uint16(frame[l3+2:]))
 	}
 	var protocol Protocol
 	flags := l3 + tcpFlags

@@ -95,7 +95,6 @@ func AppendAdvertisement(b []byte, target, to [16]byte, mac MAC) []byte {
 	b = append(append(b, target[:]...), targetMAC, 1)
 	b = append(b, mac[:]...)
 	// RFC 4443 section 2.3: the pseudo-header is part of what the checksum covers.
-	sum := add(length+uint32(ProtoICMPv6), b[icmp-2*len(target):])
-	binary.BigEndian.PutUint16(b[icmp+2:], ^fold(sum))
+	binary.BigEndian.PutUint16(b[icmp+2:], Checksum(length+uint32(ProtoICMPv6), b[icmp-2*len(target):]))
 	return b
 }

@@ -60,6 +60,9 @@ type layout struct {
 // layoutOf finds the transport header of an unfragmented IPv4 or IPv6 packet; false if there is none that is whole.
 func layoutOf(data []byte) (l layout, ok bool) {
 	f, err := Parse(data)
+	if err == nil && f.Type.IsTag() {
+		err = f.unwrap()
+	}
 	if err != nil {
 		return layout{}, false
 	}
@@ -175,15 +178,15 @@ func Complete(data []byte, o Offload) {
 
 // finish computes the checksum over covered, whose field holds the sum of the pseudo-header.
 func finish(covered []byte, field int) {
-	sum := ^fold(add(0, covered))
+	sum := Checksum(0, covered)
 	if sum == 0 {
 		sum = 0xffff // RFC 768: zero would mean that there is none
 	}
 	binary.BigEndian.PutUint16(covered[field:], sum)
 }
 
-// add adds 16-bit words to a sum of RFC 1071.
-func add(sum uint32, b []byte) uint32 {
+// Sum adds 16-bit words to a sum of RFC 1071.
+func Sum(sum uint32, b []byte) uint32 {
 	for len(b) >= 2 {
 		sum += uint32(binary.BigEndian.Uint16(b))
 		if sum >= 1<<31 {
@@ -196,6 +199,9 @@ func add(sum uint32, b []byte) uint32 {
 	}
 	return sum
 }
+
+// Checksum is that of RFC 1071 over what has been summed up and b.
+func Checksum(sum uint32, b []byte) uint16 { return ^fold(Sum(sum, b)) }
 
 func fold(sum uint32) uint16 {
 	for sum > 0xffff {
@@ -211,7 +217,7 @@ func (l layout) putPseudo(data []byte, n int) {
 	if l.v6 {
 		addrs = data[l.l3+8 : l.l3+40]
 	}
-	sum := fold(add(uint32(l.protocol)+uint32(n), addrs))
+	sum := fold(Sum(uint32(l.protocol)+uint32(n), addrs))
 	binary.BigEndian.PutUint16(data[l.l4+l.field():], sum)
 }
 
@@ -225,5 +231,5 @@ func (l layout) putLength(data []byte, n int) {
 	binary.BigEndian.PutUint16(ip[2:], uint16(n))
 	head := ip[:int(ip[0]&0x0f)*4]
 	head[10], head[11] = 0, 0
-	binary.BigEndian.PutUint16(head[10:], ^fold(add(0, head)))
+	binary.BigEndian.PutUint16(head[10:], Checksum(0, head))
 }

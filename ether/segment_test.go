@@ -102,11 +102,11 @@ func verify(t *testing.T, data []byte, o Offload) {
 	addrs := data[l.l3+12 : l.l3+20]
 	if l.v6 {
 		addrs = data[l.l3+8 : l.l3+40]
-	} else if fold(add(0, data[l.l3:l.l3+20])) != 0xffff {
+	} else if fold(Sum(0, data[l.l3:l.l3+20])) != 0xffff {
 		t.Error("the IPv4 header's checksum is wrong")
 	}
-	sum := add(uint32(l.protocol)+uint32(len(data)-l.l4), addrs)
-	if fold(add(sum, data[o.Start:])) != 0xffff {
+	sum := Sum(uint32(l.protocol)+uint32(len(data)-l.l4), addrs)
+	if fold(Sum(sum, data[o.Start:])) != 0xffff {
 		t.Error("the transport's checksum is wrong")
 	}
 }

@@ -1,13 +1,8 @@
 package fdb
 
-import (
-	"slices"
-	"time"
+import "time"
 
-	"github.com/etherloom/etherloom/ether"
-)
-
-// lru is a ring of a port's dynamic entries, least recently filed first. An entry that has been seen since it was
+// lru is a ring of the entries of a place, least recently filed first. An entry that has been seen since it was
 // filed gets a second chance when its turn to be evicted comes, so that refreshing needs no lock.
 type lru[P comparable] struct {
 	head  entry[P] // sentinel
@@ -40,54 +35,65 @@ func (l *lru[P]) oldest() *entry[P] {
 	return l.head.next
 }
 
-func (t *Table[P]) insertLocked(e *entry[P]) {
-	if !e.static {
-		l := t.ports[e.port]
-		if l == nil {
-			l = new(lru[P])
-			l.head.prev, l.head.next = &l.head, &l.head
-			t.ports[e.port] = l
-		}
-		l.push(e)
-		t.count++
-	}
-	s := t.shard(e.mac)
-	s.mu.Lock()
-	s.entries[e.mac] = e
-	s.mu.Unlock()
-}
-
-func (t *Table[P]) removeLocked(e *entry[P]) {
-	if !e.static {
-		l := t.ports[e.port]
-		l.drop(e)
-		if l.count == 0 {
-			delete(t.ports, e.port)
-		}
-		t.count--
-	}
-	s := t.shard(e.mac)
-	s.mu.Lock()
-	delete(s.entries, e.mac)
-	s.mu.Unlock()
-}
-
-// makeRoomLocked evicts at most one entry, so that port may have one more.
-func (t *Table[P]) makeRoomLocked(port P) {
-	if l := t.ports[port]; l != nil && l.count >= t.limits.PerPort {
-		t.evictLocked(l)
+// fileLocked counts an entry in its place. Pinned ones count nowhere: what an administrator has set no flood undoes, nor does
+// it take room from what is learned.
+func (t *Table[P]) fileLocked(e *entry[P]) {
+	if e.kind.pinned() {
 		return
 	}
-	if t.count < t.limits.Entries {
+	l := t.ports[e.port]
+	if l == nil {
+		l = new(lru[P])
+		l.head.prev, l.head.next = &l.head, &l.head
+		t.ports[e.port] = l
+	}
+	l.push(e)
+	t.count++
+}
+
+func (t *Table[P]) unfileLocked(e *entry[P]) {
+	if e.kind.pinned() {
 		return
 	}
-	var fattest *lru[P]
-	for _, l := range t.ports {
-		if fattest == nil || l.count > fattest.count {
-			fattest = l
-		}
+	l := t.ports[e.port]
+	l.drop(e)
+	if l.count == 0 {
+		delete(t.ports, e.port)
 	}
-	t.evictLocked(fattest)
+	t.count--
+}
+
+// fullLocked says which limits leave no room for one entry more in a place. One that moves is in the table already.
+func (t *Table[P]) fullLocked(port P, isNew bool) (place, table bool) {
+	l := t.ports[port]
+	return l != nil && l.count >= t.limits.PerPort, isNew && t.count >= t.limits.Entries
+}
+
+// roomLocked reports whether a place may have one entry more. What is dead there is no reason to refuse another.
+func (t *Table[P]) roomLocked(port P, isNew bool, clock int64) bool {
+	place, table := t.fullLocked(port, isNew)
+	if t.limits.Full == Evict || !place && !table {
+		return true
+	}
+	l := t.ports[port]
+	return l != nil && t.dead(l.oldest(), clock)
+}
+
+// makeRoomLocked evicts at most one entry, so that a place may have one more.
+func (t *Table[P]) makeRoomLocked(port P, isNew bool) {
+	place, table := t.fullLocked(port, isNew)
+	switch {
+	case place, table && t.limits.Full == Refuse:
+		t.evictLocked(t.ports[port])
+	case table:
+		var fattest *lru[P]
+		for _, l := range t.ports {
+			if fattest == nil || l.count > fattest.count {
+				fattest = l
+			}
+		}
+		t.evictLocked(fattest)
+	}
 }
 
 func (t *Table[P]) evictLocked(l *lru[P]) {
@@ -97,79 +103,23 @@ func (t *Table[P]) evictLocked(l *lru[P]) {
 
 // Age removes what has not been seen for longer than the limit, and says how many that were.
 func (t *Table[P]) Age(now time.Time) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	clock := t.clock(now)
-	n := t.removeIf(func(e *entry[P]) bool { return t.dead(e, clock) })
+	n := t.removeIfLocked(func(e *entry[P]) bool { return t.dead(e, clock) })
 	t.stats.expired.Add(uint64(n))
 	return n
 }
 
-// FlushPort forgets everything about a port that is gone, and says how much that was.
-func (t *Table[P]) FlushPort(port P) int {
-	return t.removeIf(func(e *entry[P]) bool { return e.port == port })
-}
-
-// FlushDynamic forgets everything but static entries, and says how much that was.
-func (t *Table[P]) FlushDynamic() int {
-	return t.removeIf(func(e *entry[P]) bool { return !e.static })
-}
-
-func (t *Table[P]) removeIf(match func(*entry[P]) bool) int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+func (t *Table[P]) removeIfLocked(match func(*entry[P]) bool) int {
 	var gone []*entry[P]
-	for i := range t.shards {
-		for _, e := range t.shards[i].entries {
-			if match(e) {
-				gone = append(gone, e)
-			}
+	t.each(func(e *entry[P]) {
+		if match(e) {
+			gone = append(gone, e)
 		}
-	}
+	})
 	for _, e := range gone {
 		t.removeLocked(e)
 	}
 	return len(gone)
-}
-
-// Entry is what Entries tells of an address.
-type Entry[P comparable] struct {
-	MAC    ether.MAC
-	Port   P
-	Static bool
-	Idle   time.Duration // since it was last seen; 0 for a static one
-}
-
-// Entries lists what Lookup would find, by address.
-func (t *Table[P]) Entries(now time.Time) []Entry[P] {
-	clock := t.clock(now)
-	var out []Entry[P]
-	for i := range t.shards {
-		s := &t.shards[i]
-		s.mu.RLock()
-		for _, e := range s.entries {
-			switch {
-			case e.static:
-				out = append(out, Entry[P]{MAC: e.mac, Port: e.port, Static: true})
-			case !t.dead(e, clock):
-				idle := time.Duration(max(0, clock-e.seen.Load()))
-				out = append(out, Entry[P]{MAC: e.mac, Port: e.port, Idle: idle})
-			}
-		}
-		s.mu.RUnlock()
-	}
-	slices.SortFunc(out, func(a, b Entry[P]) int { return slices.Compare(a.MAC[:], b.MAC[:]) })
-	return out
-}
-
-// Stats returns the table's counters.
-func (t *Table[P]) Stats() Stats {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	n := 0
-	for i := range t.shards {
-		n += len(t.shards[i].entries)
-	}
-	return Stats{
-		Entries: n, Learned: t.stats.learned.Load(), Moved: t.stats.moved.Load(), Refused: t.stats.refused.Load(),
-		Expired: t.stats.expired.Load(), Evicted: t.stats.evicted.Load(),
-	}
 }

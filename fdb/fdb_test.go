@@ -2,7 +2,6 @@ package fdb
 
 import (
 	"encoding/binary"
-	"errors"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -67,9 +66,7 @@ func TestFlushPort(t *testing.T) {
 	tab, now := New[int](Limits{}), time.Now()
 	tab.Learn(mac(1), 1, now)
 	tab.Learn(mac(2), 2, now)
-	if err := tab.AddStatic(mac(3), 1); err != nil {
-		t.Fatal(err)
-	}
+	tab.AddStatic(mac(3), 1)
 	if n := tab.FlushPort(1); n != 2 {
 		t.Errorf("FlushPort = %d, want 2", n)
 	}
@@ -82,12 +79,9 @@ func TestFlushPort(t *testing.T) {
 func TestStatic(t *testing.T) {
 	tab, now := New[int](Limits{Age: 5 * time.Second}), time.Now()
 	for i := range 17 {
-		if err := tab.AddStatic(mac(i), 2); err != nil {
-			t.Fatal(err)
+		if tab.AddStatic(mac(i), 3) || !tab.AddStatic(mac(i), 2) {
+			t.Error("AddStatic does not say whether it takes the place of another")
 		}
-	}
-	if err := tab.AddStatic(mac(0), 3); !errors.Is(err, ErrExists) {
-		t.Errorf("AddStatic twice = %v", err)
 	}
 	for i := range 16 {
 		tab.Learn(mac(100+i), 1, now)
@@ -116,9 +110,7 @@ func TestStatic(t *testing.T) {
 func TestStaticReplacesDynamic(t *testing.T) {
 	tab, now := New[int](Limits{}), time.Now()
 	tab.Learn(mac(1), 1, now)
-	if err := tab.AddStatic(mac(1), 2); err != nil {
-		t.Fatal(err)
-	}
+	tab.AddStatic(mac(1), 2)
 	want(t, tab, mac(1), now, 2)
 	if n := tab.FlushPort(1); n != 0 {
 		t.Errorf("the old port still has %d entries", n)
@@ -182,91 +174,43 @@ func TestFloodEvictsOnlyItself(t *testing.T) {
 	}
 }
 
-// golden is the table as one would first write it.
-type golden struct {
-	age     time.Duration
-	entries map[ether.MAC]goldenEntry
-}
-
-type goldenEntry struct {
-	port   int
-	static bool
-	seen   time.Time
-}
-
-func (g *golden) lookup(m ether.MAC, now time.Time) (int, bool) {
-	e, ok := g.entries[m]
-	if !ok || !e.static && now.Sub(e.seen) > g.age {
-		return 0, false
-	}
-	return e.port, true
-}
-
-func (g *golden) learn(m ether.MAC, port int, now time.Time) {
-	if e, ok := g.entries[m]; ok && e.static {
-		return
-	}
-	g.entries[m] = goldenEntry{port: port, seen: now}
-}
-
-func (g *golden) removeIf(match func(goldenEntry) bool) {
-	for m, e := range g.entries {
-		if match(e) {
-			delete(g.entries, m)
-		}
-	}
-}
-
-// Random operations give the same answers as the golden model, as long as no limit is reached.
-func TestGolden(t *testing.T) {
-	r := rand.New(rand.NewPCG(1, 2))
-	tab, now := New[int](Limits{Age: time.Second}), time.Now()
-	g := &golden{age: time.Second, entries: map[ether.MAC]goldenEntry{}}
-	for step := range 200_000 {
-		now = now.Add(time.Duration(r.IntN(10)) * time.Millisecond)
-		m, port := mac(r.IntN(60)), 1+r.IntN(5)
-		switch op := r.IntN(1000); {
-		case op < 500:
-			tab.Learn(m, port, now)
-			g.learn(m, port, now)
-		case op < 510:
-			if tab.AddStatic(m, port) == nil {
-				g.entries[m] = goldenEntry{port: port, static: true}
-			}
-		case op < 530:
-			tab.Remove(m)
-			delete(g.entries, m)
-		case op < 533:
-			tab.FlushPort(port)
-			g.removeIf(func(e goldenEntry) bool { return e.port == port })
-		case op < 535:
-			tab.FlushDynamic()
-			g.removeIf(func(e goldenEntry) bool { return !e.static })
-		case op < 540:
-			tab.Age(now)
-		}
-		gotPort, gotOK := tab.Lookup(m, now)
-		wantPort, wantOK := g.lookup(m, now)
-		if gotPort != wantPort || gotOK != wantOK {
-			t.Fatalf("step %d: Lookup(%v) = %d, %v; the model says %d, %v", step, m, gotPort, gotOK, wantPort, wantOK)
-		}
-	}
-}
-
 // Concurrent use keeps limits and counts whole; the race detector watches.
 func TestConcurrent(t *testing.T) {
-	tab, now := New[int](Limits{Entries: 64, PerPort: 16, Age: time.Millisecond}), time.Now()
+	tab, now := New[int](Limits{Entries: 64, PerPort: 16, Age: time.Millisecond, Freeze: 2 * time.Millisecond}), time.Now()
+	tab.SetAnnouncers(func(port int) bool { return port >= 6 })
 	var wg sync.WaitGroup
 	for w := range 8 {
 		wg.Go(func() {
 			r := rand.New(rand.NewPCG(uint64(w), 1))
+			var mark uint64
 			for i := range 20_000 {
 				at := now.Add(time.Duration(i) * time.Microsecond)
-				switch m := mac(r.IntN(200)); r.IntN(100) {
+				switch m := mac(r.IntN(200)); r.IntN(120) {
 				case 0:
 					tab.Age(at)
 				case 1:
 					tab.FlushPort(w)
+				case 2:
+					tab.Withdraw(w)
+				case 3:
+					tab.Flush(func(e Entry[int]) bool { return e.Frozen || e.Kind == Static }, at)
+				case 4:
+					tab.AddSticky(m, w, at)
+				case 5:
+					tab.AddStatic(m, w)
+					tab.Remove(m)
+				case 6:
+					_, mark, _ = tab.Changes(mark)
+				case 7:
+					tab.Frozen(at)
+					tab.Entries(at)
+					tab.Stats()
+				case 8:
+					tab.Foresee(m, m, w, at)
+				case 9, 10, 11, 12:
+					tab.Announce(m, 6+w%2, r.Uint32N(5), at, lower)
+				case 13:
+					tab.Retract(m, 6+w%2)
 				default:
 					tab.Learn(m, w, at)
 					tab.Lookup(m, at)
@@ -275,24 +219,40 @@ func TestConcurrent(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if s := tab.Stats(); s.Entries > 64 {
-		t.Errorf("the table holds %d entries, more than its limit", s.Entries)
+	pinned, ours := 0, 0
+	for _, e := range tab.Entries(now) {
+		if e.Kind.pinned() {
+			pinned++
+		}
+		if e.Kind != Announced && e.Port < 6 {
+			ours++
+		}
+	}
+	if tab.count > 64 {
+		t.Errorf("the table holds %d entries, more than its limit", tab.count)
 	}
 	per := 0
 	for _, l := range tab.ports {
 		per += l.count
 	}
-	if per != tab.count || per != tab.Stats().Entries {
-		t.Errorf("counts disagree: %d in ports, %d in table, %d entries", per, tab.count, tab.Stats().Entries)
+	if n := tab.Stats().Entries; per != tab.count || per != n-pinned {
+		t.Errorf("counts disagree: %d in ports, %d in table, %d entries of which %d are pinned", per, tab.count, n, pinned)
+	}
+	if list, _, _ := tab.Changes(0); len(list) != ours {
+		t.Errorf("the journal has %d of our %d", len(list), ours)
 	}
 }
 
 func TestHotPathDoesNotAllocate(t *testing.T) {
 	tab, now := New[int](Limits{}), time.Now()
+	tab.SetAnnouncers(announcing)
 	tab.Learn(mac(1), 1, now)
+	tab.Announce(mac(2), 11, 0, now, lower)
 	if n := testing.AllocsPerRun(1000, func() {
 		now = now.Add(time.Microsecond)
 		tab.Learn(mac(1), 1, now)
+		tab.Learn(mac(2), 11, now)
+		tab.Learn(mac(2), 12, now)
 		tab.Lookup(mac(1), now)
 	}); n != 0 {
 		t.Errorf("%v allocations for a refresh and a look-up", n)
@@ -321,7 +281,7 @@ func TestForesee(t *testing.T) {
 			tab.Learn(mac(1), 2, now.Add(-time.Hour))
 			tab.Learn(mac(2), 1, now.Add(-time.Hour))
 		},
-		"pinned elsewhere": func(tab *Table[int]) { _ = tab.AddStatic(mac(1), 2) },
+		"pinned elsewhere": func(tab *Table[int]) { tab.AddStatic(mac(1), 2) },
 	} {
 		for _, dst := range []ether.MAC{mac(1), mac(2)} {
 			tab := New[int](Limits{})
