@@ -105,3 +105,12 @@ func setSysctls(name string) error {
 	}
 	return nil
 }
+
+// detachQueue takes a queue out of its TAP, which then has nobody who reads what is sent out of it.
+func detachQueue(fd int) error {
+	req := ifreq{flags: unix.IFF_DETACH_QUEUE}
+	if err := ioctl(fd, unix.TUNSETQUEUE, unsafe.Pointer(&req)); err != nil {
+		return fmt.Errorf("TUNSETQUEUE: %w", err)
+	}
+	return nil
+}

@@ -125,29 +125,67 @@ type Writer struct {
 	queue *Queue
 	call  func(fd uintptr) bool // made once for all writes
 	head  [vnetHeader]byte
-	parts [2]unix.Iovec // head and frame
+	tag   ether.Tag
+	parts [4]unix.Iovec // head, then the frame, or its addresses, the tag, and the rest
+	count int           // of parts in use
 	errno syscall.Errno
 }
 
 // NewWriter returns a Writer on the queue.
 func (q *Queue) NewWriter() *Writer {
 	w := &Writer{queue: q}
-	w.parts[0].Base = &w.head[0]
-	w.parts[0].SetLen(vnetHeader)
+	w.part(w.head[:])
 	w.call = func(fd uintptr) bool {
-		_, _, w.errno = unix.RawSyscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&w.parts[0])), uintptr(len(w.parts)))
+		_, _, w.errno = unix.RawSyscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&w.parts[0])), uintptr(w.count))
 		return w.errno != unix.EAGAIN
 	}
 	return w
 }
 
+// part adds bytes to what is written.
+func (w *Writer) part(b []byte) {
+	w.parts[w.count].Base = unsafe.SliceData(b)
+	w.parts[w.count].SetLen(len(b))
+	w.count++
+}
+
 // Write gives one frame to the host, as if it had come in on a cable, or a super-frame, as if its card had joined several.
 func (w *Writer) Write(frame []byte, undone ether.Offload) error {
 	putVnet(w.head[:], frame, undone)
-	w.parts[1].Base = unsafe.SliceData(frame)
-	w.parts[1].SetLen(len(frame))
+	w.part(frame)
+	return w.send()
+}
+
+// WriteTagged is Write of a frame of a segment with a tag, which may be none, in the place of its priority tag: what
+// Tagging.Egress has returned for it. The frame is not changed, nor copied.
+func (w *Writer) WriteTagged(frame []byte, tag ether.Tag, undone ether.Offload) error {
+	own, err := ether.OuterTag(frame)
+	if err != nil {
+		return err
+	}
+	const addresses = 12
+	putVnet(w.head[:], frame, undone)
+	w.part(frame[:addresses])
+	rest, moved := frame[addresses:], 0
+	if own.IsPriority() {
+		rest, moved = rest[len(own):], -len(own)
+	}
+	if tag != (ether.Tag{}) {
+		w.tag = tag
+		w.part(w.tag[:])
+		moved += len(tag)
+	}
+	w.part(rest)
+	moveVnet(w.head[:], moved)
+	return w.send()
+}
+
+// send writes the parts and forgets them: the frame was borrowed.
+func (w *Writer) send() error {
 	err := w.queue.fd.Write(w.call)
-	w.parts[1].Base = nil // the frame was borrowed
+	for ; w.count > 1; w.count-- {
+		w.parts[w.count-1].Base = nil
+	}
 	if err == nil && w.errno != 0 {
 		err = w.errno
 	}

@@ -57,13 +57,25 @@ func putVnet(h, frame []byte, o ether.Offload) {
 	kind, head := byte(gsoUDP), uint16(8)
 	if !o.UDP() {
 		kind, head = gsoTCP4, uint16(frame[o.Start+12]>>4)*4
-		if f, err := ether.Parse(frame); err == nil && f.Type == ether.TypeIPv6 {
+		if f, err := ether.ParseInside(frame); err == nil && f.Type == ether.TypeIPv6 {
 			kind = gsoTCP6
 		}
 	}
 	h[1] = kind
 	binary.NativeEndian.PutUint16(h[2:], o.Start+head) // the kernel reads so much into its first page
 	binary.NativeEndian.PutUint16(h[4:], o.Size)
+}
+
+// moveVnet makes the header that of a frame in which something in front of all that it speaks of has become longer by so many bytes.
+func moveVnet(h []byte, by int) {
+	if h[0]&vnetNeedsChecksum == 0 {
+		return
+	}
+	for _, field := range []int{2, 6} { // hdr_len and csum_start
+		if v := binary.NativeEndian.Uint16(h[field:]); v != 0 {
+			binary.NativeEndian.PutUint16(h[field:], uint16(int(v)+by))
+		}
+	}
 }
 
 // setOffload lets the host leave checksums undone and hand over super-frames (TUNSETOFFLOAD, linux/if_tun.h), and returns
