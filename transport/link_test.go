@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -347,6 +348,31 @@ func TestMessagesShareDatagrams(t *testing.T) {
 		time.Sleep(50 * time.Millisecond)
 		if got := b.take(); len(got) != 10 || seen != 1 {
 			t.Errorf("%d messages in %d datagrams", len(got), seen)
+		}
+	})
+}
+
+// A relay that has made an allocation and says no more keeps nobody waiting: the direct path is found and carries.
+func TestSilentRelay(t *testing.T) {
+	inWorld(t, func(w *world) {
+		sent := map[netip.AddrPort]int{}
+		w.net.SetFilter(func(from, to netip.AddrPort) bool {
+			if to.Addr() != netip.MustParseAddr("192.0.2.100") {
+				return true
+			}
+			sent[from]++
+			return sent[from] <= 2 // a request without and one with a credential; the third asks for a permission
+		})
+		w.relay("192.0.2.100")
+		a, b := w.node(1, w.net.Host("192.0.2.1")), w.node(2, w.net.Host("192.0.2.2"))
+		w.acquaint(a, b)
+		time.Sleep(time.Second)
+		a.exchange(b, 5*time.Second)
+		a.awaitPath(b, "direct", 5*time.Second)
+		for _, p := range a.status(b).Paths {
+			if p.Kind == "relayed" {
+				t.Errorf("a path by a relay that permits nothing: %+v", p)
+			}
 		}
 	})
 }

@@ -27,6 +27,7 @@ type Path struct {
 	sent  uint64 // probes
 	back  uint64 // replies
 	next  time.Time
+	quality
 }
 
 // pathKey finds the path that a datagram arrived on.
@@ -93,10 +94,13 @@ func (p *Peer) pathsLocked() []*Path {
 	return out
 }
 
-// better orders paths: those that answer before those that do not, direct before relayed, quick before slow.
+// better orders paths: those that answer before those that do not, steady before shaky, direct before relayed, quick before slow.
 func better(a, b *Path) bool {
 	if a.alive != b.alive {
 		return a.alive
+	}
+	if a.shaky != b.shaky {
+		return b.shaky
 	}
 	if (a.relay == "") != (b.relay == "") {
 		return a.relay == ""
@@ -119,7 +123,7 @@ func (e *Endpoint) chooseLocked(p *Peer) {
 	}
 	best := paths[0]
 	// Of two relays that both answer, stay with the one in use: their order is noise.
-	if now != nil && now.path.alive && best.alive && now.path.relay != "" && best.relay != "" &&
+	if now != nil && now.path.alive && best.alive && now.path.shaky == best.shaky && now.path.relay != "" && best.relay != "" &&
 		p.relayed[now.path.relay] == now.path {
 		best = now.path
 	}
@@ -167,6 +171,7 @@ func (e *Endpoint) probeReplyLocked(p *Peer, id uint64, now time.Time) {
 	}
 	path.back++
 	path.lost = 0
+	e.noteLocked(path, false)
 	if path.rtt == 0 {
 		path.rtt = rtt
 	}
@@ -182,6 +187,15 @@ func (e *Endpoint) probeReplyLocked(p *Peer, id uint64, now time.Time) {
 		e.log.Info("path is up", "peer", p.cfg.Name, "path", path.String(), "rtt", rtt)
 	}
 	e.chooseLocked(p)
+}
+
+// noteLocked counts a probe of a path, and leaves one that has become shaky.
+func (e *Endpoint) noteLocked(path *Path, lost bool) {
+	if !path.note(lost) {
+		return
+	}
+	e.log.Info("path", "peer", path.peer.cfg.Name, "path", path.String(), "shaky", path.shaky)
+	e.chooseLocked(path.peer)
 }
 
 // probesLocked times probes out and sends the ones that are due.
@@ -200,6 +214,7 @@ func (e *Endpoint) probesLocked(p *Peer, now time.Time) {
 			continue
 		}
 		pr.path.lost++
+		e.noteLocked(pr.path, true)
 		if pr.path.lost == probesLost && pr.path.alive {
 			e.pathDiedLocked(pr.path, now)
 		}

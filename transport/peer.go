@@ -72,6 +72,9 @@ type sending struct {
 // ID returns who the peer is.
 func (p *Peer) ID() identity.ID { return p.id }
 
+// Live reports whether there is a way to send to the peer now.
+func (p *Peer) Live() bool { return p.active.Load() != nil }
+
 func (e *Endpoint) addPeerLocked(cfg PeerConfig) (*Peer, error) {
 	pr, err := newPair(e.cfg.Network, e.cfg.Keys, e.cfg.Self, cfg.ID, cfg.Static)
 	if err != nil {

@@ -233,12 +233,13 @@ func pump(socket Socket, client *turn.Client) {
 // that the relay still knows us.
 func (r *relayClient) serve(ctx context.Context, conn net.PacketConn) error {
 	self := netip.AddrPortFrom(relayLabel(), r.cfg.Slot)
-	r.conn.Store(&conn)
-	defer r.conn.CompareAndSwap(&conn, nil)
-	// The first datagram to the label makes the permission for all of its ports; it may wait for the relay's answer.
-	if err := r.sendEcho(self, 0); err != nil {
+	// The first datagram to the label makes the permission for all of its ports, and waits for the relay's answer, for as long as it takes.
+	// Nobody else may: they send frames, or hold Endpoint.mu.
+	if _, err := conn.WriteTo(echoOf(0), net.UDPAddrFromAddrPort(self)); err != nil {
 		return fmt.Errorf("relay permission: %w", err)
 	}
+	r.conn.Store(&conn)
+	defer r.conn.CompareAndSwap(&conn, nil)
 	r.e.relayUp(r)
 
 	var number uint64
@@ -257,7 +258,7 @@ func (r *relayClient) serve(ctx context.Context, conn net.PacketConn) error {
 			return errEcho
 		}
 		number = randomBelow(1 << 63)
-		if err := r.sendEcho(self, number); err != nil {
+		if err := r.writeTo(echoOf(number), self); err != nil {
 			return fmt.Errorf("send to the relay: %w", err)
 		}
 		if wait == 0 || lost > 0 {
@@ -266,8 +267,8 @@ func (r *relayClient) serve(ctx context.Context, conn net.PacketConn) error {
 	}
 }
 
-func (r *relayClient) sendEcho(self netip.AddrPort, number uint64) error {
-	return r.writeTo(appendUint64([]byte{firstByte(typeEcho, 0), 0, 0, 0}, number), self)
+func echoOf(number uint64) []byte {
+	return appendUint64([]byte{firstByte(typeEcho, 0), 0, 0, 0}, number)
 }
 
 // read takes what peers send through the relay.

@@ -42,6 +42,8 @@ type PathStatus struct {
 	Remote  string        `json:"remote"`
 	Relay   string        `json:"relay,omitempty"`
 	Alive   bool          `json:"alive"`
+	Shaky   bool          `json:"shaky"` // it loses so many probes that it is used only if there is no better one
+	Loss    float64       `json:"loss"`  // of late: the part of its probes that got lost, 0 to 1
 	InUse   bool          `json:"in_use"`
 	RTT     time.Duration `json:"rtt_ns"`
 	MTU     int           `json:"mtu"` // bytes of the largest IP packet that is known to pass, towards the peer
@@ -75,7 +77,7 @@ func (e *Endpoint) statusLocked(p *Peer) PeerStatus {
 	way := p.active.Load()
 	for _, path := range p.pathsLocked() {
 		ps := PathStatus{
-			Kind: "direct", Remote: path.addr.String(), Relay: path.relay, Alive: path.alive,
+			Kind: "direct", Remote: path.addr.String(), Relay: path.relay, Alive: path.alive, Shaky: path.shaky, Loss: path.loss,
 			InUse: way != nil && way.path == path, RTT: path.rtt, MTU: path.size.mtu(), Probes: path.sent, Replies: path.back,
 		}
 		if path.relay != "" {
@@ -112,6 +114,8 @@ func (e *Endpoint) whyLocked(p *Peer, path string) string {
 func (e *Endpoint) whyRelayedLocked(p *Peer) string {
 	_, own := e.localLocked()
 	switch {
+	case p.direct != nil && p.direct.alive && p.direct.shaky:
+		return fmt.Sprintf("the direct path loses %.0f %% of its probes", 100*p.direct.loss)
 	case own == MappingBlocked:
 		return "UDP to the relays is blocked here, so nothing can be sent directly"
 	case own == MappingDependent && p.ice.mapping == MappingDependent:
