@@ -3,7 +3,9 @@ package identity
 import (
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/hkdf"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 )
@@ -34,6 +36,12 @@ func (k WrapKey) Seal(secret []byte, label string) ([]byte, error) {
 		return nil, fmt.Errorf("wrap key: %w", err)
 	}
 	return aead.Seal(nil, nil, secret, []byte(label)), nil
+}
+
+// Derive returns 32 bytes for the purpose that the label names. They tell nothing of the key, nor of what is derived for another.
+func (k WrapKey) Derive(label string) []byte {
+	key, _ := hkdf.Expand(sha256.New, k[:], label, sha256.Size) // fails for more than 8160 bytes alone
+	return key
 }
 
 // ErrWrapKey means that a wrapped secret was not sealed with this key and label.

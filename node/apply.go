@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/etherloom/etherloom/control/controlv1"
+	"github.com/etherloom/etherloom/control/reading"
 	"github.com/etherloom/etherloom/control/state"
 	"github.com/etherloom/etherloom/ether"
 	"github.com/etherloom/etherloom/identity"
@@ -65,6 +66,9 @@ func (d *Daemon) applyLocked(now time.Time) {
 	d.endpoint.SetRelays(relaysOf(c))
 
 	d.applySegmentsLocked(views, now)
+	d.applyTrunksLocked()
+	d.forgetPortsLocked()
+	d.applyLeasesLocked(now)
 	d.retainUsesLocked()
 	d.publishLocked()
 	d.scheduleLocked(views, now)
@@ -107,10 +111,18 @@ func (d *Daemon) viewsLocked() map[policy.VNI]*policy.View {
 			Uses: d.usesLocked(policy.VNI(vni)),
 		}
 	}
+	for id, m := range c.Machines {
+		if r := rules[policy.VNI(m.GetVni())]; r != nil {
+			r.Stations[policy.Identity(id)] = reading.Machine(m)
+		}
+	}
+	for vni, r := range rules {
+		letLease(r, c, uint32(vni))
+	}
 	for _, p := range append(slices.Collect(maps.Values(c.Peers)), c.Self) {
 		for _, st := range p.GetStations() {
 			if r := rules[policy.VNI(st.GetVni())]; r != nil {
-				r.Stations[policy.Identity(p.GetId())] = stationOf(st)
+				r.Stations[policy.Identity(p.GetId())] = reading.Station(st)
 			}
 		}
 	}
@@ -142,45 +154,24 @@ func (d *Daemon) viewsLocked() map[policy.VNI]*policy.View {
 	return views
 }
 
-// reachOf reads a grant with limits. A term that this program does not know allows nothing; a grant of nothing but such is none.
+// reachOf reads a grant with limits; false if it allows nothing that this program knows.
 func reachOf(g *controlv1.Reach) (policy.Grant, bool) {
 	grant := policy.Grant{
 		ID: policy.GrantID(g.GetId()), Segment: g.GetSegment(), Sources: identities(g.GetSources()), Targets: identities(g.GetTargets()),
 		Both: g.GetBoth(), Observe: g.GetObserve(),
 	}
-	for _, text := range g.GetAllow() {
-		if t, err := policy.ParseTerm(text); err == nil {
-			grant.Allow = append(grant.Allow, t)
-		}
-	}
 	if g.GetExpires() != nil {
 		grant.Expires = g.GetExpires().AsTime()
 	}
-	return grant, len(g.GetAllow()) == 0 || len(grant.Allow) > 0
+	var ok bool
+	grant.Allow, ok = reading.Terms(g.GetAllow())
+	return grant, ok
 }
 
 func identities(ids []uint32) []policy.Identity {
 	var out []policy.Identity
 	for _, id := range ids {
 		out = append(out, policy.Identity(id))
-	}
-	return out
-}
-
-// stationOf says what a station may use: its addresses, and the link-local one that follows from its MAC if it speaks IP
-// at all.
-func stationOf(st *controlv1.Station) *policy.Station {
-	mac := ether.MAC(st.GetMac())
-	var addrs []netip.Addr
-	for _, p := range prefixesOf(st) {
-		addrs = append(addrs, p.Addr())
-	}
-	if st.GetMode() != controlv1.AddressMode_ADDRESS_MODE_NONE {
-		addrs = append(addrs, mac.LinkLocal())
-	}
-	out := policy.NewStation(mac, addrs, st.GetMode() == controlv1.AddressMode_ADDRESS_MODE_DHCP)
-	for _, name := range st.GetRoles() {
-		out.Roles |= policy.RoleNamed(name)
 	}
 	return out
 }
@@ -202,16 +193,6 @@ func letRoute(stations map[policy.Identity]*policy.Station, seg *controlv1.Segme
 			s.Route(home, taken)
 		}
 	}
-}
-
-func prefixesOf(st *controlv1.Station) []netip.Prefix {
-	var out []netip.Prefix
-	for _, a := range st.GetAddresses() {
-		if p, err := netip.ParsePrefix(a); err == nil {
-			out = append(out, p)
-		}
-	}
-	return out
 }
 
 // transportID and its kin: the two worlds number identities alike, each by a type of its own.
@@ -239,21 +220,38 @@ func relaysOf(c *state.Contents) []transport.RelayConfig {
 	return out
 }
 
-// applySegmentsLocked opens the segments that this node is a member of now, and closes the others.
-func (d *Daemon) applySegmentsLocked(views map[policy.VNI]*policy.View, now time.Time) {
-	c := d.contents
-	self := policy.Identity(d.member.ID)
+// wantedLocked are the segments that this node is a member of now, each with its own station, and those to which it is a gateway,
+// where that may be nil.
+func (d *Daemon) wantedLocked(views map[policy.VNI]*policy.View, now time.Time) map[policy.VNI]*controlv1.Station {
 	wanted := make(map[policy.VNI]*controlv1.Station)
-	for _, st := range c.Self.GetStations() {
+	for _, a := range d.attachmentsLocked() {
+		if vni := policy.VNI(a.GetVni()); views[vni] != nil {
+			wanted[vni] = nil
+		}
+	}
+	for _, st := range d.contents.Self.GetStations() {
 		vni := policy.VNI(st.GetVni())
-		if v := views[vni]; v != nil && len(v.Neighbours(self, now)) > 0 {
+		if v := views[vni]; v != nil && len(v.Neighbours(d.self(), now)) > 0 {
 			wanted[vni] = st
 		}
 	}
+	return wanted
+}
+
+// fits reports whether a segment that is open is what is wanted. A TAP keeps its MAC for life; with another it is another TAP.
+func (s *segment) fits(st *controlv1.Station, seg *controlv1.Segment) bool {
+	if s.mtu != int(seg.GetMtu()) || s.transparent != seg.GetTransparent() || (s.tap == nil) != (st == nil) {
+		return false
+	}
+	return st == nil || s.mac == ether.MAC(st.GetMac())
+}
+
+// applySegmentsLocked opens the segments that this node has to do with now, and closes the others.
+func (d *Daemon) applySegmentsLocked(views map[policy.VNI]*policy.View, now time.Time) {
+	c := d.contents
+	wanted := d.wantedLocked(views, now)
 	for vni, s := range d.segments {
-		st := wanted[vni]
-		// A TAP keeps its MAC for life; with another it is another TAP.
-		if st == nil || s.mac != ether.MAC(st.GetMac()) || s.mtu != int(c.Segments[uint32(vni)].GetMtu()) {
+		if st, is := wanted[vni]; !is || !s.fits(st, c.Segments[uint32(vni)]) {
 			s.close()
 			delete(d.segments, vni)
 			d.problemLocked("segment "+s.name, nil)
@@ -280,10 +278,13 @@ func (d *Daemon) applySegmentLocked(s *segment, st *controlv1.Station, v *policy
 	for id, p := range d.contents.Peers {
 		names[policy.Identity(id)] = p.GetName()
 	}
-	s.setLinksLocked(v.Neighbours(d.self(), now), names)
+	s.setLinksLocked(v.Links(d.self(), now), names)
+	if s.tap == nil {
+		return
+	}
 	s.setModeLocked(st.GetMode())
 	if s.mode != controlv1.AddressMode_ADDRESS_MODE_NONE {
-		s.setAddressesLocked(prefixesOf(st))
+		s.setAddressesLocked(reading.Prefixes(st))
 	} else {
 		s.setAddressesLocked(nil)
 	}

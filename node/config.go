@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/etherloom/etherloom/bridge/election"
+	"github.com/etherloom/etherloom/fdb"
 	"github.com/etherloom/etherloom/internal/settings"
 	"github.com/etherloom/etherloom/node/records"
 	"github.com/etherloom/etherloom/node/statedir"
@@ -42,6 +44,7 @@ type Config struct {
 		Probe   time.Duration `yaml:"probe" mapstructure:"probe" usage:"between probes of a path that carries data"`
 		Rekey   time.Duration `yaml:"rekey" mapstructure:"rekey" usage:"life of a session's keys, at most 2m"`
 		PathMTU time.Duration `yaml:"path_mtu" mapstructure:"path_mtu" usage:"between searches for a larger path MTU"`
+		Hello   time.Duration `yaml:"hello" mapstructure:"hello" usage:"between hellos of gateways of one VLAN; the lease of who carries its frames is four times as long"`
 		FDBAge  time.Duration `yaml:"fdb_age" mapstructure:"fdb_age" usage:"how long an address that sends nothing is remembered"`
 	} `yaml:"timers" mapstructure:"timers"`
 
@@ -51,6 +54,18 @@ type Config struct {
 		Control   int `yaml:"control" mapstructure:"control" usage:"the same of ARP and neighbour discovery to many, and of DHCP"`
 		Joins     int `yaml:"joins" mapstructure:"joins" usage:"the same of reports that join and leave multicast groups"`
 	} `yaml:"limits" mapstructure:"limits"`
+
+	FDB struct {
+		Entries   int           `yaml:"entries" mapstructure:"entries" usage:"addresses that a segment learns"`
+		PerPort   int           `yaml:"per_port" mapstructure:"per_port" usage:"of those, how many behind one port"`
+		Full      string        `yaml:"full" mapstructure:"full" usage:"evict forgets the address of that port that was silent longest for one that does not fit, refuse does not learn it"`
+		Duplicate string        `yaml:"duplicate" mapstructure:"duplicate" usage:"freeze holds an address that moves too often where it was before, warn only tells of it, off does neither"`
+		Moves     int           `yaml:"moves" mapstructure:"moves" usage:"how many moves are too often"`
+		Within    time.Duration `yaml:"within" mapstructure:"within" usage:"in how long"`
+		Freeze    time.Duration `yaml:"freeze" mapstructure:"freeze" usage:"how long such an address is held"`
+	} `yaml:"fdb" mapstructure:"fdb"`
+
+	Attachments []Declaration `yaml:"attachments" mapstructure:"attachments" usage:"VLANs that this gateway bridges, each with port, segment, nic or bridge, and what attachment add takes: vlan, native, service, priority, preference, move_host, confirm"`
 
 	Posture posture.Config `yaml:"posture" mapstructure:"posture"`
 
@@ -76,9 +91,11 @@ func Defaults() Config {
 	c.TAP.Name, c.TAP.Offload = "loom%d", "auto"
 	c.DNS.Resolver, c.DNS.Forward = "auto", true
 	c.Timers.Probe, c.Timers.Rekey, c.Timers.FDBAge = 500*time.Millisecond, 2*time.Minute, 5*time.Minute
-	c.Timers.PathMTU = time.Minute
+	c.Timers.PathMTU, c.Timers.Hello = time.Minute, election.DefaultTimers().Hello
 	limits := policy.DefaultLimits()
 	c.Limits.Broadcast, c.Limits.Multicast, c.Limits.Control, c.Limits.Joins = limits.Broadcast, limits.Multicast, limits.Control, limits.Joins
+	c.FDB.Entries, c.FDB.PerPort, c.FDB.Full = fdb.DefaultEntries, fdb.DefaultPerPort, "evict"
+	c.FDB.Duplicate, c.FDB.Moves, c.FDB.Within, c.FDB.Freeze = "freeze", fdb.DefaultMoves, fdb.DefaultWithin, fdb.DefaultFreeze
 	c.Posture.Interval = 30 * time.Second
 	c.Records.Interval, c.Records.LogDenied = 10*time.Second, true
 	c.Log = settings.DefaultLog()
@@ -105,9 +122,22 @@ func (c *Config) Check() error {
 	for _, t := range []struct {
 		key   string
 		value time.Duration
-	}{{"timers.probe", c.Timers.Probe}, {"timers.rekey", c.Timers.Rekey}, {"timers.path_mtu", c.Timers.PathMTU}, {"timers.fdb_age", c.Timers.FDBAge}} {
+	}{
+		{"timers.probe", c.Timers.Probe},
+		{"timers.rekey", c.Timers.Rekey},
+		{"timers.path_mtu", c.Timers.PathMTU},
+		{"timers.fdb_age", c.Timers.FDBAge},
+		{"timers.hello", c.Timers.Hello},
+		{"fdb.within", c.FDB.Within},
+		{"fdb.freeze", c.FDB.Freeze},
+	} {
 		need(t.value >= 10*time.Millisecond, t.key, "%v is less than 10ms", t.value)
 	}
+	need(c.FDB.Entries >= 1 && c.FDB.Entries <= mostEntries, "fdb.entries", "%d is not between 1 and %d", c.FDB.Entries, mostEntries)
+	need(c.FDB.PerPort >= 1 && c.FDB.PerPort <= mostEntries, "fdb.per_port", "%d is not between 1 and %d", c.FDB.PerPort, mostEntries)
+	need(slices.Contains([]string{"evict", "refuse"}, c.FDB.Full), "fdb.full", "%q is neither evict nor refuse", c.FDB.Full)
+	need(slices.Contains([]string{"freeze", "warn", "off"}, c.FDB.Duplicate), "fdb.duplicate", "%q is none of freeze, warn and off", c.FDB.Duplicate)
+	need(c.FDB.Moves >= 2, "fdb.moves", "%d is less than 2", c.FDB.Moves)
 	for _, l := range []struct {
 		key   string
 		value int
@@ -119,6 +149,9 @@ func (c *Config) Check() error {
 		need(err == nil, "records.ipfix", "%v", err)
 	}
 	need(c.Records.Interval >= leastInterval, "records.interval", "%v is less than %v", c.Records.Interval, leastInterval)
+	if err := checkDeclarations(c.Attachments); err != nil {
+		errs = append(errs, fmt.Errorf("attachments: %w", err))
+	}
 	return errors.Join(append(errs, c.Posture.Check(), c.Log.Check())...)
 }
 
@@ -129,10 +162,41 @@ func (c *Config) limits() policy.Limits {
 	return policy.Limits{Broadcast: c.Limits.Broadcast, Multicast: c.Limits.Multicast, Control: c.Limits.Control, Joins: c.Limits.Joins}
 }
 
+// fdb is what bounds the table of each segment.
+func (c *Config) fdb() fdb.Limits {
+	l := fdb.Limits{
+		Age: c.Timers.FDBAge, Entries: c.FDB.Entries, PerPort: c.FDB.PerPort, Moves: c.FDB.Moves, Within: c.FDB.Within, Freeze: c.FDB.Freeze,
+	}
+	if c.FDB.Full == "refuse" {
+		l.Full = fdb.Refuse
+	}
+	switch c.FDB.Duplicate {
+	case "warn":
+		l.Duplicate = fdb.Warn
+	case "off":
+		l.Moves = -1
+	}
+	return l
+}
+
 const (
+	mostEntries = 1_000_000 // addresses; as Open vSwitch allows
+
 	maxQueues     = 16
 	leastInterval = 200 * time.Millisecond
 )
+
+// election is how long things take among gateways of one VLAN.
+func (c *Config) election() election.Timers {
+	t := election.DefaultTimers()
+	scale := func(d time.Duration) time.Duration {
+		return (d * c.Timers.Hello / election.DefaultTimers().Hello).Round(time.Millisecond)
+	}
+	return election.Timers{
+		Hello: c.Timers.Hello, Lease: scale(t.Lease), Margin: scale(t.Margin), Alive: scale(t.Alive), Hold: scale(t.Hold), Settle: scale(t.Settle),
+		Patience: t.Patience,
+	}
+}
 
 // queues is how many queues there shall be: each keeps two processors busy, one that sends and one that receives.
 func (c *Config) queues() int {

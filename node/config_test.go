@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/etherloom/etherloom/fdb"
 	"github.com/etherloom/etherloom/policy"
 )
 
@@ -63,6 +64,19 @@ func TestCheck(t *testing.T) {
 		{"multicast", func(c *Config) { c.Limits.Multicast = 10_000_001 }, "limits.multicast: 10000001"},
 		{"control", func(c *Config) { c.Limits.Control = -5 }, "limits.control: -5"},
 		{"joins", func(c *Config) { c.Limits.Joins = -5 }, "limits.joins: -5"},
+		{"least table", func(c *Config) { c.FDB.Entries, c.FDB.PerPort, c.FDB.Moves = 1, 1, 2 }, ""},
+		{"greatest table", func(c *Config) { c.FDB.Entries, c.FDB.PerPort = 1_000_000, 1_000_000 }, ""},
+		{"no entries", func(c *Config) { c.FDB.Entries = 0 }, "fdb.entries: 0"},
+		{"too many entries", func(c *Config) { c.FDB.Entries = 1_000_001 }, "fdb.entries: 1000001"},
+		{"none of a port", func(c *Config) { c.FDB.PerPort = 0 }, "fdb.per_port: 0"},
+		{"too many of a port", func(c *Config) { c.FDB.PerPort = 1_000_001 }, "fdb.per_port: 1000001"},
+		{"refuse", func(c *Config) { c.FDB.Full, c.FDB.Duplicate = "refuse", "off" }, ""},
+		{"full", func(c *Config) { c.FDB.Full = "drop" }, `fdb.full: "drop"`},
+		{"warn", func(c *Config) { c.FDB.Duplicate = "warn" }, ""},
+		{"duplicate", func(c *Config) { c.FDB.Duplicate = "on" }, `fdb.duplicate: "on"`},
+		{"moves", func(c *Config) { c.FDB.Moves = 1 }, "fdb.moves: 1"},
+		{"within", func(c *Config) { c.FDB.Within = 0 }, "fdb.within: 0s"},
+		{"freeze", func(c *Config) { c.FDB.Freeze = 9 * time.Millisecond }, "fdb.freeze: 9ms"},
 		{"no interval", func(c *Config) { c.Records.Interval = 199 * time.Millisecond }, "records.interval: 199ms"},
 		{"shortest interval", func(c *Config) { c.Records.Interval = 200 * time.Millisecond }, ""},
 		{"file", func(c *Config) { c.Records.File = "/var/log/flows.json" }, ""},
@@ -96,7 +110,27 @@ func TestCheck(t *testing.T) {
 	}
 	// All faults are told at once.
 	var none Config
-	wantError(t, none.Check(), "state_dir", "tap.name", "tap.offload", "dns.resolver", "timers.probe", "timers.rekey", "timers.path_mtu", "timers.fdb_age", "records.interval", "log.level", "log.format")
+	wantError(t, none.Check(), "state_dir", "tap.name", "tap.offload", "dns.resolver", "timers.probe", "timers.rekey", "timers.path_mtu", "timers.fdb_age", "fdb.entries", "fdb.full", "fdb.duplicate", "records.interval", "log.level", "log.format")
+}
+
+// TestTableOfConfig: each bound of a segment's table is set by its own key.
+func TestTableOfConfig(t *testing.T) {
+	c := Defaults()
+	if got := c.fdb(); got != (fdb.Limits{
+		Age: fdb.DefaultAge, Entries: fdb.DefaultEntries, PerPort: fdb.DefaultPerPort,
+		Moves: fdb.DefaultMoves, Within: fdb.DefaultWithin, Freeze: fdb.DefaultFreeze,
+	}) {
+		t.Errorf("defaults are %+v", got)
+	}
+	c.Timers.FDBAge, c.FDB.Entries, c.FDB.PerPort, c.FDB.Moves, c.FDB.Within, c.FDB.Freeze = 1, 2, 3, 4, 5, 6
+	c.FDB.Full, c.FDB.Duplicate = "refuse", "warn"
+	if got := c.fdb(); got != (fdb.Limits{Age: 1, Entries: 2, PerPort: 3, Full: fdb.Refuse, Moves: 4, Within: 5, Freeze: 6, Duplicate: fdb.Warn}) {
+		t.Errorf("bounds are %+v", got)
+	}
+	c.FDB.Duplicate = "off"
+	if got := c.fdb(); got.Moves >= 0 {
+		t.Errorf("off is %+v", got)
+	}
 }
 
 // TestLimitsOfConfig: each limit is set by its own key.

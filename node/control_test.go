@@ -132,10 +132,10 @@ func (d *desk) joined(name string) (*Daemon, *statedir.Dir) {
 	return (&site{t: d.t, dir: dir}).daemon(), dir
 }
 
-// TestRenew: a daemon whose certificates live three seconds keeps itself certified, and its stream.
+// TestRenew: a daemon whose certificates live some seconds keeps itself certified, and its stream.
 func TestRenew(t *testing.T) {
 	t.Parallel()
-	desk := newDesk(t, func(o *server.Options) { o.CertificateLifetime = 3 * time.Second })
+	desk := newDesk(t, func(o *server.Options) { o.CertificateLifetime = 9 * time.Second })
 	d, dir := desk.joined("a")
 	first := d.cert.Load()
 	d.raiseNonce = true

@@ -77,6 +77,7 @@ func (q *question) elsewhere(node policy.Identity) (*vswitch.Segment, map[policy
 		mtu = ordinaryMTU // of a segment of which nothing is known
 	}
 	sw := vswitch.NewSegment(q.on.vni, node, mtu, fdb.Limits{})
+	sw.SetTransparent(q.on.seg.GetTransparent())
 	ports := map[policy.Identity]*vswitch.Port{node: vswitch.NewPort("host", vswitch.Local, node, nil)}
 	for _, id := range append(q.on.view.Neighbours(node, q.now), q.from.id) {
 		if ports[id] == nil {
@@ -87,7 +88,7 @@ func (q *question) elsewhere(node policy.Identity) (*vswitch.Segment, map[policy
 		port := ports[id]
 		sw.AddPort(port)
 		if st := q.on.view.Station(id); st != nil {
-			sw.FDB().Learn(st.MAC, port, q.now)
+			sw.FDB().Learn(st.MAC, vswitch.Place{Port: port, Who: id}, q.now)
 		}
 	}
 	sw.SetPolicy(q.on.view, q.now)

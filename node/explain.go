@@ -25,6 +25,7 @@ type ExplainRequest struct {
 	Port    uint16 `json:"port,omitempty"`    // of tcp and udp
 	Segment string `json:"segment,omitempty"` // its name; needed when more than one fits
 	Frame   []byte `json:"frame,omitempty"`   // from the destination address on; instead of To and Kind
+	VLAN    string `json:"vlan,omitempty"`    // inside a transparent segment, such as "10", or "20.10" with the outer one first; not with Frame
 	Flow    string `json:"flow,omitempty"`    // such as "tcp 192.0.2.1:4242 192.0.2.2:22": its next packet, instead of all the others
 	Grant   uint32 `json:"grant,omitempty"`   // that Frame names, if it comes from a peer; 0: that which an honest peer would name
 }
@@ -85,6 +86,7 @@ type question struct {
 	to    party // of a frame that is given: who has its destination address
 	frame []byte
 	tuple *tuple // of the flow that is asked about; nil if it is none
+	vlans ether.VLANs
 	out   *Explained
 }
 
@@ -93,6 +95,10 @@ func (d *Daemon) Explain(ask ExplainRequest) (*Explained, error) {
 	flow, err := ask.flow()
 	if err == nil {
 		err = ask.check()
+	}
+	vlans, err2 := ether.ParseVLANs(ask.VLAN)
+	if err == nil {
+		err = err2
 	}
 	if err != nil {
 		return nil, err
@@ -103,7 +109,7 @@ func (d *Daemon) Explain(ask ExplainRequest) (*Explained, error) {
 		return nil, errors.New("no controller has told this node anything yet, so it knows of no policy: `etherloom status` says why")
 	}
 	q := &question{
-		d: d, ask: ask, now: time.Now(), frame: ask.Frame, tuple: flow,
+		d: d, ask: ask, now: time.Now(), frame: ask.Frame, tuple: flow, vlans: vlans,
 		out: &Explained{Schema: Schema, Steps: []Judgement{}, Fixes: []Fix{}, Notes: []string{}},
 	}
 	found, err := q.place()
@@ -126,8 +132,8 @@ func (r *ExplainRequest) check() error {
 	switch {
 	case len(r.Frame) > bridge.MaxFrame:
 		return fmt.Errorf("the frame has %d bytes, more than any host sends (%d)", len(r.Frame), bridge.MaxFrame)
-	case len(r.Frame) > 0 && (r.To != "" || r.Kind != ""):
-		return errors.New("a frame that is given says itself where it goes and what it is: leave --to and the kind out")
+	case len(r.Frame) > 0 && (r.To != "" || r.Kind != "" || r.VLAN != ""):
+		return errors.New("a frame that is given says itself where it goes and what it is: leave --to, --vlan and the kind out")
 	case len(r.Frame) > 0:
 		return nil
 	case r.To == "":
@@ -242,7 +248,11 @@ const maxReceivers = 8
 
 // honest is the grant that a sender which obeys would name for the frame; 0 if it would not send it.
 func (q *question) honest() policy.GrantID {
-	f, err := ether.Parse(q.frame)
+	parse := ether.Parse
+	if q.on.seg.GetTransparent() {
+		parse = ether.ParseInside
+	}
+	f, err := parse(q.frame)
 	if err != nil {
 		return 0
 	}

@@ -41,7 +41,7 @@ func explainer(t testing.TB, s *site, expires time.Time, resources ...*controlv1
 		seg.sw.AddPort(seg.local)
 		seg.sw.SetPolicy(v, now)
 		seg.links.Store(&map[policy.Identity]*vswitch.Port{})
-		seg.setLinksLocked(v.Neighbours(d.self(), now), names)
+		seg.setLinksLocked(v.Links(d.self(), now), names)
 		d.segments[vni] = seg
 	}
 	return d
@@ -191,7 +191,7 @@ func TestExplain(t *testing.T) {
 	}
 	// What this node has learned counts.
 	one := d.segments[1]
-	one.sw.FDB().Learn(ether.MAC{2, 0, 0, 0, 0, 8}, (*one.links.Load())[8], time.Now())
+	one.sw.FDB().Learn(ether.MAC{2, 0, 0, 0, 0, 8}, vswitch.Place{Port: (*one.links.Load())[8], Who: 8}, time.Now())
 	e, err := d.Explain(ExplainRequest{To: "b", Kind: "icmp"})
 	must(t, err)
 	if j := e.Steps[0]; !e.Passes || j.Flooded || len(j.Receivers) != 1 || j.Receivers[0].Port != "b" || j.Receivers[0].Grant != 3 {

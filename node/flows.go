@@ -22,6 +22,7 @@ type Flow struct {
 	Dst      netip.Addr `json:"dst"`
 	SrcPort  uint16     `json:"src_port"` // of ICMP echo both are its identifier
 	DstPort  uint16     `json:"dst_port"`
+	VLAN     string     `json:"vlan,omitempty"` // inside a transparent segment, such as "10", or "20.10" with the outer one first
 	Grant    uint32     `json:"grant"`
 	Observed uint32     `json:"observed,omitempty"` // the grant in mode observe that would have let it begin
 	Frames   uint64     `json:"frames"`             // from its beginning on
@@ -45,7 +46,7 @@ func (d *Daemon) Flows() []Flow {
 			out = append(out, Flow{
 				Segment: s.name, VNI: uint32(s.vni), From: partyOf(contents, f.Opener).Name, To: partyOf(contents, f.Other).Name,
 				Protocol: protocolName(uint8(t.Protocol)), Src: t.Source(), Dst: t.Target(), SrcPort: t.SrcPort, DstPort: t.DstPort,
-				Grant: uint32(f.Grant), Observed: uint32(f.Observed), Frames: f.Frames[0], Octets: f.Octets[0],
+				VLAN: f.VLANs.String(), Grant: uint32(f.Grant), Observed: uint32(f.Observed), Frames: f.Frames[0], Octets: f.Octets[0],
 				AnswerFrames: f.Frames[1], AnswerOctets: f.Octets[1], Began: f.Began, Last: f.Last,
 			})
 		}

@@ -17,6 +17,13 @@ func (d *Daemon) hostChanged() {
 		s.followLocked()
 		s.setAddressesLocked(s.addrs)
 	}
+	for _, t := range d.trunks {
+		t.followLocked()
+	}
+	d.followMirrorsLocked()
+	if d.contents != nil {
+		d.applyTrunksLocked() // a NIC may be there now
+	}
 	d.publishNamesLocked()
 	d.setUnderlayLocked()
 }
@@ -34,14 +41,17 @@ func (d *Daemon) setUnderlayLocked() {
 	own := make(map[int]bool)
 	var avoid []netip.Prefix
 	for _, s := range d.segments {
-		if !s.tap.Away() {
+		if s.tap != nil && !s.tap.Away() {
 			own[s.tap.Index()] = true
 		}
 		for _, p := range s.addrs {
 			avoid = append(avoid, p.Masked())
 		}
 	}
-	addrs, err := bridge.Underlay(d.cfg.Underlay.Interfaces, own)
+	for _, t := range d.trunks {
+		own[t.wire.Index()] = true
+	}
+	addrs, err := bridge.Underlay(d.underlayInterfaces(), own)
 	d.problemLocked("underlay", err)
 	if err != nil {
 		return

@@ -91,6 +91,8 @@ type link struct {
 	vni   policy.VNI
 	peer  *transport.Peer
 	lanes *lanes
+
+	copies copies
 }
 
 // Send seals a frame for the peer. It leaves with the lane's next flush. A super-frame is cut: each datagram holds a frame
@@ -100,6 +102,7 @@ func (l *link) Send(frame []byte, undone ether.Offload, tag vswitch.Tag, n vswit
 	if s.sender == nil {
 		return // split horizon: what came over a link goes to no other
 	}
+	l.copies.leave(frame, undone, n)
 	if !undone.Checksum {
 		putTag(s.tag[:], formatWhole, l.vni, tag)
 		s.sender.Send(l.peer, s.tag[:], frame)

@@ -34,7 +34,7 @@ func (r *ExplainRequest) flow() (*tuple, error) {
 	}
 	src, err := netip.ParseAddrPort(words[1])
 	dst, err2 := netip.ParseAddrPort(words[2])
-	protocol := map[string]ether.Protocol{"icmp": ether.ProtoICMP, "tcp": ether.ProtoTCP, "udp": ether.ProtoUDP}[words[0]]
+	protocol := protocolNamed(words[0])
 	if err != nil || err2 != nil || protocol == 0 || src.Addr().Is4() != dst.Addr().Is4() {
 		return nil, bad
 	}
@@ -47,15 +47,18 @@ func (r *ExplainRequest) flow() (*tuple, error) {
 	return &tuple{protocol, src, dst}, nil
 }
 
-// echo is the type and identifier of an ICMP echo: a request, unless a flow is asked about in the direction of its answers.
-func (q *question) echo(request, reply uint8) (typ uint8, id uint16) {
+// protocolNamed is the protocol of a kind of frame, or of a flow; 0 if it is none.
+func protocolNamed(kind string) ether.Protocol {
+	return map[string]ether.Protocol{"icmp": ether.ProtoICMP, "tcp": ether.ProtoTCP, "udp": ether.ProtoUDP}[kind]
+}
+
+// echo is the identifier of an ICMP echo, and whether it answers: it asks, unless a flow is asked about in the direction of its answers.
+func (q *question) echo() (id uint16, reply bool) {
 	if q.tuple == nil {
-		return request, 1
+		return 1, false
 	}
-	if f, opener := q.remembered(); f != nil && !opener {
-		request = reply
-	}
-	return request, q.tuple.src.Port()
+	f, opener := q.remembered()
+	return q.tuple.src.Port(), f != nil && !opener
 }
 
 // remembered is the flow as this node remembers it, and whether it is asked about in the direction in which it began; nil if
@@ -68,6 +71,9 @@ func (q *question) remembered() (f *policy.Record, opener bool) {
 		Src: q.tuple.src.Addr().As16(), Dst: q.tuple.dst.Addr().As16(), SrcPort: q.tuple.src.Port(), DstPort: q.tuple.dst.Port(), Protocol: q.tuple.protocol,
 	}
 	for _, r := range q.on.here.sw.Flows().Live() {
+		if r.VLANs != q.vlans {
+			continue
+		}
 		if r.Tuple == t && r.Opener == q.from.id && r.Other == q.to.id {
 			return &r, true
 		}

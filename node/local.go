@@ -60,10 +60,17 @@ func (d *Daemon) localHandler() http.Handler {
 	list("names", func() any { return d.Names() })
 	list("drops", func() any { return d.Drops() })
 	list("posture", func() any { return d.Posture() })
+	list("dhcp", func() any { return d.DHCP() })
 	list("flows", func() any { return d.Flows() })
 	list("grants", func() any { return d.Grants() })
+	list("mirrors", func() any { return d.Mirrors() })
+	list("attachments", func() any { return d.Attachments() })
 	mux.HandleFunc("POST /ping", d.localPing)
 	mux.HandleFunc("POST /explain", d.localExplain)
+	d.localFDB(mux)
+	d.localPorts(mux)
+	d.localMirrors(mux)
+	d.localAttachments(mux)
 	return mux
 }
 
@@ -113,6 +120,23 @@ func (d *Daemon) localExplain(w http.ResponseWriter, r *http.Request) {
 	reply(w, e)
 }
 
+// answering serves what is asked and answered in JSON.
+func answering[Q, A any](do func(Q) (A, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var q Q
+		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 4096)).Decode(&q); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		a, err := do(q)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		reply(w, a)
+	}
+}
+
 func (d *Daemon) peerNamed(name string) (identity.ID, bool) {
 	for _, p := range d.endpoint.Peers() {
 		if p.Name == name {
@@ -140,7 +164,7 @@ func Dial(dir *statedir.Dir) *Local {
 	return &Local{&http.Client{Transport: &http.Transport{DialContext: dialer}}}
 }
 
-// Get asks for one of the lists: status, peers, ports, fdb, names, drops, flows, grants, posture.
+// Get asks for one of the lists: status, peers, ports, fdb, names, dhcp, drops, flows, grants, mirrors, posture, attachments.
 func (l *Local) Get(ctx context.Context, what string, into any) error {
 	return l.do(ctx, http.MethodGet, what, nil, into)
 }
@@ -158,6 +182,36 @@ func (l *Local) Explain(ctx context.Context, r ExplainRequest) (*Explained, erro
 		return nil, err
 	}
 	return out, nil
+}
+
+// AddFDB pins an address to a port.
+func (l *Local) AddFDB(ctx context.Context, r FDBAdd) (out *FDBChange, err error) {
+	err = l.do(ctx, http.MethodPost, "fdb/add", r, &out)
+	return out, err
+}
+
+// RemoveFDB forgets an address.
+func (l *Local) RemoveFDB(ctx context.Context, r FDBRemove) (out *FDBChange, err error) {
+	err = l.do(ctx, http.MethodPost, "fdb/remove", r, &out)
+	return out, err
+}
+
+// FlushFDB forgets what was learned.
+func (l *Local) FlushFDB(ctx context.Context, r FDBFlush) (out *FDBChange, err error) {
+	err = l.do(ctx, http.MethodPost, "fdb/flush", r, &out)
+	return out, err
+}
+
+// SetPort changes attributes of a port.
+func (l *Local) SetPort(ctx context.Context, r PortSet) (out *PortDetail, err error) {
+	err = l.do(ctx, http.MethodPost, "port/set", r, &out)
+	return out, err
+}
+
+// ShowPort asks for all of a port.
+func (l *Local) ShowPort(ctx context.Context, r PortSet) (out *PortDetail, err error) {
+	err = l.do(ctx, http.MethodPost, "port/show", r, &out)
+	return out, err
 }
 
 func (l *Local) do(ctx context.Context, method, what string, body, into any) error {

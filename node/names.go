@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/etherloom/etherloom/control/controlv1"
+	"github.com/etherloom/etherloom/control/reading"
 	"github.com/etherloom/etherloom/control/state"
 	"github.com/etherloom/etherloom/dnsd"
 	"github.com/etherloom/etherloom/dnsd/hostdns"
@@ -37,7 +38,7 @@ func (d *Daemon) publishNamesLocked() {
 		target.Search = strings.TrimSuffix(zone, ".")
 	}
 	for _, s := range d.sortedSegmentsLocked() {
-		if s.tap.Away() {
+		if s.tap == nil || s.tap.Away() {
 			continue
 		}
 		for _, p := range s.fit {
@@ -71,7 +72,7 @@ func (d *Daemon) namesLocked() (map[string][]netip.Addr, []netip.Prefix) {
 			if !view.Names(d.self(), id, now) {
 				continue
 			}
-			if p := memberOf(c, id); p != nil {
+			if p := memberOf(c, id); p != nil && !strings.Contains(p.GetName(), "/") {
 				full := p.GetName() + "." + c.Settings.GetZone()
 				names[full] = append(names[full], addressesOn(p, vni)...)
 			}
@@ -80,10 +81,16 @@ func (d *Daemon) namesLocked() (map[string][]netip.Addr, []netip.Prefix) {
 	return names, own
 }
 
-// memberOf finds a member's record: this node's own, or a peer's.
+// memberOf finds a party's record: this node's own, or a peer's. A machine's is made to look like one.
 func memberOf(c *state.Contents, id policy.Identity) *controlv1.Peer {
 	if uint32(id) == c.Self.GetId() {
 		return c.Self
+	}
+	if m := c.Machines[transportID(id)]; m != nil {
+		if len(m.GetMac()) == 0 {
+			return machineRecord(m) // what those have leased whom nobody named is each one's own
+		}
+		return withLeases(machineRecord(m), c.Leases[transportID(id)])
 	}
 	return c.Peers[transportID(id)]
 }
@@ -92,7 +99,7 @@ func addressesOn(p *controlv1.Peer, vni policy.VNI) []netip.Addr {
 	var out []netip.Addr
 	for _, st := range p.GetStations() {
 		if policy.VNI(st.GetVni()) == vni && st.GetMode() != controlv1.AddressMode_ADDRESS_MODE_NONE {
-			for _, p := range prefixesOf(st) {
+			for _, p := range reading.Prefixes(st) {
 				out = append(out, p.Addr())
 			}
 		}

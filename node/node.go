@@ -48,17 +48,18 @@ type Daemon struct {
 	keys   identity.NodeKeys
 	began  time.Time
 
-	cert     atomic.Pointer[identity.Certificate]
-	verifier atomic.Pointer[identity.Verifier]
-	endpoint *transport.Endpoint
-	client   *client.Client
-	dns      *dnsd.Server
-	resolver *hostdns.Resolver
-	group    *errgroup.Group
-	ctx      context.Context //nolint:containedctx // that of Run, for goroutines that begin later
-	lanes    lanes
-	resync   limiter
-	settle   atomic.Int64 // nanoseconds; see client.LastHeard
+	cert       atomic.Pointer[identity.Certificate]
+	verifier   atomic.Pointer[identity.Verifier]
+	endpoint   *transport.Endpoint
+	client     *client.Client
+	dns        *dnsd.Server
+	resolver   *hostdns.Resolver
+	group      *errgroup.Group
+	ctx        context.Context //nolint:containedctx // that of Run, for goroutines that begin later
+	lanes      lanes
+	resync     limiter
+	senderless limiter      // of what is said when a herald cannot send
+	settle     atomic.Int64 // nanoseconds; see client.LastHeard
 
 	held  atomic.Pointer[state.Held]              // what the controllers say; stored under mu
 	byVNI atomic.Pointer[map[policy.VNI]*segment] // for the receiving goroutines
@@ -72,26 +73,44 @@ type Daemon struct {
 
 	raiseNonce bool // belongs to renew
 
+	undeclared chan struct{} // for the goroutine that declares attachments: something has changed
+	declaring  sync.Mutex    // held while the controllers are told what is declared
+
 	malformed atomic.Uint64 // frames whose offload says what cannot be
 
-	mu       sync.Mutex // guards everything below; held while state is applied
-	reader   *state.Reader
-	contents *state.Contents
-	applied  uint64 // generation of policy
-	segments map[policy.VNI]*segment
-	uses     map[policy.VNI]*policy.Uses // of the grants that the state names
-	expiry   *time.Timer
-	problems map[string]string // by what they are about
+	mu         sync.Mutex // guards everything below; held while state is applied
+	reader     *state.Reader
+	contents   *state.Contents
+	applied    uint64 // generation of policy
+	segments   map[policy.VNI]*segment
+	trunks     map[device]*trunk
+	declared   []Declaration        // attachments that were added by command: attachments.json
+	refused    map[string]string    // why declared ones are not as they are declared, by port
+	waiting    map[string]bool      // ports of which there is a problem about their declaration
+	moves      map[string]*hostMove // by NIC: moves.json
+	takeBack   *time.Timer
+	sentinel   *sentinel
+	lessor     *lessor
+	portValues map[string]map[string]string // attributes that were set on ports: ports.json
+	mirrors    []*mirror                    // mirrors.json
+	sinks      map[string]*sink             // by device
+	uses       map[policy.VNI]*policy.Uses  // of the grants that the state names
+	expiry     *time.Timer
+	problems   map[string]string // by what they are about
 }
 
 // New reads the state directory and builds the daemon. It starts nothing.
 func New(cfg Config, dir *statedir.Dir, log *slog.Logger) (*Daemon, error) {
 	d := &Daemon{
-		cfg: cfg, log: log, dir: dir, began: time.Now(), segments: make(map[policy.VNI]*segment),
+		cfg: cfg, log: log, dir: dir, began: time.Now(), segments: make(map[policy.VNI]*segment), trunks: make(map[device]*trunk),
 		uses:     make(map[policy.VNI]*policy.Uses),
 		problems: make(map[string]string), saver: newSaver(), targets: make(chan hostdns.Target, 1),
+		undeclared: make(chan struct{}, 1),
 	}
 	d.byVNI.Store(&map[policy.VNI]*segment{})
+	if err := errors.Join(d.loadPorts(), d.loadMirrors(), d.loadDeclared(), d.loadMoves()); err != nil {
+		return nil, err
+	}
 	if err := d.buildRecorder(); err != nil {
 		return nil, fmt.Errorf("records.ipfix: %w", err)
 	}
@@ -102,6 +121,11 @@ func New(cfg Config, dir *statedir.Dir, log *slog.Logger) (*Daemon, error) {
 		return nil, err
 	}
 	d.buildClient()
+	var err error
+	if d.sentinel, err = newSentinel(d); err != nil {
+		return nil, err
+	}
+	d.lessor = newLessor(d)
 	d.watcher = posture.New(cfg.Posture, Version, d.underlayAddresses, d.client.Report)
 	d.resolver = hostdns.New(hostdns.Config{StateDir: dir.Path(""), Log: log})
 	upstreams := d.resolver.Upstreams
@@ -170,6 +194,12 @@ func (d *Daemon) Run(ctx context.Context) error {
 	if _, err := hostdns.Recover(d.dir.Path("")); err != nil {
 		return fmt.Errorf("restore the resolver's settings that a daemon before left: %w", err)
 	}
+	if err := d.restoreNICs(); err != nil {
+		return err
+	}
+	asked := ctx
+	ctx, end := context.WithCancel(context.WithoutCancel(asked)) // others take over what this gateway carries before it stops
+	defer end()
 	group, ctx := errgroup.WithContext(ctx)
 	d.group, d.ctx = group, ctx
 	group.Go(func() error { return d.endpoint.Run(ctx) })
@@ -179,10 +209,14 @@ func (d *Daemon) Run(ctx context.Context) error {
 	group.Go(func() error { return d.keepSaved(ctx) })
 	group.Go(func() error { return d.keepResolver(ctx) })
 	group.Go(func() error { return d.record(ctx) })
+	group.Go(func() error { return d.sentinel.run(ctx) })
+	group.Go(func() error { return d.lessor.run(ctx) })
+	group.Go(func() error { return d.lessor.report(ctx) })
 	if d.recorder.ipfix != nil {
 		group.Go(func() error { return d.recorder.ipfix.Run(ctx) })
 	}
 
+	d.openMirrors()
 	d.underlayChanged()
 	d.mu.Lock()
 	d.applyLocked(time.Now())
@@ -191,9 +225,15 @@ func (d *Daemon) Run(ctx context.Context) error {
 	group.Go(func() error { return bridge.Monitor(ctx, d.hostChanged) })
 	group.Go(func() error { return d.client.Run(ctx) })
 	group.Go(func() error { return d.renew(ctx) })
+	group.Go(func() error { return d.declare(ctx) })
 	group.Go(func() error { return d.watcher.Run(ctx) })
 	d.log.Info("daemon is running", "peer", d.member.Name, "network", d.member.Network)
-	<-ctx.Done()
+	select {
+	case <-ctx.Done():
+	case <-asked.Done():
+		d.sentinel.drain()
+	}
+	end()
 	d.stop()
 	err := group.Wait()
 	d.collect(time.Now())
@@ -207,9 +247,17 @@ func (d *Daemon) stop() {
 	if d.expiry != nil {
 		d.expiry.Stop()
 	}
+	if d.takeBack != nil {
+		d.takeBack.Stop()
+	}
+	d.closeTrunksLocked()
+	d.sentinel.close()
 	for vni, s := range d.segments {
 		s.close()
 		delete(d.segments, vni)
+	}
+	for _, s := range d.sinks {
+		s.close()
 	}
 	d.publishLocked()
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/etherloom/etherloom/control/controlv1"
+	"github.com/etherloom/etherloom/control/reading"
 	"github.com/etherloom/etherloom/ether"
 	"github.com/etherloom/etherloom/identity"
 	"github.com/etherloom/etherloom/policy"
@@ -50,14 +51,10 @@ func (q *question) everybody() []party {
 
 // addresses are those that the party may use on the segment.
 func (p party) addresses() []netip.Addr {
-	if p.station == nil || p.station.GetMode() == controlv1.AddressMode_ADDRESS_MODE_NONE {
+	if p.station == nil {
 		return nil
 	}
-	var out []netip.Addr
-	for _, prefix := range prefixesOf(p.station) {
-		out = append(out, prefix.Addr())
-	}
-	return append(out, p.mac.LinkLocal())
+	return reading.Station(p.station).Addresses()
 }
 
 // find says who is meant by a node's name, with or without the zone, an IP address or a MAC address; nothing means this node.
@@ -95,11 +92,9 @@ func (q *question) find(text string) (party, error) {
 
 // groupOf is the MAC address by which a group's IP address is sent to on a segment; zero for an address of one.
 func (q *question) groupOf(a netip.Addr) ether.MAC {
-	switch b := a.AsSlice(); {
-	case a.IsMulticast() && a.Is4():
-		return ether.MAC{0x01, 0x00, 0x5e, b[1] & 0x7f, b[2], b[3]} // RFC 1112 section 6.4
+	switch {
 	case a.IsMulticast():
-		return ether.MAC{0x33, 0x33, b[12], b[13], b[14], b[15]} // RFC 2464 section 7
+		return ether.GroupMAC(a)
 	case a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 		return ether.Broadcast
 	}

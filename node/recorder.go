@@ -175,7 +175,7 @@ func flowRecord(r records.Record, f *policy.Record, c *state.Contents) records.R
 	r.Source, r.Target, r.Grant, r.Observed = partyOf(c, f.Opener), partyOf(c, f.Other), uint32(f.Grant), uint32(f.Observed)
 	t := &f.Tuple
 	r.Protocol, r.Src, r.Dst, r.SrcPort, r.DstPort = uint8(t.Protocol), t.Source(), t.Target(), t.SrcPort, t.DstPort
-	r.First, r.Last = f.Began, f.Last
+	r.VLAN, r.First, r.Last = f.VLANs.String(), f.Began, f.Last
 	r.Frames, r.Octets, r.AnswerFrames, r.AnswerOctets = f.Frames[0], f.Octets[0], f.Frames[1], f.Octets[1]
 	return r
 }
@@ -184,6 +184,7 @@ func deniedRecord(r records.Record, f *vswitch.Denial, c *state.Contents) record
 	r.Type, r.Verdict, r.Observed = records.Denied, f.Drop.Code(), uint32(f.Observed)
 	r.Source, r.Target = partyOf(c, f.Source), partyOf(c, f.Receiver)
 	r.EtherType, r.Protocol, r.Src, r.Dst, r.DstPort = fmt.Sprintf("0x%04x", uint16(f.Type)), uint8(f.Protocol), f.Src, f.Dst, f.DstPort
+	r.VLAN = f.VLANs.String()
 	r.SrcMAC, r.DstMAC = f.SrcMAC.String(), f.DstMAC.String()
 	r.First, r.Last, r.Frames = f.First, f.Last, f.Count
 	return r
@@ -254,6 +255,9 @@ func whatOf(r *records.Record) string {
 	}
 	if r.DstPort != 0 {
 		text += fmt.Sprintf(" %d", r.DstPort)
+	}
+	if r.VLAN != "" {
+		text += " vlan " + r.VLAN
 	}
 	return text
 }

@@ -12,11 +12,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/gopacket/layers"
-
 	"github.com/etherloom/etherloom/control/controlv1"
 	"github.com/etherloom/etherloom/ether"
 	"github.com/etherloom/etherloom/fdb"
+	"github.com/etherloom/etherloom/internal/sample"
 	"github.com/etherloom/etherloom/node/records"
 	"github.com/etherloom/etherloom/policy"
 	vswitch "github.com/etherloom/etherloom/switch"
@@ -75,12 +74,11 @@ func newRecorded(t *testing.T) *recorded {
 // frame is the first packet of a TCP connection to node 8.
 func (r *recorded) frame(t *testing.T, port uint16) []byte {
 	t.Helper()
-	eth := &layers.Ethernet{SrcMAC: []byte{2, 0, 0, 0, 0, 7}, DstMAC: []byte{2, 0, 0, 0, 0, 8}, EthernetType: layers.EthernetTypeIPv4}
-	src, dst := netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("192.0.2.8")
-	ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolTCP, SrcIP: src.AsSlice(), DstIP: dst.AsSlice()}
-	tcp := &layers.TCP{SrcPort: 4242, DstPort: layers.TCPPort(port), SYN: true}
-	_ = tcp.SetNetworkLayerForChecksum(ip)
-	b, err := serialise(eth, ip, tcp)
+	p := sample.Packet{
+		From: ether.MAC{2, 0, 0, 0, 0, 7}, To: ether.MAC{2, 0, 0, 0, 0, 8}, Src: netip.MustParseAddr("192.0.2.7"), Dst: netip.MustParseAddr("192.0.2.8"),
+		Protocol: ether.ProtoTCP, SrcPort: 4242, DstPort: port,
+	}
+	b, err := p.Frame()
 	must(t, err)
 	return b
 }

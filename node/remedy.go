@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/etherloom/etherloom/control/controlv1"
+	"github.com/etherloom/etherloom/control/reading"
 	"github.com/etherloom/etherloom/ether"
 	"github.com/etherloom/etherloom/identity"
 	"github.com/etherloom/etherloom/policy"
@@ -57,14 +58,20 @@ func (q *question) plainFix(drop vswitch.Drop) (Fix, bool) {
 		return Fix{Text: "a controller must be reached, which renews the policy: `etherloom status` says why none is"}, true
 	case vswitch.Drop(policy.StaysHere):
 		return Fix{Text: "nothing is wrong: each of the two nodes answers its own host, so no such frame is needed on the way"}, true
-	case vswitch.Drop(policy.BadHeader), vswitch.Drop(policy.Undetermined), vswitch.Drop(policy.BadFragment), vswitch.DropShort, vswitch.DropPartialTag:
+	case vswitch.Drop(policy.BadHeader), vswitch.Drop(policy.Undetermined), vswitch.Drop(policy.BadFragment), vswitch.DropShort, vswitch.DropPartialTag,
+		vswitch.DropTagDepth, vswitch.DropTagKind:
 		return Fix{Text: "the frame itself is at fault: no grant or setting lets such a frame pass"}, true
 	case vswitch.DropReserved, vswitch.DropSourceAddress:
 		return Fix{Text: "no bridge forwards such a frame, and no grant or setting changes that"}, true
 	case vswitch.DropVLAN:
-		return Fix{Text: "send without a VLAN tag; each VLAN needs a segment of its own", Command: "etherloom segment add NAME"}, true
+		return Fix{Text: "send without a VLAN tag: each VLAN needs a segment of its own, but on one that is made with --transparent", Command: "etherloom segment add NAME"}, true
 	case vswitch.DropHairpin:
 		return Fix{Text: "the destination is where the frame comes from, so it has it already; `etherloom fdb` shows where addresses were seen"}, true
+	case vswitch.Drop(policy.PrivateVLAN):
+		return Fix{
+			"no grant changes that, for the attachments are isolated, or of different communities (`etherloom attachment list`): take one out of that",
+			"etherloom attachment set NODE/PORT --promiscuous",
+		}, true
 	case vswitch.DropNoReceiver:
 		return Fix{
 			"nobody else is on the segment whom the frame could go to, as far as this node is told; let somebody use it",
@@ -93,7 +100,7 @@ func (q *question) grantFix(p party) Fix {
 
 // allowFixes names the narrowest grant that would let the frame pass.
 func (q *question) allowFixes(receiver party) []Fix {
-	f, err := ether.Parse(q.frame)
+	f, err := ether.ParseInside(q.frame)
 	if err != nil {
 		return nil
 	}
@@ -166,7 +173,7 @@ func (q *question) staticCommand(p party, more netip.Addr) string {
 		}
 	}
 	command := fmt.Sprintf("etherloom node address %s --segment %s --mode static", p.name, q.on.name)
-	for _, have := range prefixesOf(p.station) {
+	for _, have := range reading.Prefixes(p.station) {
 		command += " --address " + have.String()
 	}
 	return fmt.Sprintf("%s --address %s", command, netip.PrefixFrom(more, length))
@@ -174,7 +181,7 @@ func (q *question) staticCommand(p party, more netip.Addr) string {
 
 // claimedBy is the address that a frame says it is from.
 func claimedBy(data []byte) netip.Addr {
-	f, err := ether.Parse(data)
+	f, err := ether.ParseInside(data)
 	if err != nil {
 		return netip.Addr{}
 	}

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -62,6 +63,7 @@ type Problem struct {
 
 // Status describes the daemon.
 func (d *Daemon) Status() Status {
+	now := time.Now()
 	d.mu.Lock()
 	s := Status{
 		Schema: Schema, Version: Version, Name: d.member.Name, ID: uint32(d.member.ID), Network: d.member.Network,
@@ -75,12 +77,19 @@ func (d *Daemon) Status() Status {
 	}
 	for _, seg := range d.sortedSegmentsLocked() {
 		s.Segments = append(s.Segments, seg.name)
+		s.Problems = append(append(s.Problems, seg.duplicates(now)...), seg.faults(now)...)
+		if seg.tap == nil {
+			continue
+		}
 		for _, text := range seg.tap.Drift() {
 			s.Problems = append(s.Problems, Problem{"port " + seg.tap.Name(), text})
 		}
 		if text := offloadProblem(d.cfg.TAP.Offload, seg.tap.Offloads()); text != "" {
 			s.Problems = append(s.Problems, Problem{"port " + seg.tap.Name(), text})
 		}
+	}
+	for _, to := range slices.SortedFunc(maps.Keys(d.trunks), compareDevices) {
+		s.Problems = append(s.Problems, d.trunks[to].problems()...)
 	}
 	for _, about := range slices.Sorted(maps.Keys(d.problems)) {
 		s.Problems = append(s.Problems, Problem{about, d.problems[about]})
@@ -93,7 +102,7 @@ func (d *Daemon) Status() Status {
 	for _, a := range d.dns.Listening() {
 		s.Resolver.Listen = append(s.Resolver.Listen, a.String())
 	}
-	s.Problems = append(s.Problems, s.derived(time.Now())...)
+	s.Problems = append(s.Problems, s.derived(now)...)
 	return s
 }
 
@@ -182,19 +191,26 @@ func downRelays(list []transport.RelayStatus) (down []string) {
 
 // Port is one line of `etherloom ports`.
 type Port struct {
-	Port      string            `json:"port"`
-	Kind      string            `json:"kind"` // local or link
-	Segment   string            `json:"segment"`
-	VNI       uint32            `json:"vni"`
-	Identity  uint32            `json:"identity"`
-	MAC       string            `json:"mac,omitempty"`
-	MTU       int               `json:"mtu,omitempty"`
-	Addresses []string          `json:"addresses,omitempty"`
-	Mode      string            `json:"address_mode,omitempty"`
-	Offloads  []string          `json:"offloads,omitzero"` // that are on: checksum, tso, uso
-	Queues    int               `json:"queues,omitempty"`
-	Changed   []string          `json:"changed,omitempty"` // by somebody else
-	Stats     vswitch.PortStats `json:"stats"`
+	Port        string            `json:"port"`
+	Kind        string            `json:"kind"` // local, link or attached
+	Segment     string            `json:"segment"`
+	VNI         uint32            `json:"vni"`
+	Identity    uint32            `json:"identity"`
+	MAC         string            `json:"mac,omitempty"`
+	MTU         int               `json:"mtu,omitempty"`
+	Addresses   []string          `json:"addresses,omitempty"`
+	Mode        string            `json:"address_mode,omitempty"`
+	NIC         string            `json:"nic,omitempty"`     // of an attached port; or the bridge
+	Bridge      string            `json:"bridge,omitempty"`  // the same: the bridge of this machine that it has joined, if it is one
+	VLAN        uint16            `json:"vlan,omitempty"`    // the same; 0: untagged
+	Up          *bool             `json:"up,omitempty"`      // the same: its NIC is there and has a carrier
+	Offloads    []string          `json:"offloads,omitzero"` // that are on: checksum, tso, uso
+	Queues      int               `json:"queues,omitempty"`
+	Changed     []string          `json:"changed,omitempty"` // by somebody else
+	State       string            `json:"state"`             // on, standby (another gateway carries the VLAN), blocked (a loop), shut, or disabled by a fault
+	Why         string            `json:"why,omitempty"`
+	Description string            `json:"description,omitempty"`
+	Stats       vswitch.PortStats `json:"stats"`
 }
 
 // Ports lists the ports of every segment.
@@ -204,46 +220,40 @@ func (d *Daemon) Ports() []Port {
 	out := []Port{}
 	for _, s := range d.sortedSegmentsLocked() {
 		for _, p := range s.sw.Ports() {
-			line := Port{
-				Port: p.Name, Kind: p.Kind.String(), Segment: s.name, VNI: uint32(s.vni), Identity: uint32(p.Identity), Stats: p.Stats(),
-			}
-			if p.Kind == vswitch.Local {
-				line.Port, line.MAC, line.MTU, line.Mode = s.tap.Name(), s.mac.String(), s.mtu, modeName(s.mode)
-				line.Offloads, line.Queues = s.tap.Offloads().Names(), len(s.tap.Queues())
-				line.Changed = s.tap.Drift()
-				if addrs, err := s.tap.Addresses(); err == nil {
-					for _, a := range addrs {
-						line.Addresses = append(line.Addresses, a.String())
-					}
-				}
-			}
-			out = append(out, line)
+			out = append(out, s.portLine(p))
 		}
 	}
 	return out
 }
 
-// FDBEntry is one line of `etherloom fdb`.
-type FDBEntry struct {
-	Segment string        `json:"segment"`
-	MAC     string        `json:"mac"`
-	Port    string        `json:"port"`
-	Static  bool          `json:"static"`
-	Idle    time.Duration `json:"idle_ns"`
-}
-
-// FDB lists what every segment has learned.
-func (d *Daemon) FDB() []FDBEntry {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	out := []FDBEntry{}
-	now := time.Now()
-	for _, s := range d.sortedSegmentsLocked() {
-		for _, e := range s.sw.FDB().Entries(now) {
-			out = append(out, FDBEntry{Segment: s.name, MAC: e.MAC.String(), Port: e.Port.Name, Static: e.Static, Idle: e.Idle})
+func (s *segment) portLine(p *vswitch.Port) Port {
+	line := Port{
+		Port: s.portName(p), Kind: p.Kind.String(), Segment: s.name, VNI: uint32(s.vni), Identity: uint32(p.Identity), Stats: p.Stats(),
+		State: "on", Description: p.Attributes().Description,
+	}
+	if f := p.Fault(time.Now()); f != nil {
+		line.State, line.Why = "disabled", f.Reason
+	}
+	if p.Attributes().Shut {
+		line.State, line.Why = "shut", ""
+	}
+	if a, is := p.Egress().(*attachment); is {
+		line.State, line.Why = s.d.sentinel.describe(a, line.State, line.Why)
+		up := a.trunk.wire.Up()
+		line.NIC, line.VLAN, line.Up, line.MTU = cmp.Or(a.trunk.to.nic, a.trunk.to.bridge), a.tagging.VLAN, &up, s.mtu
+		line.Bridge = a.trunk.to.bridge
+	}
+	if p.Kind == vswitch.Local && s.tap != nil {
+		line.MAC, line.MTU, line.Mode = s.mac.String(), s.mtu, modeName(s.mode)
+		line.Offloads, line.Queues = s.tap.Offloads().Names(), len(s.tap.Queues())
+		line.Changed = s.tap.Drift()
+		if addrs, err := s.tap.Addresses(); err == nil {
+			for _, a := range addrs {
+				line.Addresses = append(line.Addresses, a.String())
+			}
 		}
 	}
-	return out
+	return line
 }
 
 // Name is one line of `etherloom names`.
@@ -273,7 +283,7 @@ func (d *Daemon) Names() []Name {
 
 // Drop is one line of `etherloom drops`.
 type Drop struct {
-	Where  string `json:"where"` // "segment NAME" or "transport"
+	Where  string `json:"where"` // "segment NAME", "nic NAME", "bridge NAME", "node" or "transport"
 	Reason string `json:"reason"`
 	Text   string `json:"text"`
 	Count  uint64 `json:"count"`
@@ -288,6 +298,9 @@ func (d *Daemon) Drops() []Drop {
 		for _, c := range s.sw.Drops() {
 			out = append(out, Drop{"segment " + s.name, c.Drop.Code(), c.Drop.String(), c.Count})
 		}
+	}
+	for _, to := range slices.SortedFunc(maps.Keys(d.trunks), compareDevices) {
+		out = append(out, d.trunks[to].drops()...)
 	}
 	if n := d.malformed.Load(); n > 0 {
 		out = append(out, Drop{"node", "offload", "what is said to be left undone on the frame does not fit it", n})

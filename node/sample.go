@@ -5,10 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 
-	"github.com/google/gopacket"
-	"github.com/google/gopacket/layers"
-
 	"github.com/etherloom/etherloom/ether"
+	"github.com/etherloom/etherloom/internal/sample"
 	"github.com/etherloom/etherloom/policy"
 )
 
@@ -37,6 +35,9 @@ func (q *question) sample() (done bool, err error) {
 	src, dst, err := q.ends()
 	if err == nil {
 		q.frame, err = q.build(src, dst)
+	}
+	if err == nil {
+		q.frame = q.vlans.Tag(q.frame)
 	}
 	return false, err
 }
@@ -114,74 +115,16 @@ func (p party) address(kind func(netip.Addr) bool) netip.Addr {
 
 // build makes the frame as a host would.
 func (q *question) build(src, dst netip.Addr) ([]byte, error) {
-	eth := &layers.Ethernet{SrcMAC: q.from.mac[:], DstMAC: q.to.mac[:], EthernetType: layers.EthernetTypeIPv4}
 	if q.ask.Kind == "arp" {
-		eth.EthernetType, eth.DstMAC = layers.EthernetTypeARP, ether.Broadcast[:]
-		return serialise(eth, &layers.ARP{
-			AddrType: layers.LinkTypeEthernet, Protocol: layers.EthernetTypeIPv4, HwAddressSize: 6, ProtAddressSize: 4, Operation: ether.ARPRequest,
-			SourceHwAddress: q.from.mac[:], SourceProtAddress: src.AsSlice(), DstHwAddress: make([]byte, 6), DstProtAddress: dst.AsSlice(),
-		})
+		return sample.ARP(q.from.mac, src, dst)
 	}
-	var ip interface {
-		gopacket.NetworkLayer
-		gopacket.SerializableLayer
+	p := sample.Packet{
+		From: q.from.mac, To: q.to.mac, Src: src, Dst: dst, Protocol: protocolNamed(q.ask.Kind), DstPort: q.ask.Port, Established: q.tuple != nil,
 	}
-	const hops = 64
-	protocol := map[string]layers.IPProtocol{"tcp": layers.IPProtocolTCP, "udp": layers.IPProtocolUDP, "icmp": layers.IPProtocolICMPv4}[q.ask.Kind]
-	if src.Is4() {
-		ip = &layers.IPv4{Version: 4, TTL: hops, Protocol: protocol, SrcIP: src.AsSlice(), DstIP: dst.AsSlice()}
-	} else {
-		if q.ask.Kind == "icmp" {
-			protocol = layers.IPProtocolICMPv6
-		}
-		eth.EthernetType = layers.EthernetTypeIPv6
-		ip = &layers.IPv6{Version: 6, HopLimit: hops, NextHeader: protocol, SrcIP: src.AsSlice(), DstIP: dst.AsSlice()}
+	if p.Protocol == ether.ProtoICMP {
+		p.SrcPort, p.Reply = q.echo()
+	} else if q.tuple != nil {
+		p.SrcPort = q.tuple.src.Port()
 	}
-	const ephemeral = 49152 // RFC 6335 section 6
-	switch protocol {
-	case layers.IPProtocolTCP:
-		l := &layers.TCP{SrcPort: ephemeral, DstPort: layers.TCPPort(q.ask.Port), SYN: true, Window: 65535}
-		if t := q.tuple; t != nil {
-			l.SrcPort, l.DstPort, l.SYN, l.ACK = layers.TCPPort(t.src.Port()), layers.TCPPort(t.dst.Port()), false, true
-		}
-		_ = l.SetNetworkLayerForChecksum(ip)
-		return serialise(eth, ip, l)
-	case layers.IPProtocolUDP:
-		l := &layers.UDP{SrcPort: ephemeral, DstPort: layers.UDPPort(q.ask.Port)}
-		if t := q.tuple; t != nil {
-			l.SrcPort, l.DstPort = layers.UDPPort(t.src.Port()), layers.UDPPort(t.dst.Port())
-		}
-		_ = l.SetNetworkLayerForChecksum(ip)
-		return serialise(eth, ip, l, gopacket.Payload(clientQuestion(q.ask.Port, q.from.mac)))
-	case layers.IPProtocolICMPv6:
-		typ, id := q.echo(layers.ICMPv6TypeEchoRequest, layers.ICMPv6TypeEchoReply)
-		l := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(typ, 0)}
-		_ = l.SetNetworkLayerForChecksum(ip)
-		return serialise(eth, ip, l, &layers.ICMPv6Echo{Identifier: id, SeqNumber: 1})
-	default:
-		typ, id := q.echo(layers.ICMPv4TypeEchoRequest, layers.ICMPv4TypeEchoReply)
-		return serialise(eth, ip, &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(typ, 0), Id: id, Seq: 1})
-	}
-}
-
-func serialise(list ...gopacket.SerializableLayer) ([]byte, error) {
-	b := gopacket.NewSerializeBuffer()
-	err := gopacket.SerializeLayers(b, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, list...)
-	return b.Bytes(), err
-}
-
-// clientQuestion is what a DHCP client with this MAC would ask a server at the port; nothing for another port, where nobody looks at
-// what a datagram says.
-func clientQuestion(port uint16, mac ether.MAC) []byte {
-	switch port {
-	case ether.PortDHCPServer:
-		b := make([]byte, 236, 244)                // RFC 2131 section 2
-		b[0], b[1], b[2] = ether.BootRequest, 1, 6 // over Ethernet
-		copy(b[28:], mac[:])
-		return append(b, 0x63, 0x82, 0x53, 0x63, 53, 1, 1, 255) // a discover
-	case ether.PortDHCPv6Server:
-		return []byte{1, 0, 0, 1} // RFC 8415 section 8: a solicit
-	default:
-		return nil
-	}
+	return p.Frame()
 }

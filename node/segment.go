@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -12,28 +11,34 @@ import (
 	"github.com/etherloom/etherloom/bridge"
 	"github.com/etherloom/etherloom/control/controlv1"
 	"github.com/etherloom/etherloom/ether"
-	"github.com/etherloom/etherloom/fdb"
-	"github.com/etherloom/etherloom/internal/quietfd"
+	"github.com/etherloom/etherloom/node/herald"
 	"github.com/etherloom/etherloom/policy"
 	vswitch "github.com/etherloom/etherloom/switch"
 	"github.com/etherloom/etherloom/transport"
 )
 
-// segment is a segment as this node has it: the switch, the TAP, and a link for each other member.
+// segment is a segment as this node has it: the switch, the TAP, and a link for each other node that has to do with it.
 type segment struct {
-	d       *Daemon
-	vni     policy.VNI
-	name    string
-	mac     ether.MAC
-	mtu     int
-	mode    controlv1.AddressMode
-	sw      *vswitch.Segment
-	tap     *bridge.TAP
-	takes   ether.Offloads // what the host takes
-	local   *vswitch.Port
-	writers [maxLanes]*bridge.Writer // each belongs to the goroutine of its lane
-	rooms   [maxLanes][]byte         // the same; scratch for frames that the host cannot take as they are
-	links   atomic.Pointer[map[policy.Identity]*vswitch.Port]
+	d    *Daemon
+	vni  policy.VNI
+	name string
+	mac  ether.MAC
+	mtu  int
+	// transparent says that tags inside are carried unchanged.
+	transparent bool
+	mode        controlv1.AddressMode
+	sw          *vswitch.Segment
+	tap         *bridge.TAP              // nil at a gateway that has no place of its own here
+	takes       ether.Offloads           // what the host takes, or a gateway's wires
+	local       *vswitch.Port            // nil without TAP
+	writers     [maxLanes]*bridge.Writer // each belongs to the goroutine of its lane
+	rooms       [maxLanes][]byte         // the same; scratch for frames that the host cannot take as they are
+	links       atomic.Pointer[map[policy.Identity]*vswitch.Port]
+	copies      copies // of the TAP's frames
+
+	herald *herald.Herald
+	news   flowNews
+	done   chan struct{} // closed with the segment
 
 	// Guarded by Daemon.mu.
 	addrs  []netip.Prefix // that should be on the TAP
@@ -41,6 +46,11 @@ type segment struct {
 	drift  []string
 	stop   func() // of the DHCP client
 	closed bool
+
+	// Of the goroutine that ages: which duplicates and faults it has told of.
+	found      uint64
+	foundUntil time.Time
+	disabled   map[*vswitch.Port]*vswitch.Fault
 }
 
 // longestCut is the longest frame, in bytes, that is cut from a super-frame where the path's MTU is 1500.
@@ -50,39 +60,63 @@ const longestCut = transport.MaxInOne - tagSize
 // frame that is cut from it.
 const superFrame = transport.MaxBurst * (longestCut - (ether.HeaderLen + 40 + 32))
 
-// burst is how many frames are read before what is gathered must leave.
-const burst = 32
-
-// openSegmentLocked makes a segment's TAP and switch, and starts carrying frames.
+// openSegmentLocked makes a segment's switch, and its TAP if this machine has a place on it itself; st is nil if it is only a gateway.
 func (d *Daemon) openSegmentLocked(vni policy.VNI, seg *controlv1.Segment, st *controlv1.Station) (*segment, error) {
 	s := &segment{
-		d: d, vni: vni, name: seg.GetName(), mac: ether.MAC(st.GetMac()), mtu: int(seg.GetMtu()), mode: st.GetMode(),
-		sw: vswitch.NewSegment(vni, policy.Identity(d.member.ID), int(seg.GetMtu()), fdb.Limits{Age: d.cfg.Timers.FDBAge}),
+		d: d, vni: vni, name: seg.GetName(), mtu: int(seg.GetMtu()), transparent: seg.GetTransparent(), takes: ether.Offloads{Checksum: true, TSO: true, USO: true},
+		sw: vswitch.NewSegment(vni, policy.Identity(d.member.ID), int(seg.GetMtu()), d.cfg.fdb()),
 	}
+	s.sw.SetTransparent(s.transparent)
 	s.sw.SetLimits(d.cfg.limits())
 	s.links.Store(&map[policy.Identity]*vswitch.Port{})
 	s.sw.Flows().RecordAll(d.cfg.Records.All)
 	s.sw.SetReject(d.cfg.Policy.Reject)
+	s.sw.SetLoopGuard(func() bool { return d.sentinel.look() })
+	s.news = newFlowNews()
+	s.sw.Flows().SetPoke(s.news.wake)
+	s.herald, s.done = newHerald(s), make(chan struct{})
+	if st != nil {
+		if err := s.openTAPLocked(st); err != nil {
+			return nil, err
+		}
+	}
+	d.group.Go(func() error { return s.age() })
+	d.group.Go(func() error { return s.announce() })
+	d.log.Info("segment is here", "segment", s.name, "vni", uint32(s.vni), "port", s.hostName())
+	return s, nil
+}
+
+// openTAPLocked makes the segment's port to this machine, and starts carrying frames.
+func (s *segment) openTAPLocked(st *controlv1.Station) error {
+	d := s.d
+	s.mac, s.mode = ether.MAC(st.GetMac()), st.GetMode()
 	tap, err := bridge.NewTAP(bridge.TAPConfig{
 		Name: d.cfg.TAP.Name, MAC: s.mac, MTU: s.mtu, Queues: d.cfg.queues(),
 		SuperFrame: superFrame, NoOffload: d.cfg.TAP.Offload == "off",
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	s.tap, s.takes = tap, tap.Offloads()
 	s.local = vswitch.NewPort(tap.Name(), vswitch.Local, policy.Identity(d.member.ID), s)
+	d.dressLocked(s, s.local)
 	s.sw.AddPort(s.local)
 	for i, q := range tap.Queues() {
 		d.group.Go(func() error { return s.carry(q, i) })
 	}
-	d.group.Go(func() error { return s.age() })
 	if err := tap.Up(); err != nil {
 		s.close()
-		return nil, fmt.Errorf("set %s up: %w", tap.Name(), err)
+		return fmt.Errorf("set %s up: %w", tap.Name(), err)
 	}
-	d.log.Info("segment is here", "segment", s.name, "vni", uint32(vni), "port", tap.Name())
-	return s, nil
+	return nil
+}
+
+// hostName is the name of the segment's TAP; "" if there is none.
+func (s *segment) hostName() string {
+	if s.tap == nil {
+		return ""
+	}
+	return s.tap.Name()
 }
 
 // Send gives a frame to the host. It is the way out of the local port.
@@ -93,96 +127,24 @@ func (s *segment) Send(frame []byte, undone ether.Offload, _ vswitch.Tag, n vswi
 		w = queues[s.d.lanes.state[n].queue%len(queues)].NewWriter()
 		s.writers[n] = w
 	}
+	s.copies.leave(frame, undone, n)
 	s.rooms[n] = give(w, s.takes, frame, undone, s.rooms[n])
 }
 
-// writer is a way into a host. That it does not want a frame, because its device is down, is nothing to us.
-type writer interface {
-	Write(frame []byte, undone ether.Offload) error
-}
-
-// give writes a frame, and does first what is left undone on it and the host cannot do. The frame is borrowed, so that is
-// done in room, which give may grow and returns.
-func give(w writer, have ether.Offloads, frame []byte, undone ether.Offload, room []byte) []byte {
-	if have.Cover(undone) {
-		_ = w.Write(frame, undone)
-		return room
-	}
-	each := undone
-	each.Size = 0
-	cut, super := ether.Cut(frame, undone, len(frame))
-	if super {
-		room = cut.Next(room[:0])
-	} else {
-		room = append(room[:0], frame...)
-	}
-	for next := room; next != nil; next = cut.Next(room[:0]) {
-		room = next
-		if have.Cover(each) {
-			_ = w.Write(room, each)
-			continue
-		}
-		ether.Complete(room, each)
-		_ = w.Write(room, ether.Offload{})
-	}
-	return room
-}
-
-// carry takes frames from one queue of the TAP, with a number, through the switch, until the TAP is closed.
+// carry takes frames from one queue of the TAP through the switch, until the TAP is closed.
 func (s *segment) carry(q *bridge.Queue, queue int) error {
-	n, ok := s.d.lanes.take(queue)
-	if !ok {
-		return errors.New("too many goroutines carry frames: lower tap.queues")
+	if err := s.d.carry(q, queue, s.forward); err != nil {
+		s.lost(err)
 	}
-	defer s.d.lanes.release(n)
-	sender, err := s.d.endpoint.NewSender(queue)
-	if err != nil {
-		return err
-	}
-	defer sender.Close()
-	s.d.lanes.state[n].sender = sender
-	buf := make([]byte, bridge.MaxFrame)
-	for {
-		frame, undone, err := q.Read(buf)
-		if err != nil {
-			if !errors.Is(err, os.ErrClosed) {
-				s.lost(err)
-			}
-			return nil
-		}
-		now := time.Now()
-		s.forward(frame, undone, n, now)
-		// Small frames that are ready together leave together. A super-frame is a burst by itself.
-		more := burst
-		for ; more > 0 && len(frame) <= small; more-- {
-			if frame, undone, ok = q.TryRead(buf); !ok {
-				break
-			}
-			s.forward(frame, undone, n, now)
-		}
-		sender.Flush()
-		if more == 0 {
-			// The host sends faster than this goroutine carries. Who is to receive it may run on the same processor, here or
-			// at the other end of a cable: what cannot be taken there in time was carried in vain.
-			quietfd.Yield()
-		}
-	}
+	return nil
 }
-
-// small is the length of a frame of which more than one may fit into a datagram, or be a reason to wait for more.
-const small = 2048
 
 // forward gives the switch a frame of the host's.
 func (s *segment) forward(frame []byte, undone ether.Offload, n vswitch.Lane, now time.Time) {
-	undone, ok := ether.Settle(frame, undone)
-	if ok && undone.Size > 0 {
-		_, ok = ether.Cut(frame, undone, longestCut)
+	s.copies.enter(frame, undone, n)
+	if undone, ok := s.d.travelling(frame, undone); ok {
+		s.sw.Forward(s.local, frame, undone, vswitch.Tag{}, n, now)
 	}
-	if !ok {
-		s.d.malformed.Add(1)
-		return
-	}
-	s.sw.Forward(s.local, frame, undone, vswitch.Tag{}, n, now)
 }
 
 // lost says that the TAP is there no more. It is not made again: somebody did not want it.
@@ -195,14 +157,20 @@ func (s *segment) lost(err error) {
 	}
 }
 
-// age collects dead FDB entries, until the daemon stops.
+// age collects dead FDB entries, and tells of duplicates and faults, until the segment closes.
 func (s *segment) age() error {
 	t := time.NewTicker(max(s.d.cfg.Timers.FDBAge/10, time.Second))
 	defer t.Stop()
+	faults := time.NewTicker(faultEvery)
+	defer faults.Stop()
 	for {
 		select {
 		case <-s.d.ctx.Done():
 			return nil
+		case <-s.done:
+			return nil
+		case now := <-faults.C:
+			s.tellFaults(now)
 		case now := <-t.C:
 			s.d.mu.Lock()
 			closed := s.closed
@@ -211,18 +179,17 @@ func (s *segment) age() error {
 				return nil
 			}
 			s.sw.Age(now)
+			s.tellDuplicates(now)
 		}
 	}
 }
 
-// setLinksLocked makes the segment's links be those to the nodes that this one has anything to do with on it.
-func (s *segment) setLinksLocked(neighbours []policy.Identity, names map[policy.Identity]string) {
-	next := make(map[policy.Identity]*vswitch.Port, len(neighbours))
+// setLinksLocked makes the segment's links be those to the nodes that this one has anything to do with on it, or the machines behind
+// them.
+func (s *segment) setLinksLocked(nodes []policy.Identity, names map[policy.Identity]string) {
+	next := make(map[policy.Identity]*vswitch.Port, len(nodes))
 	now := *s.links.Load()
-	for _, id := range neighbours {
-		if id == policy.Identity(s.d.member.ID) {
-			continue
-		}
+	for _, id := range nodes {
 		peer := s.d.endpoint.Peer(transportID(id))
 		if peer == nil {
 			continue
@@ -232,6 +199,7 @@ func (s *segment) setLinksLocked(neighbours []policy.Identity, names map[policy.
 			continue
 		}
 		next[id] = vswitch.NewPort(names[id], vswitch.Link, id, &link{vni: s.vni, peer: peer, lanes: &s.d.lanes})
+		s.d.dressLocked(s, next[id])
 		s.sw.AddPort(next[id])
 	}
 	s.links.Store(&next)
@@ -245,6 +213,9 @@ func (s *segment) setLinksLocked(neighbours []policy.Identity, names map[policy.
 // setAddressesLocked puts the addresses on the TAP that the node has on this segment, unless they collide with another
 // network of this machine.
 func (s *segment) setAddressesLocked(want []netip.Prefix) {
+	if s.tap == nil {
+		return
+	}
 	s.addrs = want
 	var fit []netip.Prefix
 	var errs []error
@@ -268,16 +239,23 @@ func (s *segment) setAddressesLocked(want []netip.Prefix) {
 // close takes the segment out of the host. Daemon.mu is held.
 func (s *segment) close() {
 	s.closed = true
+	close(s.done)
 	s.d.lastRecordsLocked(s)
 	if s.stop != nil {
 		s.stop()
 	}
-	s.tap.Close()
-	s.d.log.Info("segment is gone", "segment", s.name, "vni", uint32(s.vni), "port", s.tap.Name())
+	name := s.hostName()
+	if s.tap != nil {
+		s.tap.Close()
+	}
+	s.d.log.Info("segment is gone", "segment", s.name, "vni", uint32(s.vni), "port", name)
 }
 
 // followLocked looks what others have done to the TAP.
 func (s *segment) followLocked() {
+	if s.tap == nil {
+		return
+	}
 	if changed, err := s.tap.Follow(); err != nil {
 		s.d.problemLocked("segment "+s.name, err)
 	} else if changed {

@@ -65,7 +65,7 @@ func NewTrial(suite transport.Suite, near, far TrialEnd) (*Trial, error) {
 	now := time.Now()
 	t := &Trial{}
 	t.far = trialSegment(trialFar, &t.arrived, view, now)
-	t.far.sw.FDB().Learn(far.MAC, t.far.local, now)
+	t.far.sw.FDB().Learn(far.MAC, vswitch.Place{Port: t.far.local, Who: trialFar}, now)
 	t.far.d.byVNI.Store(&map[policy.VNI]*segment{trialVNI: t.far})
 	var err error
 	t.loop, err = transport.NewLoop(suite, transportID(trialNear), transportID(trialFar), t.far.d.newIngress(0))
@@ -74,7 +74,7 @@ func NewTrial(suite transport.Suite, near, far TrialEnd) (*Trial, error) {
 	}
 	t.far.addTrialLink(trialNear, t.loop.From)
 	t.near = trialSegment(trialNear, &counted{}, view, now)
-	t.near.sw.FDB().Learn(far.MAC, t.near.addTrialLink(trialFar, t.loop.Peer), now)
+	t.near.sw.FDB().Learn(far.MAC, vswitch.Place{Port: t.near.addTrialLink(trialFar, t.loop.Peer), Who: trialFar}, now)
 	t.lane, _ = t.near.d.lanes.take(0) // the first of many
 	t.near.d.lanes.state[t.lane].sender = t.loop.Sender
 	return t, nil

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -9,12 +10,18 @@ import (
 
 // words says in one line what a frame is.
 func words(data []byte) string {
-	f, err := ether.Parse(data)
-	if err != nil {
+	f, err := ether.ParseInside(data)
+	switch {
+	case errors.Is(err, ether.ErrShort) || errors.Is(err, ether.ErrPartialTag):
 		return fmt.Sprintf("%d bytes that are no whole Ethernet header", len(data))
+	case err != nil:
+		return fmt.Sprintf("%s > %s, VLAN tags that no segment carries, %d bytes", f.Src, f.Dst, len(data))
 	}
 	tag := ""
-	if f.Tagged {
+	switch {
+	case f.Inner != 0:
+		tag = fmt.Sprintf("VLAN tag %s, ", f.Inner)
+	case f.Tagged:
 		tag = fmt.Sprintf("VLAN tag %d, ", f.VLAN())
 	}
 	return fmt.Sprintf("%s > %s, %s%s, %d bytes", f.Src, f.Dst, tag, payloadWords(&f), len(data))

@@ -20,6 +20,7 @@ type Flows struct {
 	mu        sync.Mutex // serialises writers of openers
 	datagrams datagrams
 	records   records
+	fellows   fellows
 }
 
 // NewFlows returns an empty one.
@@ -56,6 +57,7 @@ type flowShard struct {
 // flowKey names a flow of an opener, in the direction in which it began.
 type flowKey struct {
 	other Identity
+	vlans ether.VLANs // on which it is, inside a transparent segment: on another one the same addresses are other machines'
 	tuple Tuple
 }
 
@@ -119,6 +121,9 @@ func (f *Flows) begin(v *View, opener Identity, k *flowKey, g *compiled, p *Pass
 	e.note(c, onward, now)
 	e.observed = p.Observed
 	e.tally.add(onward, p)
+	if p.Shared {
+		f.fellows.note(fellowOf(opener, k, e))
+	}
 }
 
 // note takes what a packet says of the flow's end. One that opens begins it anew: the ports of a connection that has ended may
@@ -195,8 +200,12 @@ func (f *Flows) stands(v *View, opener Identity, k *flowKey, w way, p *Passage, 
 	if !p.Dry {
 		e.generation = v.generation
 		if w != about {
+			first := w == answer && !e.answered
 			e.note(&p.class, w, p.Now)
 			e.tally.add(w, p)
+			if first && p.Shared {
+				f.fellows.note(fellowOf(opener, k, e))
+			}
 		}
 	}
 	return e.grant
@@ -206,7 +215,7 @@ func (f *Flows) stands(v *View, opener Identity, k *flowKey, w way, p *Passage, 
 // matter of time, and asked every time.
 func (v *View) stillAllows(opener Identity, k *flowKey, e *flow, now time.Time) bool {
 	g := v.grants[e.grant]
-	if !g.alive(now) || g.segment && !v.members(opener, k.other, now) {
+	if !g.alive(now) || v.apart(opener, k.other) || g.segment && !v.members(opener, k.other, now) {
 		return false
 	}
 	if e.generation == v.generation {

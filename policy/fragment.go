@@ -34,13 +34,14 @@ type datagram struct {
 type datagramKey struct {
 	src, dst [16]byte
 	id       uint32
+	vlans    ether.VLANs    // inside a transparent segment: what belongs together is on the same
 	protocol ether.Protocol // 0 for IPv6
 }
 
 // keyOf is what a host puts a fragment together by. With IPv6 the protocol is no part of it: what the first fragment names
 // counts, whatever the others name (RFC 8200 section 4.5).
-func keyOf(f *ether.Fragment) datagramKey {
-	k := datagramKey{f.Src, f.Dst, f.ID, f.Protocol}
+func keyOf(f *ether.Fragment, vlans ether.VLANs) datagramKey {
+	k := datagramKey{f.Src, f.Dst, f.ID, vlans, f.Protocol}
 	if !addrOf(f.Src).Is4() {
 		k.protocol = 0
 	}
@@ -67,13 +68,12 @@ func sound(f *ether.Fragment, c *Class) bool {
 }
 
 // settle judges one fragment, and returns the class by which the frame is to be judged: that of its first fragment.
-func (d *datagrams) settle(source Identity, f *ether.Fragment, own Class, now time.Time, dry bool) (Class, bool) {
+func (d *datagrams) settle(source Identity, key datagramKey, f *ether.Fragment, own Class, now time.Time, dry bool) (Class, bool) {
 	if !sound(f, &own) {
 		return own, false
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	key := keyOf(f)
 	at := d.findLocked(source, key, now)
 	if dry {
 		return at.trial(f, own)

@@ -115,7 +115,7 @@ func deliveryOf(c *Class, receiver *Station, segment bool) delivery {
 	switch {
 	case c.Dst.IsGroup():
 		return grouped
-	case receiver == nil || c.Dst != receiver.MAC:
+	case receiver == nil || !receiver.uses(c.Dst):
 		return astray
 	case !segment && c.Kind != Opaque && !receiver.has(c.Tuple.Dst):
 		return astray

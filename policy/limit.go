@@ -75,6 +75,7 @@ func (l *Limits) of(c Budget) (rate int, refusal Verdict) {
 const (
 	burstTime   = 2 * time.Second
 	burstFrames = 64
+	pacedTime   = 50 * time.Millisecond
 )
 
 // Meter measures what one identity sends to one segment. Any number of goroutines may use it. Of each budget it keeps one time:
@@ -93,13 +94,43 @@ func (m *Meter) Look(l *Limits, c Budget, frames int, now time.Duration, toleran
 	return m.take(l, c, frames, now, tolerance, false)
 }
 
+// TakePaced is Take at a pace that bears only what comes together in a twentieth of a second, as a switch's storm control does.
+func (m *Meter) TakePaced(l *Limits, c Budget, frames int, now time.Duration) Verdict {
+	return m.paced(l, c, frames, now, true)
+}
+
+// LookPaced says what TakePaced would, and counts nothing.
+func (m *Meter) LookPaced(l *Limits, c Budget, frames int, now time.Duration) Verdict {
+	return m.paced(l, c, frames, now, false)
+}
+
+// paced lets a super-frame in whole if the first frame that it stands for may come in: the others are owed. Otherwise one that stands
+// for more than the pace bears would never pass, however long nothing else has come.
+func (m *Meter) paced(l *Limits, c Budget, frames int, now time.Duration, count bool) Verdict {
+	rate, _ := l.of(c)
+	if rate <= 0 {
+		return Pass
+	}
+	each := time.Second / time.Duration(rate)
+	return m.pace(l, c, frames, now, max(pacedTime, each)+time.Duration(frames-1)*each, count)
+}
+
 func (m *Meter) take(l *Limits, c Budget, frames int, now time.Duration, tolerance int, count bool) Verdict {
+	rate, _ := l.of(c)
+	if rate <= 0 {
+		return Pass
+	}
+	bears := max(burstTime, burstFrames*time.Second/time.Duration(rate)) * time.Duration(tolerance)
+	return m.pace(l, c, frames, now, bears, count)
+}
+
+func (m *Meter) pace(l *Limits, c Budget, frames int, now, bears time.Duration, count bool) Verdict {
 	rate, refusal := l.of(c)
 	if rate <= 0 {
 		return Pass
 	}
 	each := time.Second / time.Duration(rate)
-	bears := max(burstTime, burstFrames*each) * time.Duration(tolerance)
+	bears = max(bears, each)
 	for {
 		due := m.due[c].Load()
 		next := max(due, int64(now)) + int64(frames)*int64(each)

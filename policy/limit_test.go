@@ -102,6 +102,37 @@ func TestMeterEdges(t *testing.T) {
 	}
 }
 
+// A pace bears what comes within a twentieth of a second, to the frame, and no more than the limit over time, super-frames included.
+func TestMeterPaced(t *testing.T) {
+	for _, c := range []struct {
+		rate, frames int
+		every        time.Duration
+		want         int // in ten seconds
+	}{
+		{100, 1, time.Millisecond, 1004},          // those that are due at 9.999 s and 50 ms later
+		{100, 44, time.Millisecond, 44 * 23},      // 440 ms each, and the last one is owed
+		{1, 1, time.Millisecond, 10},              // one a second, although that is more than a twentieth
+		{1000, 1, 100 * time.Microsecond, 10_049}, //
+		{1000, 1, time.Millisecond, 10_000},       // just the limit
+		{0, 3, 10 * time.Millisecond, 3000},       // any number
+	} {
+		l, m, passed := &Limits{Broadcast: c.rate}, new(Meter), 0
+		for now := time.Duration(0); now < 10*time.Second; now += c.every {
+			would := m.LookPaced(l, Broadcasts, c.frames, now)
+			v := m.TakePaced(l, Broadcasts, c.frames, now)
+			if v != would || v != Pass && v != BroadcastRate {
+				t.Fatalf("%+v: looked %q, took %q", c, would, v)
+			}
+			if v == Pass {
+				passed += c.frames
+			}
+		}
+		if passed != c.want {
+			t.Errorf("%+v: %d passed", c, passed)
+		}
+	}
+}
+
 // From many goroutines together no more passes than from one.
 func TestMeterTogether(t *testing.T) {
 	l := &Limits{Multicast: 1000}

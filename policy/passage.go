@@ -13,6 +13,7 @@ type Passage struct {
 	Flows  *Flows
 	Now    time.Time
 	Dry    bool // somebody only wants to know: nothing is remembered
+	Shared bool // the other gateways of its VLAN are to know of its flow (fellow.go)
 
 	// Observed is set to the grant in mode observe that would let the frame begin towards a receiver that was judged; 0 if there
 	// is none.
@@ -31,12 +32,13 @@ func (p *Passage) Settle() Verdict {
 	if !is {
 		return Pass
 	}
-	class, ok := p.Flows.datagrams.settle(p.Source, &f, Classify(&p.Frame), p.Now, p.Dry)
+	key := keyOf(&f, p.Frame.Inner)
+	class, ok := p.Flows.datagrams.settle(p.Source, key, &f, Classify(&p.Frame), p.Now, p.Dry)
 	if !ok {
 		return BadFragment
 	}
 	p.class, p.classed = class, true
-	p.fragment, p.part = true, keyOf(&f)
+	p.fragment, p.part = true, key
 	return Pass
 }
 
@@ -71,6 +73,9 @@ func (v *View) egress(p *Passage, receiver Identity) (*compiled, Verdict) {
 	if v.void(p.Now) {
 		return nil, PolicyExpired
 	}
+	if v.apart(p.Source, receiver) {
+		return nil, PrivateVLAN
+	}
 	if g := v.enforced.open[p.Source]; v.free(g, p, receiver) {
 		v.note(p, receiver, g)
 		return g, Pass
@@ -88,6 +93,18 @@ func (v *View) egress(p *Passage, receiver Identity) (*compiled, Verdict) {
 	}
 	v.remember(p, receiver, g)
 	return g, Pass
+}
+
+// Choice is the grant under which Egress would send a frame to a receiver; 0: it would not. It remembers nothing.
+func (v *View) Choice(p *Passage, receiver Identity) GrantID {
+	dry := p.Dry
+	p.Dry = true
+	g, verdict := v.egress(p, receiver)
+	p.Dry = dry
+	if verdict != Pass {
+		return 0
+	}
+	return g.id
 }
 
 // Ingress says whether a frame that names a grant may be delivered to receiver. It judges by what is known here alone: this
@@ -108,6 +125,8 @@ func (v *View) ingress(g *compiled, p *Passage, receiver Identity) Verdict {
 	switch {
 	case v.void(p.Now):
 		return PolicyExpired
+	case v.apart(p.Source, receiver):
+		return PrivateVLAN
 	case g == nil:
 		return UnknownGrant
 	case g.observe || !g.concerns(p.Source, receiver):
@@ -155,11 +174,18 @@ func (v *View) members(a, b Identity, now time.Time) bool {
 	return v.enforced.members[a].alive(now) && v.enforced.members[b].alive(now)
 }
 
-// resolve lets members ask for each other's addresses. To everybody else nothing is sent: who may know an address is told by
-// its own node.
+// resolve lets members ask for each other's addresses, and those who reach a machine of which nobody has listed the addresses ask
+// for these. To everybody else nothing is sent: who may know an address is told by its own node.
 func (v *View) resolve(p *Passage, receiver Identity) (*compiled, Verdict) {
-	if v.Resolves(p.Source, receiver, p.Now) == OnWire {
+	if v.members(p.Source, receiver, p.Now) {
 		return v.enforced.members[p.Source], Pass
+	}
+	if v.unlistedAsk(p, receiver) {
+		for _, at := range [...]pair{{p.Source, receiver}, {receiver, p.Source}} {
+			if m := v.enforced.pairs[at]; m.alive(p.Now) {
+				return m.longest, Pass
+			}
+		}
 	}
 	if why := v.whyNot(p.Source, receiver, p.Now); why != NotAllowed {
 		return nil, why
@@ -167,9 +193,22 @@ func (v *View) resolve(p *Passage, receiver Identity) (*compiled, Verdict) {
 	return nil, StaysHere
 }
 
+// unlistedAsk reports whether a question or an answer about an address is sent by a grant to nodes: to a machine of which nobody has
+// listed the addresses; and from it only what is for the other alone, which is an answer.
+func (v *View) unlistedAsk(p *Passage, receiver Identity) bool {
+	return v.isUnlisted(receiver) || !p.Frame.Dst.IsGroup() && v.isUnlisted(p.Source)
+}
+
+func (v *View) isUnlisted(id Identity) bool {
+	s := v.stations[id]
+	return s != nil && s.anyAddress
+}
+
 func (v *View) resolved(g *compiled, p *Passage, receiver Identity) Verdict {
 	_, holds := g.sources[p.Source]
 	switch {
+	case !g.segment && (g.opens(p.Source, receiver) || g.opens(receiver, p.Source)) && v.unlistedAsk(p, receiver):
+		return Pass
 	case !g.segment:
 		return StaysHere
 	case !holds:
@@ -185,7 +224,7 @@ func (v *View) resolved(g *compiled, p *Passage, receiver Identity) Verdict {
 func (v *View) flowOf(p *Passage, receiver Identity, demanded GrantID) GrantID {
 	c := p.Class()
 	try := func(opener, other Identity, t Tuple, w way) GrantID {
-		return p.Flows.stands(v, opener, &flowKey{other, t}, w, p, demanded)
+		return p.Flows.stands(v, opener, &flowKey{other, p.Frame.Inner, t}, w, p, demanded)
 	}
 	switch c.Kind {
 	case Packet:
@@ -216,13 +255,13 @@ func (v *View) flowOf(p *Passage, receiver Identity, demanded GrantID) GrantID {
 // isFor reports whether a frame is addressed to a receiver's station.
 func (v *View) isFor(receiver Identity, c *Class) bool {
 	s := v.stations[receiver]
-	return s != nil && s.MAC == c.Dst
+	return s != nil && s.uses(c.Dst)
 }
 
 // note remembers a packet between two who may send everything to each other, for the records alone: it is judged as if nothing
 // were remembered, because the other end may keep no such records.
 func (v *View) note(p *Passage, receiver Identity, g *compiled) {
-	if p.Flows.records.all.Load() && !p.Dry && v.flowOf(p, receiver, 0) == 0 {
+	if p.Flows.records.all.Load() && v.flowOf(p, receiver, 0) == 0 {
 		v.remember(p, receiver, g)
 	}
 }
@@ -231,7 +270,7 @@ func (v *View) note(p *Passage, receiver Identity, g *compiled) {
 // as many flows as there are receivers, in the place of those that are answered.
 func (v *View) remember(p *Passage, receiver Identity, g *compiled) {
 	if c := p.Class(); c.Kind == Packet && !c.Dst.IsGroup() && !p.Dry {
-		p.Flows.begin(v, p.Source, &flowKey{receiver, c.Tuple}, g, p)
+		p.Flows.begin(v, p.Source, &flowKey{receiver, p.Frame.Inner, c.Tuple}, g, p)
 	}
 }
 

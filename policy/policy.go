@@ -22,6 +22,9 @@
 //     demands that this very grant is known here, names this source, covers this frame and has not expired. The id in a frame
 //     only selects a candidate: it proves nothing.
 //
+// Machines behind gateways may be kept apart whatever the grants: a segment is a private VLAN if some of them are isolated, or of a
+// community (SecondaryVLAN). For each other those do not exist.
+//
 // A Meter holds what passes these against Limits: how often one identity may send what costs everybody.
 //
 // A View is what policy says of one segment as one node may know it. It is immutable: a change of policy makes a new
@@ -74,6 +77,9 @@ const (
 	MulticastRate
 	ControlRate
 	JoinRate
+	PinnedMAC
+	OtherCopy
+	PrivateVLAN
 	NumVerdicts
 )
 
@@ -107,6 +113,9 @@ func (v Verdict) String() string {
 		MulticastRate:  "this identity sends more multicast frames than the limit allows",
 		ControlRate:    "this identity sends more ARP, neighbour discovery or DHCP to many than the limit allows",
 		JoinRate:       "this identity joins and leaves multicast groups more often than the limit allows",
+		PinnedMAC:      "source MAC is pinned to somebody who is not behind this attachment",
+		OtherCopy:      "frame for many of which this receiver takes the copy by another grant",
+		PrivateVLAN:    "source and receiver are kept apart: one is isolated, or they are of different communities (private VLAN)",
 	}[v]
 }
 
@@ -120,5 +129,6 @@ func (v Verdict) Code() string {
 		NotAllowed: "not-allowed", StaysHere: "stays-here", UnknownAddress: "unknown-address", BadFragment: "bad-fragment",
 		BadARP: "bad-arp", NotDHCPServer: "not-dhcp-server", DHCPClient: "dhcp-client", NotQuerier: "not-querier",
 		BroadcastRate: "broadcast-rate", MulticastRate: "multicast-rate", ControlRate: "control-rate", JoinRate: "join-rate",
+		PinnedMAC: "pinned-mac", OtherCopy: "other-copy", PrivateVLAN: "private-vlan",
 	}[v]
 }

@@ -4,6 +4,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/etherloom/etherloom/ether"
 )
 
 // End says why a flow is remembered no more.
@@ -23,7 +25,8 @@ func (e End) String() string { return [...]string{"active", "idle", "closed", "c
 // Record is what is known of a flow. The counts of a Record that Collect returns are since the one before of the same flow.
 type Record struct {
 	Opener, Other Identity
-	Tuple         Tuple // as it began
+	Tuple         Tuple       // as it began
+	VLANs         ether.VLANs // on which it is, inside a transparent segment
 	Grant         GrantID
 	Observed      GrantID // the grant in mode observe that would have let it begin; 0 if there is none
 	Began, Last   time.Time
@@ -63,7 +66,7 @@ func (f *Flows) RecordAll(on bool) { f.records.all.Store(on) }
 // whole is the flow from its beginning on.
 func whole(opener Identity, k *flowKey, e *flow) Record {
 	return Record{
-		Opener: opener, Other: k.other, Tuple: k.tuple, Grant: e.grant, Observed: e.observed, Began: e.tally.began,
+		Opener: opener, Other: k.other, Tuple: k.tuple, VLANs: k.vlans, Grant: e.grant, Observed: e.observed, Began: e.tally.began,
 		Last: e.seen, Frames: e.tally.frames, Octets: e.tally.octets,
 	}
 }
@@ -84,6 +87,9 @@ func (f *Flows) endLocked(s *flowShard, opener Identity, k flowKey, e *flow, end
 	delete(s.m, k)
 	if end == Idle && e.ending {
 		end = Closed
+	}
+	if e.tally.frames == [2]uint64{} {
+		return // another gateway has told of it, and has carried it
 	}
 	r := &f.records
 	r.mu.Lock()

@@ -28,7 +28,7 @@ func (v *View) Seek(asker Identity, target [16]byte, now time.Time) (Identity, V
 	if v.void(now) {
 		return 0, PolicyExpired
 	}
-	owner := v.addresses[target]
+	owner := v.taken.addresses[target]
 	if owner == asker {
 		// It announces its own address, or asks whether somebody else has it (RFC 5227 section 2.1, RFC 4862 section 5.4): to
 		// answer would take the address from its owner.
@@ -44,9 +44,19 @@ func (v *View) Seek(asker Identity, target [16]byte, now time.Time) (Identity, V
 			return 0, UnknownAddress
 		}
 	}
-	// An address of which nothing is known: a member's segment may know more than the policy does.
-	if v.enforced.members[asker].alive(now) {
+	// An address of which nothing is known: a member's segment may know more than the policy does, and so may machines.
+	if v.enforced.members[asker].alive(now) || v.asksMachines(asker, now) {
 		return 0, Pass
 	}
 	return 0, UnknownAddress
+}
+
+// asksMachines reports whether an asker may have to do with a machine whose addresses nobody has listed.
+func (v *View) asksMachines(asker Identity, now time.Time) bool {
+	for _, id := range v.unlisted {
+		if v.Resolves(asker, id, now) == OnWire {
+			return true
+		}
+	}
+	return false
 }

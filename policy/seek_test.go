@@ -15,8 +15,9 @@ func TestSeek(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	seen := map[string]int{}
 	for range 3000 {
-		m := &golden{grants: randomGrants(t, r), stations: goldenStations()}
-		rules := Rules{Self: 1, Stations: m.stations, Expires: t0.Add(time.Hour)}
+		m := &golden{grants: randomGrants(t, r), world: randomWorld(r)}
+		asker := Identity(1 + r.IntN(everybody))
+		rules := Rules{Self: m.world.speaker(r, asker), Stations: m.world.stations(), Expires: t0.Add(time.Hour)}
 		for _, g := range m.grants {
 			rules.Grants = append(rules.Grants, g.Grant)
 		}
@@ -27,16 +28,22 @@ func TestSeek(t *testing.T) {
 				return !g.Observe && g.lives(now) && slices.Contains(g.Sources, a) && slices.Contains(g.Targets, b)
 			})
 		}
-		for target := Identity(1); target <= people+1; target++ {
-			const asker = Identity(1)
-			known := target <= people
+		concerned := func(other Identity) bool { return reaches(asker, other) || reaches(other, asker) }
+		machines := false
+		for id := Identity(people + 1); id <= everybody; id++ {
+			machines = machines || m.world[id].unlisted() && (concerned(id) || m.member(asker, now) && m.member(id, now))
+		}
+		for target := Identity(1); target <= everybody; target++ {
+			known := len(m.world[target].addrs) > 0
 			want, why, way := Identity(0), Pass, "wire"
 			switch {
-			case target == asker:
+			case known && target == asker:
 				way = "own"
 			case known && m.member(asker, now) && m.member(target, now):
-			case known && (reaches(asker, target) || reaches(target, asker)):
+			case known && concerned(target):
 				want, way = target, "answer"
+			case !known && machines && !m.member(asker, now):
+				way = "machines"
 			case known || !m.member(asker, now):
 				why, way = UnknownAddress, "silence"
 			}
@@ -49,7 +56,7 @@ func TestSeek(t *testing.T) {
 			}
 		}
 	}
-	for _, way := range []string{"own", "wire", "answer", "silence"} {
+	for _, way := range []string{"own", "wire", "answer", "silence", "machines"} {
 		if seen[way] < 300 {
 			t.Errorf("%s: only %d cases", way, seen[way])
 		}

@@ -13,9 +13,21 @@ type Station struct {
 	DHCP  bool // may ask a DHCP server for an address
 	Roles Roles
 
+	// Of a machine: the nodes that may speak for it, and the attachments behind which it may be, by the identity of those there
+	// whom nobody named.
+	Gateways    []Identity
+	Attachments []Identity
+	// Secondary is where a machine is in a private VLAN.
+	Secondary SecondaryVLAN
+
 	v4     [][4]byte
 	v6     [][16]byte
 	beyond *beyond // of a router
+
+	machine    bool
+	id         Identity // of a machine that is part of a View
+	anyAddress bool     // every one that is nobody's
+	taken      *taken   // of a machine: what is somebody's
 }
 
 // NewStation returns a station that may use these addresses and no others. The link-local address is one of them only
@@ -34,7 +46,7 @@ func NewStation(mac ether.MAC, addrs []netip.Addr, dhcp bool) *Station {
 
 // has reports whether an address is one of the station's. IPv4 addresses are mapped.
 func (s *Station) has(a [16]byte) bool {
-	return slices.Contains(s.v6, a) || slices.ContainsFunc(s.v4, func(v4 [4]byte) bool { return ether.Mapped(v4) == a })
+	return slices.Contains(s.v6, a) || slices.ContainsFunc(s.v4, func(v4 [4]byte) bool { return ether.Mapped(v4) == a }) || s.free(a)
 }
 
 // Addresses lists the addresses that the station may use.
@@ -52,8 +64,12 @@ func (s *Station) Addresses() []netip.Addr {
 // Check holds a frame against what its source may use, and says how it is to be counted. super says that it is a super-frame:
 // then it stands for several, whose payloads differ.
 func (s *Station) Check(f *ether.Frame, super bool) (Budget, Verdict) {
-	if f.Src != s.MAC {
+	if !s.uses(f.Src) {
 		return Unlimited, SourceMAC
+	}
+	if f.Src != s.MAC {
+		one := s.as(f.Src)
+		s = &one
 	}
 	budget, v := s.checkPayload(f, super)
 	return budget.of(f.Dst), v
@@ -95,7 +111,7 @@ func (s *Station) checkARP(f *ether.Frame) Verdict {
 		return ARPSender
 	}
 	// A probe for an address that is not in use yet has sender 0.0.0.0 (RFC 5227 section 2.1.1).
-	if (arp.SenderIP != [4]byte{} || arp.Op == ether.ARPReply) && !slices.Contains(s.v4, arp.SenderIP) {
+	if (arp.SenderIP != [4]byte{} || arp.Op == ether.ARPReply) && !s.own4(arp.SenderIP) {
 		return ARPSender
 	}
 	return checkTarget(f, &arp)
@@ -104,12 +120,15 @@ func (s *Station) checkARP(f *ether.Frame) Verdict {
 // checkTarget stops ARP whose target no host would name. A reply goes to the target that it names (RFC 826, "Packet
 // Reception"), or to everybody, as conflict detection may want it (RFC 5227 section 2.6): switches with ARP inspection ask the
 // same of replies. To another, it would be a lie that the target never sees. A group as target would be put into caches, and
-// make hosts send to all what is for one. RARP gives addresses away, which the controller does here: its questions harm nobody.
+// make hosts send to all what is for one; but that everybody is the target of who tells everybody of his own address, as routers and
+// firewalls do when they take an address over (gratuitous ARP in the form of a reply, RFC 5227 section 3), is no more than that. RARP gives addresses away, which the controller does here: its questions harm nobody.
 func checkTarget(f *ether.Frame, arp *ether.ARP) Verdict {
 	switch {
 	case arp.Op == ether.RARPReply, f.Type == ether.TypeRARP && arp.Op != ether.RARPRequest:
 		return BadARP
 	case arp.Op != ether.ARPReply:
+		return Pass
+	case arp.TargetMAC == ether.Broadcast && f.Dst == ether.Broadcast && arp.TargetIP == arp.SenderIP:
 		return Pass
 	case arp.TargetMAC.IsGroup(), !f.Dst.IsGroup() && arp.TargetMAC != f.Dst:
 		return BadARP
@@ -118,6 +137,9 @@ func checkTarget(f *ether.Frame, arp *ether.ARP) Verdict {
 }
 
 // own4 reports whether an address is the station's own.
-func (s *Station) own4(a [4]byte) bool { return slices.Contains(s.v4, a) }
+func (s *Station) own4(a [4]byte) bool { return slices.Contains(s.v4, a) || s.free(ether.Mapped(a)) }
 
-func (s *Station) own6(a [16]byte) bool { return slices.Contains(s.v6, a) }
+// own6 does the same in IPv6. No packet has an IPv4 address in IPv6's form as its source (RFC 4291 section 2.5.5.2).
+func (s *Station) own6(a [16]byte) bool {
+	return slices.Contains(s.v6, a) || !netip.AddrFrom16(a).Is4In6() && s.free(a)
+}

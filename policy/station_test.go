@@ -54,6 +54,12 @@ func arpTo(t *testing.T, dst ether.MAC, op uint16, target ether.MAC) []byte {
 	return f
 }
 
+// ofItself makes of ARP that which tells of its sender's own address.
+func ofItself(f []byte) []byte {
+	copy(f[14+24:], f[14+14:14+18])
+	return f
+}
+
 func udp4(t *testing.T, src netip.Addr, sport, dport layers.UDPPort, frag uint16) []byte {
 	return build(t, own, layers.EthernetTypeIPv4,
 		&layers.IPv4{
@@ -128,6 +134,13 @@ func TestCheck(t *testing.T) {
 		{"ARP reply to one, that names nobody (I05)", arpTo(t, other, 2, ether.MAC{}), BadARP},
 		{"ARP reply whose target is everybody (I05)", arpTo(t, ether.Broadcast, 2, ether.Broadcast), BadARP},
 		{"ARP reply whose target is a group (I05)", arpTo(t, ether.MAC{1, 0, 0x5e, 0, 0, 1}, 2, ether.MAC{1, 0, 0x5e, 0, 0, 1}), BadARP},
+		{"gratuitous ARP reply that names itself (A05)", ofItself(arpTo(t, ether.Broadcast, 2, own)), Pass},
+		{"gratuitous ARP reply that names everybody (A05)", ofItself(arpTo(t, ether.Broadcast, 2, ether.Broadcast)), Pass},
+		{"gratuitous ARP reply that names everybody, to one (I05)", ofItself(arpTo(t, other, 2, ether.Broadcast)), BadARP},
+		{"gratuitous ARP reply that names everybody, to a group (I05)", ofItself(arpTo(t, ether.MAC{1, 0, 0x5e, 0, 0, 1}, 2, ether.Broadcast)), BadARP},
+		{"gratuitous ARP reply that names a group (I05)", ofItself(arpTo(t, ether.Broadcast, 2, ether.MAC{1, 0, 0x5e, 0, 0, 1})), BadARP},
+		{"gratuitous ARP reply for another's address (I05)", ofItself(arp(t, 2, own, otherV4)), ARPSender},
+		{"gratuitous RARP reply that names everybody (I05)", ofItself(arpAs(t, rarp, 2, own, ownV4)), BadARP},
 		{"ARP request to one, as Linux asks again", arpTo(t, other, 1, ether.MAC{}), Pass},
 		{"RARP with another's MAC inside (I05)", arpAs(t, rarp, 3, other, ownV4), ARPSender},
 		{"cut ARP", arp(t, 1, own, ownV4)[:40], BadHeader},

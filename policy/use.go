@@ -62,7 +62,11 @@ func (u *Uses) List() []Use {
 func (u *Uses) Retain(ids []GrantID) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	maps.DeleteFunc(u.of, func(id GrantID, _ *use) bool { return !slices.Contains(ids, id) })
+	keep := make(map[GrantID]struct{}, len(ids))
+	for _, id := range ids {
+		keep[id] = struct{}{}
+	}
+	maps.DeleteFunc(u.of, func(id GrantID, _ *use) bool { _, is := keep[id]; return !is })
 }
 
 // count notes that a frame passed by the grant, or would have.
@@ -79,15 +83,11 @@ func (g *compiled) count(p *Passage) {
 
 // watch counts for the grants that only observe, and notes the one that would have let the frame begin.
 func (v *View) watch(p *Passage, receiver Identity) {
-	for _, g := range v.watching {
-		if g.expired(p.Now) || !g.opens(p.Source, receiver) || !g.allows(p.Class(), v.stations[receiver]) {
-			continue
-		}
-		if g.segment && (!v.present[p.Source].alive(p.Now) || !v.present[receiver].alive(p.Now)) {
-			continue
-		}
+	if !v.watches {
+		return
+	}
+	if g := v.observing.find(p.Class(), p.Source, receiver, v.stations[receiver], p.Now); g != nil {
 		g.count(p)
 		p.Observed = g.id
-		return
 	}
 }

@@ -155,3 +155,36 @@ func TestObserve(t *testing.T) {
 	x.out(1, 2, tcpClass(1, 2, 4242, 22), 100, t0)
 	x.used("expired", Use{Grant: 5})
 }
+
+// Who is a member by an enforced grant is one for a grant that observes, too, whatever becomes of another that observes.
+func TestObserveMembers(t *testing.T) {
+	all := []Identity{1, 2}
+	observed := func(id GrantID, end time.Time, sources ...Identity) Grant {
+		return Grant{ID: id, Segment: true, Sources: sources, Observe: true, Allow: ssh(0).Allow, Expires: end}
+	}
+	x := newExchange(t, 1, Grant{ID: 6, Segment: true, Sources: all}, observed(4, t0, all...), observed(5, time.Time{}, 1))
+	x.out(1, 2, tcpClass(1, 2, 4242, 22), 100, t0)
+	x.used("members", Use{Grant: 4}, Use{Grant: 5, Frames: 1, Octets: 100, Last: t0}, Use{Grant: 6, Frames: 1, Octets: 100, Last: t0})
+}
+
+// However many grants only observe, a frame is held against few of them (TestFrameCostDoesNotGrow has the other kinds).
+func TestObserveMany(t *testing.T) {
+	const times = 20
+	var took []time.Duration
+	for _, n := range []int{10, 10_000} {
+		grants := make([]Grant, n)
+		for i := range grants {
+			grants[i] = ssh(GrantID(i + 1))                                                                    //nolint:gosec // few
+			grants[i].Allow[0].From, grants[i].Allow[0].To, grants[i].Observe = uint16(1+i), uint16(1+i), true //nolint:gosec // few
+		}
+		x := newExchange(t, 1, grants...)
+		took = append(took, best(15, func() {
+			for range 1000 {
+				x.out(1, 2, tcpClass(1, 2, 4242, 60000), 100, t0)
+			}
+		}))
+	}
+	if took[1] > times*took[0] {
+		t.Errorf("1000 frames take %v beside 10 grants, %v beside 10 000", took[0], took[1])
+	}
+}

@@ -2,7 +2,6 @@ package policy
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 	"time"
 
@@ -17,6 +16,9 @@ type Rules struct {
 	Grants     []Grant
 	Expires    time.Time // past it nothing passes; zero: never
 	Uses       *Uses     // what is counted into; nil: nothing is
+
+	Service *Service             // the segment's own DHCP service; nil: there is none
+	Leases  map[Identity][]Lease // what it has given, by machine
 }
 
 // View answers, for one segment, what may pass. It is immutable.
@@ -24,13 +26,14 @@ type View struct {
 	generation uint64
 	expires    time.Time
 	stations   map[Identity]*Station
-	owners     map[ether.MAC]Identity
-	addresses  map[[16]byte]Identity // by IP address; IPv4 is mapped
+	taken      *taken
+	unlisted   []Identity // machines that may use any address
 	grants     map[GrantID]*compiled
 	ranked     []*compiled
 	enforced   index
-	watching   []*compiled            // those that only observe
-	present    map[Identity]*compiled // members, and who would be one if such a grant were enforced
+	observing  index // those that only observe; its members are whoever would be one if they were enforced
+	watches    bool  // there are such
+	private    bool  // somebody is isolated, or of a community
 }
 
 // index is a set of grants by what is asked of them.
@@ -46,13 +49,16 @@ type pair struct{ source, receiver Identity }
 
 // Compile makes a View. Of grants to nodes it takes what concerns r.Self, at either end.
 func Compile(r Rules) *View {
+	t := takenBy(&r)
 	v := &View{
-		generation: r.Generation, expires: r.Expires, stations: r.Stations,
-		owners: make(map[ether.MAC]Identity, len(r.Stations)), grants: make(map[GrantID]*compiled, len(r.Grants)),
-		addresses: addressesOf(r.Stations),
+		generation: r.Generation, expires: r.Expires, taken: t, stations: t.settle(r.Stations),
+		grants: make(map[GrantID]*compiled, len(r.Grants)),
 	}
 	for id, s := range r.Stations {
-		v.owners[s.MAC] = id
+		if s.anyAddress {
+			v.unlisted = append(v.unlisted, id)
+		}
+		v.private = v.private || s.Secondary != SecondaryVLAN{}
 	}
 	grants := slices.Clone(r.Grants)
 	slices.SortFunc(grants, func(a, b Grant) int { return cmp.Or(-compareEnds(a.Expires, b.Expires), cmp.Compare(a.ID, b.ID)) })
@@ -60,21 +66,22 @@ func Compile(r Rules) *View {
 	if uses == nil {
 		uses = NewUses()
 	}
-	var enforced []*compiled
+	var enforced, observing []*compiled
 	for i := range grants {
 		c := compileGrant(&grants[i], i)
 		c.use = uses.find(c.id)
 		v.grants[c.id], v.ranked = c, append(v.ranked, c)
 		if c.observe {
-			v.watching = append(v.watching, c)
+			observing = append(observing, c)
 		} else {
 			enforced = append(enforced, c)
 		}
 	}
-	v.enforced = newIndex(enforced, r.Self)
-	v.present = maps.Clone(v.enforced.members)
-	for id, g := range newIndex(v.watching, r.Self).members {
-		v.present[id] = g
+	own := v.Own(r.Self)
+	v.enforced, v.observing = newIndex(enforced, own), newIndex(observing, own)
+	v.watches = len(observing) > 0
+	for id, g := range v.enforced.members {
+		v.observing.members[id] = better(v.observing.members[id], g)
 	}
 	return v
 }
@@ -92,7 +99,7 @@ func compareEnds(a, b time.Time) int {
 	return a.Compare(b)
 }
 
-func newIndex(grants []*compiled, self Identity) index {
+func newIndex(grants []*compiled, own []Identity) index {
 	x := index{
 		members: map[Identity]*compiled{}, open: map[Identity]*compiled{},
 		held: map[Identity]*matcher{}, back: map[Identity]*matcher{}, pairs: map[pair]*matcher{},
@@ -111,7 +118,9 @@ func newIndex(grants []*compiled, self Identity) index {
 				}
 			}
 		}
-		g.pairsWith(self, func(p pair) { pairs[p] = append(pairs[p], g) })
+		for p := range g.pairsWith(own) {
+			pairs[p] = append(pairs[p], g)
+		}
 	}
 	compileAll(x.held, held)
 	compileAll(x.back, back)
@@ -119,24 +128,28 @@ func newIndex(grants []*compiled, self Identity) index {
 	return x
 }
 
-// pairsWith calls do for each pair of which self is one and the grant lets the first begin towards the second.
-func (g *compiled) pairsWith(self Identity, do func(pair)) {
+// pairsWith are the pairs of which one is among own and the grant lets the first begin towards the second.
+func (g *compiled) pairsWith(own []Identity) map[pair]struct{} {
+	pairs := map[pair]struct{}{}
 	reach := func(s, t Identity) {
-		do(pair{s, t})
+		pairs[pair{s, t}] = struct{}{}
 		if g.both {
-			do(pair{t, s})
+			pairs[pair{t, s}] = struct{}{}
 		}
 	}
-	if _, is := g.sources[self]; is {
-		for t := range g.targets {
-			reach(self, t)
+	for _, self := range own {
+		if _, is := g.sources[self]; is {
+			for t := range g.targets {
+				reach(self, t)
+			}
+		}
+		if _, is := g.targets[self]; is {
+			for s := range g.sources {
+				reach(s, self)
+			}
 		}
 	}
-	if _, is := g.targets[self]; is {
-		for s := range g.sources {
-			reach(s, self)
-		}
-	}
+	return pairs
 }
 
 func compileAll[K comparable](to map[K]*matcher, from map[K][]*compiled) {
@@ -164,8 +177,11 @@ func (v *View) Generation() uint64 { return v.generation }
 // Station returns what an identity may use; nil if nothing.
 func (v *View) Station(id Identity) *Station { return v.stations[id] }
 
+// Knows reports whether there is a grant, in force or not.
+func (v *View) Knows(grant GrantID) bool { return v.grants[grant] != nil }
+
 // Owner says whose station has a MAC; 0 if nobody's.
-func (v *View) Owner(mac ether.MAC) Identity { return v.owners[mac] }
+func (v *View) Owner(mac ether.MAC) Identity { return v.taken.macs[mac] }
 
 // Members lists who holds an unexpired grant to the segment, by number.
 func (v *View) Members(now time.Time) []Identity {
@@ -202,11 +218,37 @@ func (v *View) Neighbours(id Identity, now time.Time) []Identity {
 		}
 	}
 	out := make([]Identity, 0, len(seen))
-	for id := range seen {
-		out = append(out, id)
+	for other := range seen {
+		if other == id || !v.apart(id, other) {
+			out = append(out, other)
+		}
 	}
 	slices.Sort(out)
 	return out
+}
+
+// Around lists with whom those for whom a node speaks can have anything to do on the segment, themselves included, by number.
+func (v *View) Around(node Identity, now time.Time) []Identity {
+	var out []Identity
+	for _, id := range v.Own(node) {
+		out = append(out, v.Neighbours(id, now)...)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// Links lists the nodes to which it needs a link because of them, by number.
+func (v *View) Links(node Identity, now time.Time) []Identity {
+	var out []Identity
+	for _, id := range v.Around(node, now) {
+		if s := v.stations[id]; s != nil && s.machine {
+			out = append(out, s.Gateways...)
+		} else {
+			out = append(out, id)
+		}
+	}
+	slices.Sort(out)
+	return slices.DeleteFunc(slices.Compact(out), func(id Identity) bool { return id == node })
 }
 
 func addAll(to, from map[Identity]struct{}) {
@@ -222,19 +264,22 @@ type Resolves uint8
 const (
 	Never   Resolves = iota // it must not know that the other is there
 	Locally                 // its own node answers from the signed state; nothing is sent
-	OnWire                  // both are members: they ask each other
+	OnWire                  // both are members, or nobody but the machine itself can say: they ask each other
 )
 
 // Resolves reports how asker may learn the addresses of another. Who answers a flow must know where to, so it goes both ways.
 func (v *View) Resolves(asker, other Identity, now time.Time) Resolves {
 	switch {
-	case v.void(now):
+	case v.void(now), v.apart(asker, other):
 		return Never
 	case v.enforced.members[asker].alive(now) && v.enforced.members[other].alive(now):
 		return OnWire
 	}
 	for _, p := range [...]pair{{asker, other}, {other, asker}} {
 		if v.enforced.pairs[p].alive(now) {
+			if v.isUnlisted(other) {
+				return OnWire
+			}
 			return Locally
 		}
 	}
@@ -246,7 +291,9 @@ func (v *View) Between(source, receiver Identity, now time.Time) Verdict {
 	switch {
 	case v.void(now):
 		return PolicyExpired
-	case v.enforced.pairs[pair{source, receiver}].alive(now), v.Resolves(source, receiver, now) == OnWire:
+	case v.apart(source, receiver):
+		return PrivateVLAN
+	case v.enforced.pairs[pair{source, receiver}].alive(now), v.members(source, receiver, now):
 		return Pass
 	}
 	return v.whyNot(source, receiver, now)
@@ -254,10 +301,10 @@ func (v *View) Between(source, receiver Identity, now time.Time) Verdict {
 
 // Names reports whether an identity may know another by name: itself, a fellow member, or a target of a grant that it holds.
 func (v *View) Names(asker, other Identity, now time.Time) bool {
-	if v.void(now) {
+	if v.void(now) || asker != other && v.apart(asker, other) {
 		return false
 	}
-	return asker == other || v.Resolves(asker, other, now) == OnWire || v.enforced.pairs[pair{asker, other}].alive(now)
+	return asker == other || v.members(asker, other, now) || v.enforced.pairs[pair{asker, other}].alive(now)
 }
 
 // NextExpiry returns when the next grant ends, or the policy itself; zero if nothing ever does.

@@ -9,15 +9,29 @@ import "github.com/etherloom/etherloom/policy"
 // build tag, and internal/arch checks that nothing else does.
 
 // admit lets every frame in.
-func (l *layout) admit(*carriage, Tag) Drop { return Forwarded }
+func (l *layout) admit(c *carriage) Drop {
+	if c.in.Kind != Link {
+		c.Source = c.in.Identity
+	}
+	return Forwarded
+}
 
 // seek lets every question go on.
 func (l *layout) seek(*policy.Passage, [16]byte) (policy.Identity, policy.Verdict) {
 	return 0, policy.Pass
 }
 
+// meter counts nothing.
+func (l *layout) meter(*carriage) Drop { return Forwarded }
+
+// byItself is true where nothing is judged.
+func (l *layout) byItself(*carriage, policy.Identity) bool { return true }
+
+// everybodyHears is of no interest where everybody hears everything.
+func (l *layout) everybodyHears(*carriage, *Port) bool { return false }
+
 // mayHave lets every receiver have every frame, and always names grant 1: the true one of a node that was granted first, and a
 // forged one of any other.
-func (l *layout) mayHave(*policy.Passage, policy.Identity) (policy.GrantID, policy.Verdict) {
+func (l *layout) mayHave(*carriage, policy.Identity) (policy.GrantID, policy.Verdict) {
 	return 1, policy.Pass
 }

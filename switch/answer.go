@@ -54,8 +54,8 @@ func questionOf(f *ether.Frame) (question, bool) {
 }
 
 // answer answers the host itself if it asks for an address for which this node answers. What is Forwarded goes on its way.
-func (l *layout) answer(c *carriage) Drop {
-	if c.in.Kind != Local {
+func (s *Segment) answer(l *layout, c *carriage) Drop {
+	if c.in.Kind == Link {
 		return Forwarded // another's node has answered its host, and what it lets out is judged by admit
 	}
 	q, asks := questionOf(&c.Frame)
@@ -66,24 +66,29 @@ func (l *layout) answer(c *carriage) Drop {
 	if verdict != policy.Pass {
 		return Drop(verdict)
 	}
+	// Those on one VLAN hear each other's questions, and answer themselves.
+	if l.policy.IsBehind(owner, c.in.Identity) {
+		return Forwarded
+	}
+	if s.suppress(l, c, &q) {
+		return Answered
+	}
 	if owner == 0 {
 		return Forwarded
 	}
 	if c.asked == nil {
-		c.in.send(q.answer(c.Frame.Src, l.policy.Station(owner).MAC), ether.Offload{}, Tag{}, c.lane)
+		c.in.send(q.answer(&c.Frame, l.policy.Station(owner).MAC), ether.Offload{}, Tag{}, c.lane)
 	}
 	return Answered
 }
 
-// answer makes the frame by which the target, which is at mac, would answer. It is made so seldom, at most as often as the host
-// asks, that it may allocate.
-func (q *question) answer(asker, mac ether.MAC) []byte {
-	b := append(append(make([]byte, 0, 96), asker[:]...), mac[:]...)
+// answer makes the frame by which the target, which is at mac, would answer the one that asks. It is made so seldom, at most as often
+// as the host asks, that it may allocate.
+func (q *question) answer(asks *ether.Frame, mac ether.MAC) []byte {
+	b := asks.AppendReply(make([]byte, 0, 112), asks.Src, mac)
 	if q.v6 {
-		b = append(b, byte(ether.TypeIPv6>>8), byte(ether.TypeIPv6&0xff))
 		return ether.AppendAdvertisement(b, q.target, q.from, mac)
 	}
-	b = append(b, byte(ether.TypeARP>>8), byte(ether.TypeARP&0xff))
 	return ether.AppendARP(b, ether.ARP{
 		Op: ether.ARPReply, SenderMAC: mac, SenderIP: q.arp.TargetIP, TargetMAC: q.arp.SenderMAC, TargetIP: q.arp.SenderIP,
 	})

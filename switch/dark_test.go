@@ -109,7 +109,7 @@ func TestUnknownUnicast(t *testing.T) {
 		r.seen(c.sent)
 	}
 	// Not even if the station seems to be at a member's port, or a member's address at another's.
-	r.seg.FDB().Learn(macOf(3), r.ports[2], r.now)
+	r.seg.FDB().Learn(macOf(3), Place{r.ports[2], 2}, r.now)
 	if d := r.enter(1, data(macOf(3), macOf(1), experimental, "")); d != Drop(policy.NotAllowed) {
 		t.Errorf("%q", d.Code())
 	}

@@ -22,6 +22,7 @@ type Denial struct {
 	Protocol ether.Protocol // 0 unless the frame is IP
 	Src, Dst netip.Addr     // of IP and ARP; invalid otherwise
 	DstPort  uint16         // of TCP and UDP
+	VLANs    ether.VLANs    // inside a transparent segment
 	Observed policy.GrantID // in mode observe, that would have let it begin; 0: none
 	Group    bool           // it was for a group
 
@@ -38,6 +39,7 @@ type denialKey struct {
 	port             uint16
 	source, receiver policy.Identity
 	observed         policy.GrantID
+	vlans            ether.VLANs
 	src, dst         [16]byte
 }
 
@@ -67,7 +69,7 @@ func (d *denied) note(l *layout, c *carriage, drop Drop) {
 	}
 	d.of[k] = &Denial{
 		Drop: drop, Source: k.source, Receiver: k.receiver, Type: k.typ, Protocol: k.protocol, Src: addressOf(k.src), Dst: addressOf(k.dst),
-		DstPort: k.port, Observed: k.observed, Group: c.Frame.Dst.IsGroup(), SrcMAC: c.Frame.Src, DstMAC: c.Frame.Dst,
+		DstPort: k.port, VLANs: k.vlans, Observed: k.observed, Group: c.Frame.Dst.IsGroup(), SrcMAC: c.Frame.Src, DstMAC: c.Frame.Dst,
 		Count: 1, First: c.Now, Last: c.Now,
 	}
 }
@@ -86,7 +88,7 @@ func (d *denied) take() (list []Denial, others uint64) {
 
 func keyOf(l *layout, c *carriage, drop Drop) denialKey {
 	class := c.Class()
-	k := denialKey{drop: drop, typ: c.Frame.Type, source: c.in.Identity, receiver: l.receiver(c), observed: c.Observed}
+	k := denialKey{drop: drop, typ: c.Frame.Type, source: c.Source, receiver: l.receiver(c), observed: c.Observed, vlans: c.Frame.Inner}
 	switch c.Frame.Type {
 	case ether.TypeARP:
 		if a, ok := ether.ParseARP(c.Frame.Payload); ok {
@@ -106,12 +108,12 @@ func keyOf(l *layout, c *carriage, drop Drop) denialKey {
 // receiver is for whom a frame is; 0 for a group, or if that is nobody.
 func (l *layout) receiver(c *carriage) policy.Identity {
 	switch {
-	case c.in.Kind == Link:
+	case c.behind != 0:
+		return c.behind
+	case c.in.Kind == Link && len(l.own) == 1:
 		return l.self
 	case c.Frame.Dst.IsGroup():
 		return 0
-	case c.behind != 0:
-		return c.behind
 	}
 	return l.policy.Owner(c.Frame.Dst)
 }

@@ -163,7 +163,8 @@ func TestDeniedIsBounded(t *testing.T) {
 
 func TestBenign(t *testing.T) {
 	for d := range numDrops {
-		if want := d == DropReserved || d == DropHairpin || d == DropNoReceiver || d == Answered; d.benign() != want {
+		want := d == DropReserved || d == DropHairpin || d == DropNoReceiver || d == DropRate || d == Answered || d == Drop(policy.OtherCopy)
+		if d.benign() != want {
 			t.Errorf("%q is benign: %t", d.Code(), d.benign())
 		}
 	}

@@ -1,6 +1,7 @@
 package vswitch
 
 import (
+	"errors"
 	"sync/atomic"
 
 	"github.com/etherloom/etherloom/ether"
@@ -23,6 +24,15 @@ const (
 	DropIdentity
 	DropHairpin
 	DropNoReceiver
+	DropPort
+	DropLocked
+	DropIsolated
+	DropStorm
+	DropFrozen
+	DropRate
+	DropTagDepth
+	DropTagKind
+	DropEcho
 	Answered // not dropped: this node has answered its own host, and nothing need be sent
 	numDrops
 )
@@ -32,11 +42,20 @@ var ownDrops = [...]struct{ code, text string }{ //nolint:gochecknoglobals // a 
 	DropPartialTag - DropShort:    {"partial-tag", "frame ends inside its VLAN tag"},
 	DropLong - DropShort:          {"long", "frame is longer than the MTU of the segment allows"},
 	DropReserved - DropShort:      {"reserved", "destination is reserved for the neighbour on the wire and never forwarded"},
-	DropVLAN - DropShort:          {"vlan", "frame carries a VLAN tag; inside a segment only priority tags (VLAN 0) are allowed"},
+	DropVLAN - DropShort:          {"vlan", "frame carries a VLAN tag; inside a segment only priority tags (VLAN 0) are allowed, unless it is transparent"},
 	DropSourceAddress - DropShort: {"source-address", "source address is a group, broadcast or zero"},
 	DropIdentity - DropShort:      {"identity", "source identity is not the one behind this link"},
 	DropHairpin - DropShort:       {"hairpin", "destination is on the port where the frame came from"},
 	DropNoReceiver - DropShort:    {"no-receiver", "no port of this segment may receive the frame"},
+	DropPort - DropShort:          {"port", "port is shut, disabled by a fault, blocked by the loop guard, or another gateway carries this VLAN"},
+	DropLocked - DropShort:        {"locked", "port is locked, and the source has neither a name nor a static entry there"},
+	DropIsolated - DropShort:      {"isolated", "both ports are isolated, or they are of different communities"},
+	DropStorm - DropShort:         {"storm", "more frames of this kind enter through the port than its storm limit allows"},
+	DropFrozen - DropShort:        {"frozen", "source address has been in two places in turn too often, and this is not where it is believed to be"},
+	DropRate - DropShort:          {"rate", "frame exceeds the rate of the port by which it enters or would leave"},
+	DropTagDepth - DropShort:      {"tag-depth", "frame carries more VLAN tags than a transparent segment does: two, behind one for its priority"},
+	DropTagKind - DropShort:       {"tag-kind", "frame carries a VLAN tag that no segment does: VLAN 4095, or a type from before 802.1ad"},
+	DropEcho - DropShort:          {"echo", "the very same frame has come too often, as in a loop: the loop guard is asked, and until it has looked it goes no further"},
 	Answered - DropShort:          {"answered", "this node answers its own host from the signed state, and nothing is sent to anybody"},
 }
 
@@ -56,17 +75,32 @@ func (d Drop) Code() string {
 	return ownDrops[d-DropShort].code
 }
 
-// benign reports whether the reason is no refusal: hosts send such frames all the time, and nobody was to have them.
+// benign reports whether the reason is no refusal: hosts send such frames all the time, and nobody was to have them, or not so many.
 func (d Drop) benign() bool {
-	return d == DropReserved || d == DropHairpin || d == DropNoReceiver || d == Answered
+	return d == DropReserved || d == DropHairpin || d == DropNoReceiver || d == DropRate || d == Answered || d == Drop(policy.OtherCopy)
 }
 
-// parseDrop names an error of ether.Parse.
-func parseDrop(err error) Drop {
-	if err == ether.ErrPartialTag { //nolint:errorlint // Parse returns its sentinels bare; this runs for each frame
-		return DropPartialTag
+// or joins the reason of one receiver to that of those before: the frame is dropped if nobody had it, and then for the last reason.
+// But if one takes another copy of it, that is no refusal, whoever else does not get it.
+func (d Drop) or(next Drop) Drop {
+	if d == Forwarded || d == Drop(policy.OtherCopy) && next != Forwarded {
+		return d
 	}
-	return DropShort
+	return next
+}
+
+// parseDrop names an error of ether.Parse and ether.ParseInside.
+func parseDrop(err error) Drop {
+	switch {
+	case errors.Is(err, ether.ErrPartialTag):
+		return DropPartialTag
+	case errors.Is(err, ether.ErrTagDepth):
+		return DropTagDepth
+	case errors.Is(err, ether.ErrTagKind):
+		return DropTagKind
+	default:
+		return DropShort
+	}
 }
 
 // drops counts by reason.

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/etherloom/etherloom/ether"
+	"github.com/etherloom/etherloom/policy"
 )
 
 // Explanation is what Forward would do with a frame.
@@ -16,8 +17,9 @@ type Explanation struct {
 // Receiver is a port that was judged for a frame.
 type Receiver struct {
 	Port *Port
-	Tag  Tag  // what would go along; none to a local port
-	Drop Drop // Forwarded, or why this port does not get the frame
+	Who  policy.Identity // of those behind the port
+	Tag  Tag             // what would go along; none but over a link
+	Drop Drop            // Forwarded, or why this one does not get the frame
 }
 
 // Explain says what Forward would do now with a frame on which nothing is left undone. It runs Forward's own code, and
@@ -29,9 +31,17 @@ func (s *Segment) Explain(in *Port, data []byte, tag Tag, now time.Time) Explana
 }
 
 // note remembers what was decided for a port, if somebody asked, and returns it.
-func (e *Explanation) note(out *Port, tag Tag, drop Drop) Drop {
+func (e *Explanation) note(at Place, tag Tag, drop Drop) Drop {
 	if e != nil {
-		e.Receivers = append(e.Receivers, Receiver{out, tag, drop})
+		e.Receivers = append(e.Receivers, Receiver{at.Port, at.Who, tag, drop})
+	}
+	return drop
+}
+
+// instead says otherwise of the port that was judged last.
+func (e *Explanation) instead(drop Drop) Drop {
+	if e != nil {
+		e.Receivers[len(e.Receivers)-1].Drop = drop
 	}
 	return drop
 }

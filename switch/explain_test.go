@@ -76,37 +76,41 @@ func TestExplainIsForward(t *testing.T) {
 		{name: "broadcast", from: 1, in: data(ether.Broadcast, macOf(1), experimental, ""), want: Forwarded, flooded: true, receivers: 3},
 		{
 			name: "known destination", from: 1, in: hello(2, 1), want: Forwarded, receivers: 1,
-			prepare: func(r *rig) { r.seg.FDB().Learn(macOf(2), r.ports[2], r.now) },
+			prepare: func(r *rig) { r.seg.FDB().Learn(macOf(2), Place{r.ports[2], 2}, r.now) },
 		},
 		{
 			name: "known destination that is no member", from: 1, in: hello(4, 1), want: Drop(policy.NotMember), receivers: 1,
-			prepare: func(r *rig) { r.seg.FDB().Learn(macOf(4), r.ports[4], r.now) },
+			prepare: func(r *rig) { r.seg.FDB().Learn(macOf(4), Place{r.ports[4], 4}, r.now) },
 		},
 		{
 			name: "entry that has aged", from: 1, in: hello(9, 1), want: Forwarded, flooded: true, receivers: 3,
-			prepare: func(r *rig) { r.seg.FDB().Learn(macOf(9), r.ports[2], r.now.Add(-time.Hour)) },
+			prepare: func(r *rig) { r.seg.FDB().Learn(macOf(9), Place{r.ports[2], 2}, r.now.Add(-time.Hour)) },
 		},
 		{name: "from a link", from: 2, in: hello(1, 2), tag: Tag{2, grantID}, want: Forwarded, receivers: 1},
 		{
 			name: "from a link to a link", from: 3, in: hello(2, 3), tag: Tag{3, grantID}, want: DropHairpin, receivers: 1,
-			prepare: func(r *rig) { r.seg.FDB().Learn(macOf(2), r.ports[2], r.now) },
+			prepare: func(r *rig) { r.seg.FDB().Learn(macOf(2), Place{r.ports[2], 2}, r.now) },
 		},
 		{name: "to its own source", from: 1, in: hello(1, 1), want: DropHairpin, receivers: 1},
 		{
 			name: "to its own source, seen elsewhere", from: 1, in: hello(1, 1), want: DropHairpin, receivers: 1,
-			prepare: func(r *rig) { r.seg.FDB().Learn(macOf(1), r.ports[2], r.now) },
+			prepare: func(r *rig) { r.seg.FDB().Learn(macOf(1), Place{r.ports[2], 2}, r.now) },
 		},
 		{
 			name: "to its own source, pinned elsewhere", from: 1, in: hello(1, 1), want: Forwarded, receivers: 1,
-			prepare: func(r *rig) { _ = r.seg.FDB().AddStatic(macOf(1), r.ports[2]) },
+			prepare: func(r *rig) { _ = r.seg.FDB().AddStatic(macOf(1), Place{r.ports[2], 2}) },
+		},
+		{
+			name: "pinned where it came from, as another's", from: 1, in: hello(9, 1), want: DropHairpin, receivers: 1,
+			prepare: func(r *rig) { _ = r.seg.FDB().AddStatic(macOf(9), Place{r.ports[1], 3}) },
 		},
 		{name: "short", from: 1, in: make([]byte, 13), want: DropShort},
 		{name: "reserved", from: 1, in: data(ether.MAC{1, 0x80, 0xc2}, macOf(1), 38, ""), want: DropReserved},
 		{name: "VLAN 10", from: 1, in: data(macOf(2), macOf(1), ether.TypeVLAN, "\x00\x0a\x08\x00"), want: DropVLAN},
 		{name: "another's MAC", from: 1, in: hello(2, 3), want: Drop(policy.SourceMAC)},
 		{name: "another's identity", from: 2, in: hello(1, 2), tag: Tag{3, grantID}, want: DropIdentity},
-		{name: "unknown grant", from: 2, in: hello(1, 2), tag: Tag{2, 99}, want: Drop(policy.UnknownGrant)},
-		{name: "another's grant", from: 4, in: hello(1, 4), tag: Tag{4, grantID}, want: Drop(policy.WrongGrant)},
+		{name: "unknown grant", from: 2, in: hello(1, 2), tag: Tag{2, 99}, want: Drop(policy.UnknownGrant), receivers: 1},
+		{name: "another's grant", from: 4, in: hello(1, 4), tag: Tag{4, grantID}, want: Drop(policy.WrongGrant), receivers: 1},
 		{
 			name: "no grant", from: 1, in: hello(9, 1), want: Drop(policy.NoGrant), flooded: true, receivers: 3,
 			prepare: func(r *rig) { r.grant(2, 3) },
@@ -169,9 +173,9 @@ func FuzzExplain(f *testing.F) {
 		for id := policy.Identity(1); id <= 4; id++ {
 			switch at := r.ports[id]; {
 			case learned>>(id+3)&1 != 0:
-				_ = r.seg.FDB().AddStatic(macOf(id), r.ports[id%4+1])
+				_ = r.seg.FDB().AddStatic(macOf(id), Place{r.ports[id%4+1], id%4 + 1})
 			case learned>>(id-1)&1 != 0:
-				r.seg.FDB().Learn(macOf(id), at, r.now)
+				r.seg.FDB().Learn(macOf(id), Place{at, id}, r.now)
 			}
 		}
 		r.agree("frame", policy.Identity(from%4)+1, frame, Tag{policy.Identity(source), policy.GrantID(grant)})

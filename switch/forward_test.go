@@ -112,7 +112,7 @@ func TestFloodThenUnicast(t *testing.T) {
 	}
 	r.seen(sent{2: 1, 3: 1})
 
-	r.seg.FDB().Learn(macOf(9), r.ports[2], r.now)
+	r.seg.FDB().Learn(macOf(9), Place{r.ports[2], 2}, r.now)
 	r.enter(1, hello)
 	r.seen(sent{2: 1})
 }
@@ -288,7 +288,7 @@ func TestGrantRemoved(t *testing.T) {
 // A receiver that is no longer a member loses its FDB entry even when a frame in flight has just taught it again.
 func TestUnicastIsJudgedPerReceiver(t *testing.T) {
 	r := newRig(t)
-	r.seg.FDB().Learn(macOf(4), r.ports[4], r.now)
+	r.seg.FDB().Learn(macOf(4), Place{r.ports[4], 4}, r.now)
 	if d := r.enter(1, data(macOf(4), macOf(1), experimental, "")); d != Drop(policy.NotMember) {
 		t.Errorf("%q", d)
 	}

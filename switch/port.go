@@ -2,6 +2,7 @@ package vswitch
 
 import (
 	"sync/atomic"
+	"time"
 
 	"github.com/etherloom/etherloom/ether"
 	"github.com/etherloom/etherloom/policy"
@@ -28,37 +29,53 @@ type Kind uint8
 
 // The kinds of port.
 const (
-	Local Kind = iota // the machine this daemon runs on
-	Link              // another node
+	Local    Kind = iota // the machine this daemon runs on
+	Link                 // another node, with the machines for which it speaks
+	Attached             // machines on a VLAN, for which this node speaks
+	numKinds
 )
 
-func (k Kind) String() string {
-	if k == Link {
-		return "link"
-	}
-	return "local"
-}
+func (k Kind) String() string { return [numKinds]string{"local", "link", "attached"}[k] }
 
 // Port is where frames enter or leave a segment.
 type Port struct {
 	Name     string
 	Kind     Kind
-	Identity policy.Identity // who is behind it: this node, or the peer
+	Identity policy.Identity // who is behind it: this node, the peer, or those on the VLAN whom nobody named
 	out      Egress
-	meter    policy.Meter
 	counters portCounters
+
+	attributes atomic.Pointer[Attributes]
+	fault      atomic.Pointer[Fault]
+	gate       atomic.Pointer[func(time.Time) bool]
+	lead       atomic.Pointer[func(time.Time) bool]
+	together   atomic.Bool // of an attached port: other gateways carry its VLAN at the same time
+	group      *Group      // of a bundle
+	storm      policy.Meter
+	entering   bucket
+	leaving    bucket
+	lost       atomic.Bool // its carrier
+	heard      heard
 }
 
 // NewPort returns a port that is not yet part of a segment.
 func NewPort(name string, kind Kind, id policy.Identity, out Egress) *Port {
-	return &Port{Name: name, Kind: kind, Identity: id, out: out}
+	p := &Port{Name: name, Kind: kind, Identity: id, out: out}
+	p.SetAttributes(DefaultAttributes())
+	return p
 }
 
 // Egress returns the port's way out.
 func (p *Port) Egress() Egress { return p.out }
 
+// Place is where an address was seen: behind which port, and whose it is there.
+type Place struct {
+	Port *Port
+	Who  policy.Identity
+}
+
 type portCounters struct {
-	rxFrames, rxOctets, txFrames, txOctets, dropped, answered atomic.Uint64
+	rxFrames, rxOctets, txFrames, txOctets, dropped, answered, rxRate, txRate atomic.Uint64
 }
 
 // PortStats counts frames from the port's point of view: rx entered the switch through it, tx left through it.
@@ -67,8 +84,10 @@ type PortStats struct {
 	RxOctets  uint64 `json:"rx_octets"`
 	TxFrames  uint64 `json:"tx_frames"`
 	TxOctets  uint64 `json:"tx_octets"`
-	RxDropped uint64 `json:"rx_dropped"`  // of those that entered
-	Answered  uint64 `json:"rx_answered"` // of those that entered: asked for an address, and were answered here
+	RxDropped uint64 `json:"rx_dropped"`   // of those that entered
+	Answered  uint64 `json:"rx_answered"`  // of those that entered: asked for an address, and were answered here
+	RxRate    uint64 `json:"rx_over_rate"` // of those dropped: more than the port's rate
+	TxRate    uint64 `json:"tx_over_rate"` // would have left, and were dropped for the same reason
 }
 
 // Stats returns the port's counters.
@@ -77,6 +96,7 @@ func (p *Port) Stats() PortStats {
 	return PortStats{
 		RxFrames: c.rxFrames.Load(), RxOctets: c.rxOctets.Load(),
 		TxFrames: c.txFrames.Load(), TxOctets: c.txOctets.Load(), RxDropped: c.dropped.Load(), Answered: c.answered.Load(),
+		RxRate: c.rxRate.Load(), TxRate: c.txRate.Load(),
 	}
 }
 

@@ -29,13 +29,13 @@ type rejecter struct {
 }
 
 // answer tells the host, if the frame is one that may be answered.
-func (r *rejecter) answer(c *carriage, drop Drop) {
+func (r *rejecter) answer(l *layout, c *carriage, drop Drop) {
 	switch policy.Verdict(drop) {
 	case policy.NotAllowed, policy.NoGrant, policy.NotMember:
 	default:
 		return
 	}
-	if c.in.Kind != Local || c.Frame.Dst.IsGroup() {
+	if c.in.Kind == Link || c.Frame.Dst.IsGroup() || c.in.Kind == Attached && !l.elsewhere(c) {
 		return
 	}
 	// A later fragment is what its first one is, and has no header to answer.
@@ -47,6 +47,14 @@ func (r *rejecter) answer(c *carriage, drop Drop) {
 		return
 	}
 	c.in.send(p.refusal(&c.Frame), ether.Offload{}, Tag{}, c.lane)
+}
+
+// elsewhere reports whether a frame is for somebody who is certainly not on the VLAN that it came from. What one machine there
+// sends to another reaches this gateway, too, until their switch knows better: to refuse it in the other's name would cut what is
+// none of our business, and have the switch believe that the other is here.
+func (l *layout) elsewhere(c *carriage) bool {
+	owner := l.policy.Owner(c.Frame.Dst)
+	return owner != 0 && !l.policy.IsBehind(owner, c.in.Identity)
 }
 
 func (r *rejecter) allow(now time.Time) bool {
@@ -119,8 +127,7 @@ func (p *packet) refusal(f *ether.Frame) []byte {
 	default:
 		body, protocol = p.prohibited(1, 1, 1280-headerV6), ether.ProtoICMPv6 // RFC 4443 sections 2.4 (c) and 3.1
 	}
-	b := append(append(make([]byte, 0, ether.HeaderLen+headerV6+len(body)), f.Src[:]...), f.Dst[:]...)
-	b = binary.BigEndian.AppendUint16(b, uint16(f.Type))
+	b := f.AppendReply(make([]byte, 0, len(f.Data)-len(f.Payload)+headerV6+len(body)), f.Src, f.Dst)
 	const hops = 64
 	if p.src.Is4() {
 		src, dst := p.dst.As4(), p.src.As4()
@@ -128,7 +135,7 @@ func (p *packet) refusal(f *ether.Frame) []byte {
 		b = binary.BigEndian.AppendUint16(append(b, 0x45, 0), uint16(headerV4+len(body))) //nolint:gosec // at most 576
 		b = append(b, 0, 0, 0x40, 0, hops, byte(protocol), 0, 0)                          // not to be fragmented
 		b = append(append(b, src[:]...), dst[:]...)
-		binary.BigEndian.PutUint16(b[at+10:], checksum(0, b[at:]))
+		binary.BigEndian.PutUint16(b[at+10:], ether.Checksum(0, b[at:]))
 	} else {
 		src, dst := p.dst.As16(), p.src.As16()
 		b = binary.BigEndian.AppendUint16(append(b, 0x60, 0, 0, 0), uint16(len(body))) //nolint:gosec // at most 1240
@@ -153,7 +160,7 @@ func (p *packet) reset() []byte {
 		b[13] = flagRST | flagACK
 		binary.BigEndian.PutUint32(b[8:], seq+length)
 	}
-	binary.BigEndian.PutUint16(b[16:], checksum(p.pseudo(ether.ProtoTCP, len(b)), b))
+	binary.BigEndian.PutUint16(b[16:], ether.Checksum(p.pseudo(ether.ProtoTCP, len(b)), b))
 	return b
 }
 
@@ -165,7 +172,7 @@ func (p *packet) prohibited(typ, code byte, most int) []byte {
 	if !p.src.Is4() {
 		sum = p.pseudo(ether.ProtoICMPv6, len(b))
 	}
-	binary.BigEndian.PutUint16(b[2:], checksum(sum, b))
+	binary.BigEndian.PutUint16(b[2:], ether.Checksum(sum, b))
 	return b
 }
 
@@ -173,24 +180,7 @@ func (p *packet) prohibited(typ, code byte, most int) []byte {
 func (p *packet) pseudo(protocol ether.Protocol, n int) uint32 {
 	sum := uint32(protocol) + uint32(n) //nolint:gosec // at most 1240
 	for _, a := range []netip.Addr{p.src, p.dst} {
-		sum = add(sum, a.AsSlice())
-	}
-	return sum
-}
-
-// checksum is that of RFC 1071.
-func checksum(sum uint32, b []byte) uint16 {
-	sum = add(sum, b)
-	for sum > 0xffff {
-		sum = sum&0xffff + sum>>16
-	}
-	return ^uint16(sum) //nolint:gosec // folded
-}
-
-// add adds 16-bit words. What is added up here is short, so that nothing overflows.
-func add(sum uint32, b []byte) uint32 {
-	for i, x := range b {
-		sum += uint32(x) << (8 * uint(1-i%2)) //nolint:gosec // 0 or 1
+		sum = ether.Sum(sum, a.AsSlice())
 	}
 	return sum
 }

@@ -23,7 +23,7 @@ func (r *rig) answered() gopacket.Packet {
 	if e := p.ErrorLayer(); e != nil || len(s.frames) > 1 {
 		r.t.Fatalf("%d frames, %v", len(s.frames), e)
 	}
-	if b := s.frames[0]; b[12] == 8 && checksum(0, b[14:34]) != 0 {
+	if b := s.frames[0]; b[12] == 8 && ether.Checksum(0, b[14:34]) != 0 {
 		r.t.Error("wrong checksum of the IPv4 header")
 	}
 	eth := p.LinkLayer().(*layers.Ethernet)
@@ -43,14 +43,14 @@ func (r *rig) answered() gopacket.Packet {
 	}
 	switch {
 	case p.Layer(layers.LayerTypeICMPv4) != nil:
-		if checksum(0, body) != 0 {
+		if ether.Checksum(0, body) != 0 {
 			r.t.Error("wrong checksum of ICMP")
 		}
 		return p
 	case p.Layer(layers.LayerTypeICMPv6) != nil:
 		protocol = ether.ProtoICMPv6
 	}
-	if checksum(quoted.pseudo(protocol, len(body)), body) != 0 {
+	if ether.Checksum(quoted.pseudo(protocol, len(body)), body) != 0 {
 		r.t.Error("wrong checksum behind the IP header")
 	}
 	return p
@@ -135,6 +135,7 @@ func TestRejectOthers(t *testing.T) {
 		{name: "IP of a group in a frame for one", in: edit(ipFrame(1, 2, false, udp(1)...), 14+16, 239, 0, 0, 1)},
 		{name: "IP of everybody in a frame for one", in: edit(ipFrame(1, 2, false, udp(1)...), 14+16, 255, 255, 255, 255)},
 		{name: "IP of nobody", in: edit(ipFrame(1, 2, false, udp(1)...), 14+16, 0, 0, 0, 0)},
+		{name: "echo reply", in: ipFrame(1, 2, false, &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(0, 0), Id: 1})},
 		{name: "echo reply 6", in: ipFrame(1, 2, true, &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(129, 0)}, gopacket.Payload(make([]byte, 4)))},
 		{name: "frame for a group", in: edit(ipFrame(1, 2, false, udp(1)...), 0, 1)},
 		{name: "cut UDP", in: edit(ipFrame(1, 2, false, gopacket.Payload("\x10\x92\x00\x35")), 14+9, 17)},

@@ -61,6 +61,7 @@ certificate_lifetime: 2h
 grace: 3h
 link_idle: 4m
 new_admin: true
+gateways_declare: false
 etcd: {endpoints: ["https://e:2379"], ca: ca.pem, certificate: cert.pem, key: key.pem}
 `
 	path := filepath.Join(t.TempDir(), "c.yaml")
@@ -73,7 +74,7 @@ etcd: {endpoints: ["https://e:2379"], ca: ca.pem, certificate: cert.pem, key: ke
 	must(t, err)
 	if o.DataDir != "/data" || o.Listen != "192.0.2.1:8443" || !slices.Equal(o.Advertise, []string{"https://a:1"}) || o.Zone != "z.internal" ||
 		o.Pool != netip.MustParsePrefix("10.0.0.0/8") || o.CertificateLifetime != 2*time.Hour || o.Grace != 3*time.Hour || o.LinkIdle != 4*time.Minute ||
-		!o.NewAdmin || !slices.Equal(o.EtcdEndpoints, []string{"https://e:2379"}) || o.EtcdCA != "ca.pem" || o.EtcdCertificate != "cert.pem" ||
+		!o.NewAdmin || !o.NoDeclare || !slices.Equal(o.EtcdEndpoints, []string{"https://e:2379"}) || o.EtcdCA != "ca.pem" || o.EtcdCertificate != "cert.pem" ||
 		o.EtcdKey != "key.pem" || o.Log == nil {
 		t.Errorf("options are %+v", o)
 	}
@@ -81,7 +82,7 @@ etcd: {endpoints: ["https://e:2379"], ca: ca.pem, certificate: cert.pem, key: ke
 	cfg = defaults()
 	o, err = cfg.options(nil)
 	if err != nil || o.DataDir != "/var/lib/etherloom-controller" || o.Listen != ":443" || o.Zone != "" || o.Pool.IsValid() || o.CertificateLifetime != 0 ||
-		o.Grace != 0 || o.LinkIdle != 0 || o.NewAdmin || !cfg.Relay || cfg.UDP != ":3478" {
+		o.Grace != 0 || o.LinkIdle != 0 || o.NewAdmin || o.NoDeclare || !cfg.Relay || cfg.UDP != ":3478" {
 		t.Errorf("defaults are %+v, %v", o, err)
 	}
 }

@@ -37,6 +37,7 @@ type config struct {
 		MaxAge time.Duration `yaml:"max_age" mapstructure:"max_age" usage:"how long a node that is not heard still counts as it was, for conditions on posture; default 5m"`
 		Grace  time.Duration `yaml:"grace" mapstructure:"grace" usage:"after a start, for nodes to come back before they count as not heard; default 30s"`
 	} `yaml:"posture" mapstructure:"posture"`
+	Declare  bool `yaml:"gateways_declare" mapstructure:"gateways_declare" usage:"gateways may attach VLANs by their own configuration; else administrators alone do; set it alike on all controllers"`
 	NewAdmin bool `yaml:"new_admin" mapstructure:"new_admin" usage:"write a new admin.json, because the last one is lost or has expired"`
 
 	Etcd struct {
@@ -52,6 +53,7 @@ type config struct {
 func defaults() config {
 	var c config
 	c.DataDir, c.Listen, c.UDP, c.Relay = "/var/lib/etherloom-controller", ":443", ":3478", true
+	c.Declare = true
 	c.Log = settings.DefaultLog()
 	return c
 }
@@ -126,7 +128,7 @@ func (cfg *config) options(log *slog.Logger) (server.Options, error) {
 	o := server.Options{
 		DataDir: cfg.DataDir, Listen: cfg.Listen, Advertise: cfg.Advertise, Zone: cfg.Zone,
 		CertificateLifetime: cfg.Certificate, Grace: cfg.Grace, LinkIdle: cfg.LinkIdle,
-		PostureMaxAge: cfg.Posture.MaxAge, PostureGrace: cfg.Posture.Grace, NewAdmin: cfg.NewAdmin,
+		PostureMaxAge: cfg.Posture.MaxAge, PostureGrace: cfg.Posture.Grace, NewAdmin: cfg.NewAdmin, NoDeclare: !cfg.Declare,
 		EtcdEndpoints: cfg.Etcd.Endpoints, EtcdCA: cfg.Etcd.CA, EtcdCertificate: cfg.Etcd.Certificate, EtcdKey: cfg.Etcd.Key,
 		Log: log,
 	}

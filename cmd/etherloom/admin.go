@@ -74,10 +74,29 @@ func (a *admin) show(cmd *cobra.Command, m proto.Message, show func() error) err
 	return printJSON(cmd, v)
 }
 
+// lists is a command that asks for a list and prints it: as JSON, or as text does.
+func lists[Req, Resp any, Message interface {
+	*Resp
+	proto.Message
+}](a *admin, short string, method func(controlv1connect.AdminServiceClient, context.Context, *Req) (*Resp, error),
+	text func(*cobra.Command, *Resp) error,
+) *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: short, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			r, err := call(cmd.Context(), a, method, new(Req))
+			if err != nil {
+				return err
+			}
+			return a.show(cmd, Message(r), func() error { return text(cmd, r) })
+		},
+	}
+}
+
 func adminCommands() []*cobra.Command {
 	a := new(admin)
 	list := []*cobra.Command{
-		tokenCommand(a), nodeCommand(a), segmentCommand(a), groupCommand(a), grantCommand(a), policyCommand(a), relayAdminCommand(a), auditCommand(a),
+		tokenCommand(a), nodeCommand(a), segmentCommand(a), attachmentCommand(a), hostCommand(a), groupCommand(a), grantCommand(a), policyCommand(a), relayAdminCommand(a), auditCommand(a),
 	}
 	for _, c := range list {
 		a.flags(c)

@@ -99,7 +99,7 @@ func auditVerify(a *admin) *cobra.Command {
 			if a.json {
 				return printJSON(cmd, map[string]any{"schema": 1, "whole": true, "entries": len(list), "head": hex.EncodeToString(head.Hash[:])})
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "the audit log is whole: %d entries, head %x\n", len(list), head.Hash)
+			fmt.Fprintf(cmd.OutOrStdout(), "the audit log is whole: %s, head %x\n", counted(len(list), "entry", "entries"), head.Hash)
 			return nil
 		},
 	}

@@ -79,7 +79,7 @@ func showBench(cmd *cobra.Command, r bench.Result) error {
 		{"one TCP stream", figure(r.Network.Stream, "Mbit/s")},
 		{"UDP datagrams of 64 bytes", figure(r.Network.Datagrams, "/s")},
 	})
-	fmt.Fprintf(out, "Both ends and the load shared this machine's %d cores: a machine that is one end alone carries more.\n", r.Cores)
+	fmt.Fprintf(out, "Both ends and the load shared this machine's %s: a machine that is one end alone carries more.\n", counted(r.Cores, "core", "cores"))
 	return err
 }
 

@@ -62,6 +62,7 @@ func explainCommand() *cobra.Command {
 	f.IntVar(&tcp, "tcp", 0, "the first packet of a TCP connection to this port")
 	f.IntVar(&udp, "udp", 0, "a UDP datagram to this port")
 	f.StringVar(&text, "hex", "", "a whole frame, in hex; - reads it from the standard input")
+	f.StringVar(&ask.VLAN, "vlan", "", "VLAN inside a transparent segment, such as 10, or 20.10 with the outer one first; s20 if its tag is 802.1ad's")
 	f.StringVar(&ask.Flow, "flow", "", "the next packet of a flow of this node's, such as \"tcp 192.0.2.1:4242 192.0.2.2:22\": see `etherloom flows`")
 	f.Uint32Var(&ask.Grant, "grant", 0, "with --hex and --from: the grant that the frame names; default: what an honest sender would name")
 	return cmd
@@ -113,7 +114,7 @@ func readFrame(text string, stdin io.Reader) ([]byte, error) {
 	case errors.As(err, &bad):
 		return nil, fmt.Errorf("--hex takes the bytes of a frame as hex digits, found %q: give them as `tcpdump -xx` prints them, without the offsets", rune(bad))
 	case err != nil:
-		return nil, fmt.Errorf("--hex takes two hex digits for each byte, found %d digits: one is missing, or one too many", len(digits))
+		return nil, fmt.Errorf("--hex takes two hex digits for each byte, found %s: one is missing, or one too many", counted(len(digits), "digit", "digits"))
 	case len(frame) == 0:
 		return nil, errors.New("--hex takes the bytes of a frame as hex digits, found none: begin with the destination address")
 	}

@@ -17,11 +17,11 @@ func flowsCommand() *cobra.Command {
 			var rows [][]string
 			for _, f := range list {
 				rows = append(rows, []string{
-					f.Segment, f.From, f.To, f.Protocol, ended(f.Src, f.SrcPort), ended(f.Dst, f.DstPort), grantNumber(f.Grant), grantNumber(f.Observed),
+					f.Segment, f.From, f.To, dash(f.VLAN), f.Protocol, ended(f.Src, f.SrcPort), ended(f.Dst, f.DstPort), grantNumber(f.Grant), grantNumber(f.Observed),
 					fmt.Sprintf("%d/%d", f.Frames, f.AnswerFrames), fmt.Sprintf("%d/%d", f.Octets, f.AnswerOctets), until(f.Began), until(f.Last),
 				})
 			}
-			return table(cmd, "SEGMENT FROM TO PROTOCOL SOURCE DESTINATION GRANT OBSERVED FRAMES OCTETS SINCE LAST", rows)
+			return table(cmd, "SEGMENT FROM TO VLAN PROTOCOL SOURCE DESTINATION GRANT OBSERVED FRAMES OCTETS SINCE LAST", rows)
 		})
 }
 

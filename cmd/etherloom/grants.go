@@ -24,7 +24,8 @@ func grantAdd(a *admin) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "add --from SELECTOR --to segment:NAME|SELECTOR", Short: "Let machines use a segment, or reach others on it", Args: cobra.NoArgs,
 		Long: "Let machines use a segment, or reach others on it.\n\n" +
-			"A SELECTOR is node:NAME, label:KEY=VALUE or group:NAME. Who has a grant to a segment is a member of it: members see each other.\n" +
+			"A SELECTOR is node:NAME, label:KEY=VALUE or group:NAME, and of machines behind a gateway host:NAME, and attachment:NODE/PORT for\n" +
+			"those there whom nobody named. Who has a grant to a segment is a member of it: members see each other.\n" +
 			"Who has a grant to a node reaches that node and sees nothing else; the node sees nobody but those who may reach it.\n\n" +
 			"--allow limits what may begin; answers pass. A term is any, ip, tcp, udp, icmp, tcp:PORTS, udp:PORTS (22 or 80,8000-8100),\n" +
 			"proto:NUMBER, ethertype:0xNNNN, multicast:ADDRESS[/LENGTH] or broadcast. Without --allow everything may pass; to a node,\n" +
@@ -33,9 +34,12 @@ func grantAdd(a *admin) *cobra.Command {
 			"  etherloom grant add --from group:dba --to node:db1 --allow tcp:5432 --allow icmp --expires 8h",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if req.GetFrom() == "" || req.GetTo() == "" {
-				return errors.New("say who with --from node:NAME, label:KEY=VALUE or group:NAME, and what with --to segment:NAME or one of those")
+				return errors.New("say who with --from SELECTOR, such as node:NAME, label:KEY=VALUE, group:NAME or host:NAME, and what with --to segment:NAME or one of those")
 			}
-			var err error
+			err := neverEmpty(cmd, "when", "expires")
+			if err != nil {
+				return err
+			}
 			if req.Both, req.Observe, err = modesOf(direction, mode); err != nil {
 				return err
 			}
@@ -56,9 +60,9 @@ func grantAdd(a *admin) *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().StringVar(&req.From, "from", "", "node:NAME, label:KEY=VALUE or group:NAME")
-	cmd.Flags().StringVar(&req.To, "to", "", "segment:NAME, node:NAME, label:KEY=VALUE or group:NAME")
-	cmd.Flags().StringVar(&req.Segment, "segment", "", "segment on which a grant to nodes holds; default: the only one there is")
+	cmd.Flags().StringVar(&req.From, "from", "", "node:NAME, label:KEY=VALUE, group:NAME, host:NAME or attachment:NODE/PORT")
+	cmd.Flags().StringVar(&req.To, "to", "", "segment:NAME, or what --from takes")
+	cmd.Flags().StringVar(&req.Segment, "segment", "", "segment on which a grant to nodes holds; default: that of a machine it names, or the only one there is")
 	cmd.Flags().StringArrayVar(&req.Allow, "allow", nil, "what may begin, such as tcp:22; may be repeated; default: everything")
 	cmd.Flags().StringVar(&direction, "direction", "out", "who may begin: out (the source) or both")
 	cmd.Flags().StringVar(&mode, "mode", "enforce", "enforce, or observe: pass nothing and count what would pass")
@@ -67,6 +71,17 @@ func grantAdd(a *admin) *cobra.Command {
 	cmd.Flags().BoolVar(&req.Force, "force", false, "also if a test of the policy fails by it")
 	cmd.Flags().StringVar(&expires, "expires", "", "when it ends: a time such as 2030-01-31T18:00:00Z, or how long from now, such as 8h")
 	return cmd
+}
+
+// neverEmpty refuses a flag that narrows a grant and is given with nothing in it, as by a variable of a script that is not set: without it
+// the grant would be wider than was meant.
+func neverEmpty(cmd *cobra.Command, names ...string) error {
+	for _, name := range names {
+		if f := cmd.Flags().Lookup(name); f.Changed && strings.TrimSpace(f.Value.String()) == "" {
+			return fmt.Errorf("--%s is empty: say what it is, or leave it out for a grant without", name)
+		}
+	}
+	return nil
 }
 
 // modesOf reads --direction and --mode.
@@ -99,26 +114,17 @@ func parseExpiry(s string, now time.Time) (time.Time, error) {
 }
 
 func grantList(a *admin) *cobra.Command {
-	return &cobra.Command{
-		Use: "list", Short: "List the grants", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			r, err := call(cmd.Context(), a, rpc.AdminServiceClient.ListGrants, &v1.ListGrantsRequest{})
-			if err != nil {
-				return err
+	return lists(a, "List the grants", rpc.AdminServiceClient.ListGrants, func(cmd *cobra.Command, r *v1.ListGrantsResponse) error {
+		var rows [][]string
+		for _, g := range r.GetGrants() {
+			end := "never"
+			if g.GetExpires() != nil {
+				end = until(g.GetExpires().AsTime())
 			}
-			return a.show(cmd, r, func() error {
-				var rows [][]string
-				for _, g := range r.GetGrants() {
-					end := "never"
-					if g.GetExpires() != nil {
-						end = until(g.GetExpires().AsTime())
-					}
-					rows = append(rows, []string{fmt.Sprint(g.GetId()), dash(g.GetName()), g.GetFrom(), arrow(g), dash(g.GetSegment()), allowed(g), end, whenText(g), heldBy(g)})
-				}
-				return table(cmd, "ID NAME FROM TO SEGMENT ALLOW EXPIRES WHEN HELD-BY", rows)
-			})
-		},
-	}
+			rows = append(rows, []string{fmt.Sprint(g.GetId()), dash(g.GetName()), g.GetFrom(), arrow(g), dash(g.GetSegment()), allowed(g), end, whenText(g), heldBy(g)})
+		}
+		return table(cmd, "ID NAME FROM TO SEGMENT ALLOW EXPIRES WHEN HELD-BY", rows)
+	})
 }
 
 // arrow is a grant's target, with what is special about the way there.

@@ -17,7 +17,7 @@ func groupCommand(a *admin) *cobra.Command {
 func groupSet(a *admin) *cobra.Command {
 	req := new(v1.SetGroupRequest)
 	cmd := &cobra.Command{
-		Use: "set NAME --member node:NAME|label:KEY=VALUE", Short: "Make a group, or say anew who is in it", Args: cobra.ExactArgs(1),
+		Use: "set NAME --member SELECTOR", Short: "Make a group, or say anew who is in it", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req.Name = args[0]
 			r, err := call(cmd.Context(), a, rpc.AdminServiceClient.SetGroup, req)
@@ -28,7 +28,7 @@ func groupSet(a *admin) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&req.Force, "force", false, "also if a test of the policy fails by it")
-	cmd.Flags().StringArrayVar(&req.Members, "member", nil, "who is in it: node:NAME or label:KEY=VALUE; may be repeated; none: nobody")
+	cmd.Flags().StringArrayVar(&req.Members, "member", nil, "who is in it: node:NAME, label:KEY=VALUE, host:NAME or attachment:NODE/PORT; may be repeated; none: nobody")
 	return cmd
 }
 
@@ -41,16 +41,9 @@ func groupTable(cmd *cobra.Command, list []*v1.Group) error {
 }
 
 func groupList(a *admin) *cobra.Command {
-	return &cobra.Command{
-		Use: "list", Short: "List the groups", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			r, err := call(cmd.Context(), a, rpc.AdminServiceClient.ListGroups, &v1.ListGroupsRequest{})
-			if err != nil {
-				return err
-			}
-			return a.show(cmd, r, func() error { return groupTable(cmd, r.GetGroups()) })
-		},
-	}
+	return lists(a, "List the groups", rpc.AdminServiceClient.ListGroups, func(cmd *cobra.Command, r *v1.ListGroupsResponse) error {
+		return groupTable(cmd, r.GetGroups())
+	})
 }
 
 func groupRemove(a *admin) *cobra.Command {

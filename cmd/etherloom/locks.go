@@ -190,25 +190,18 @@ func lockNames(list []*v1.Lock) string {
 }
 
 func nodeLocks(a *admin) *cobra.Command {
-	return &cobra.Command{
-		Use: "locks", Short: "List the locks", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			r, err := call(cmd.Context(), a, rpc.AdminServiceClient.ListLocks, &v1.ListLocksRequest{})
-			if err != nil {
-				return err
-			}
-			return a.show(cmd, r, func() error {
-				var rows [][]string
-				for _, l := range r.GetLocks() {
-					rows = append(rows, []string{
-						fmt.Sprint(l.GetId()), l.GetTarget(), expiryOf(l), dash(strings.Join(l.GetNodes(), ",")),
-						until(l.GetCreated().AsTime()), dash(adminOf(l.GetBy())), dash(l.GetMessage()),
-					})
-				}
-				return table(cmd, "LOCK ON ENDS LOCKED SINCE BY MESSAGE", rows)
+	cmd := lists(a, "List the locks", rpc.AdminServiceClient.ListLocks, func(cmd *cobra.Command, r *v1.ListLocksResponse) error {
+		var rows [][]string
+		for _, l := range r.GetLocks() {
+			rows = append(rows, []string{
+				fmt.Sprint(l.GetId()), l.GetTarget(), expiryOf(l), dash(strings.Join(l.GetNodes(), ",")),
+				until(l.GetCreated().AsTime()), dash(adminOf(l.GetBy())), dash(l.GetMessage()),
 			})
-		},
-	}
+		}
+		return table(cmd, "LOCK ON ENDS LOCKED SINCE BY MESSAGE", rows)
+	})
+	cmd.Use = "locks"
+	return cmd
 }
 
 // adminOf is the short form of an administrator's SPIFFE id: admin/1.

@@ -34,8 +34,8 @@ func root() *cobra.Command {
 		Use:   "etherloom",
 		Short: "A virtual Ethernet switch that spans sites",
 		Long: "Etherloom joins machines at many sites to one Ethernet switch, encrypted end to end and by grant alone.\n\n" +
-			"On a machine: preflight URL, join TOKEN, then run; bench says what it can carry. Ask it: status, peers, paths, ports, fdb, names, drops, flows, grants, posture, ping, explain.\n" +
-			"As administrator: token, node, segment, group, grant, policy, relay, audit, with --admin FILE or ETHERLOOM_ADMIN.",
+			"On a machine: preflight URL, join TOKEN, then run; bench says what it can carry. Ask it: status, peers, paths, ports, port, mirror, fdb, names, drops, flows, grants, posture, ping, explain.\n" +
+			"As administrator: token, node, segment, attachment, host, group, grant, policy, relay, audit, with --admin FILE or ETHERLOOM_ADMIN.",
 		Version: node.Version, SilenceUsage: true, SilenceErrors: true,
 	}
 	cmd.AddGroup(
@@ -50,7 +50,7 @@ func root() *cobra.Command {
 		}
 	}
 	add("machine", preflightCommand(), joinCommand(), runCommand(), demoCommand(), benchCommand())
-	add("ask", statusCommand(), peersCommand(), pathsCommand(), portsCommand(), fdbCommand(), namesCommand(), dropsCommand(), flowsCommand(), grantsCommand(), postureCommand(), pingCommand(), explainCommand())
+	add("ask", statusCommand(), peersCommand(), pathsCommand(), portsCommand(), fdbCommand(), portCommand(), mirrorCommand(), namesCommand(), dhcpCommand(), dropsCommand(), flowsCommand(), grantsCommand(), postureCommand(), pingCommand(), explainCommand())
 	add("admin", adminCommands()...)
 	return cmd
 }

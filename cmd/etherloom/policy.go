@@ -119,7 +119,7 @@ func printTests(cmd *cobra.Command, tests []*v1.PolicyTest) error {
 			return err
 		}
 	}
-	_, err := fmt.Fprintf(cmd.OutOrStdout(), "%d tests: %d hold, %d fail, %d void\n", len(tests), counts[v1.PolicyOutcome_POLICY_OUTCOME_PASSED],
+	_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s: %d passed, %d failed, %d void\n", counted(len(tests), "test", "tests"), counts[v1.PolicyOutcome_POLICY_OUTCOME_PASSED],
 		counts[v1.PolicyOutcome_POLICY_OUTCOME_FAILED], counts[v1.PolicyOutcome_POLICY_OUTCOME_VOID])
 	return err
 }
@@ -188,7 +188,7 @@ func printApplied(cmd *cobra.Command, r *v1.ApplyPolicyResponse) error {
 		return err
 	}
 	if n := len(r.GetFailed()); n > 0 {
-		fmt.Fprintf(cmd.ErrOrStderr(), "%d tests fail now: `etherloom policy check` shows them\n", n)
+		fmt.Fprintf(cmd.ErrOrStderr(), "%s of the policy failed: `etherloom policy check` shows more\n", counted(n, "test", "tests"))
 	}
 	if p := r.GetPending(); p != nil {
 		_, err := fmt.Fprintf(out, "the policy is at version %d; it is taken back at %s unless you say `etherloom policy confirm`\n", r.GetVersion(),

@@ -76,7 +76,7 @@ func fileText(f *v1.PostureFile) string {
 	text := "is not there"
 	switch {
 	case f.GetRegular():
-		text = fmt.Sprintf("mode %s, owner %d:%d, %d bytes, SHA-256 %s", f.GetMode(), f.GetUid(), f.GetGid(), f.GetSize(), dash(f.GetSha256()))
+		text = fmt.Sprintf("mode %s, owner %d:%d, %s, SHA-256 %s", f.GetMode(), f.GetUid(), f.GetGid(), counted(f.GetSize(), "byte", "bytes"), dash(f.GetSha256()))
 	case f.GetExists():
 		text = fmt.Sprintf("mode %s, owner %d:%d, not a regular file", f.GetMode(), f.GetUid(), f.GetGid())
 	case f.GetFault() != "":

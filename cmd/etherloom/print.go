@@ -44,6 +44,14 @@ func dash(s string) string {
 	return s
 }
 
+// counted is a number with the word for what is counted.
+func counted[N int | int64](n N, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
 // until says when something ends.
 func until(t time.Time) string {
 	if t.IsZero() || t.Unix() == 0 {

@@ -48,22 +48,13 @@ func relayAdd(a *admin) *cobra.Command {
 }
 
 func relayList(a *admin) *cobra.Command {
-	return &cobra.Command{
-		Use: "list", Short: "List the relays", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			r, err := call(cmd.Context(), a, rpc.AdminServiceClient.ListRelays, &v1.ListRelaysRequest{})
-			if err != nil {
-				return err
-			}
-			return a.show(cmd, r, func() error {
-				var rows [][]string
-				for _, x := range r.GetRelays() {
-					rows = append(rows, []string{x.GetName(), strings.Join(x.GetHosts(), ","), fmt.Sprint(x.GetPort()), fmt.Sprint(x.GetProbePort())})
-				}
-				return table(cmd, "NAME HOSTS PORT PROBE", rows)
-			})
-		},
-	}
+	return lists(a, "List the relays", rpc.AdminServiceClient.ListRelays, func(cmd *cobra.Command, r *v1.ListRelaysResponse) error {
+		var rows [][]string
+		for _, x := range r.GetRelays() {
+			rows = append(rows, []string{x.GetName(), strings.Join(x.GetHosts(), ","), fmt.Sprint(x.GetPort()), fmt.Sprint(x.GetProbePort())})
+		}
+		return table(cmd, "NAME HOSTS PORT PROBE", rows)
+	})
 }
 
 func relayRemove(a *admin) *cobra.Command {

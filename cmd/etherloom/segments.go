@@ -10,7 +10,7 @@ import (
 )
 
 func segmentCommand(a *admin) *cobra.Command {
-	return group("segment", "Broadcast domains", segmentAdd(a), segmentList(a), segmentRemove(a))
+	return group("segment", "Broadcast domains", segmentAdd(a), segmentList(a), segmentRemove(a), segmentDHCP(a))
 }
 
 func segmentAdd(a *admin) *cobra.Command {
@@ -29,15 +29,20 @@ func segmentAdd(a *admin) *cobra.Command {
 	cmd.Flags().StringVar(&req.Ipv4Prefix, "prefix", "", "IPv4 prefix; default: one that is free")
 	cmd.Flags().StringVar(&req.Ipv6Prefix, "prefix6", "", "IPv6 prefix, a /64; default: from the network's ULA")
 	cmd.Flags().Uint32Var(&req.Mtu, "mtu", 1500, "MTU")
+	cmd.Flags().BoolVar(&req.Transparent, "transparent", false, "carry VLAN tags inside it unchanged, at most two")
 	return cmd
 }
 
 func segmentTable(cmd *cobra.Command, list []*v1.Segment) error {
 	var rows [][]string
 	for _, s := range list {
-		rows = append(rows, []string{s.GetName(), fmt.Sprint(s.GetVni()), s.GetIpv4Prefix(), s.GetIpv6Prefix(), fmt.Sprint(s.GetMtu())})
+		tags := "-"
+		if s.GetTransparent() {
+			tags = "carried"
+		}
+		rows = append(rows, []string{s.GetName(), fmt.Sprint(s.GetVni()), s.GetIpv4Prefix(), s.GetIpv6Prefix(), fmt.Sprint(s.GetMtu()), tags})
 	}
-	return table(cmd, "NAME VNI PREFIX PREFIX6 MTU", rows)
+	return table(cmd, "NAME VNI PREFIX PREFIX6 MTU TAGS", rows)
 }
 
 func segmentList(a *admin) *cobra.Command {

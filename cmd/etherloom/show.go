@@ -48,6 +48,9 @@ func asking[T any](use, short, key string, show func(*cobra.Command, T) error) *
 				case node.Status, node.PostureStatus:
 					return printJSON(cmd, v)
 				}
+				if use == "list" { // of a group of commands, which is called after what is listed
+					return printJSON(cmd, listing(key, v))
+				}
 				return printJSON(cmd, listing(use, v))
 			}
 			return show(cmd, v)
@@ -147,6 +150,9 @@ func pathsCommand() *cobra.Command {
 					if w.Alive {
 						state = "up"
 					}
+					if w.Alive && w.Shaky {
+						state = fmt.Sprintf("shaky (%.0f %% lost)", 100*w.Loss)
+					}
 					if w.InUse {
 						state += ", in use"
 					}
@@ -156,48 +162,6 @@ func pathsCommand() *cobra.Command {
 				}
 			}
 			return table(cmd, "PEER KIND LOCAL REMOTE STATE RTT MTU REPLIES/PROBES", rows)
-		})
-}
-
-func portsCommand() *cobra.Command {
-	return asking("ports", "The ports of every segment: TAPs and links", "ports",
-		func(cmd *cobra.Command, list []node.Port) error {
-			var rows [][]string
-			for _, p := range list {
-				queues := ""
-				if p.Queues > 0 {
-					queues = strconv.Itoa(p.Queues)
-				}
-				rows = append(rows, []string{
-					p.Port, p.Kind, p.Segment, strconv.Itoa(int(p.VNI)), dash(p.MAC), dash(strings.Join(p.Addresses, " ")),
-					dash(queues), dash(strings.Join(p.Offloads, " ")),
-					fmt.Sprint(p.Stats.RxFrames), fmt.Sprint(p.Stats.TxFrames), fmt.Sprint(p.Stats.RxDropped), fmt.Sprint(p.Stats.Answered),
-				})
-			}
-			if err := table(cmd, "PORT KIND SEGMENT VNI MAC ADDRESSES QUEUES OFFLOADS RX TX DROPPED ANSWERED", rows); err != nil {
-				return err
-			}
-			for _, p := range list {
-				for _, c := range p.Changed {
-					fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", p.Port, c)
-				}
-			}
-			return nil
-		})
-}
-
-func fdbCommand() *cobra.Command {
-	return asking("fdb", "Which port every MAC address was last seen on", "fdb",
-		func(cmd *cobra.Command, list []node.FDBEntry) error {
-			var rows [][]string
-			for _, e := range list {
-				idle := e.Idle.Round(time.Second).String()
-				if e.Static {
-					idle = "static"
-				}
-				rows = append(rows, []string{e.Segment, e.MAC, e.Port, idle})
-			}
-			return table(cmd, "SEGMENT MAC PORT IDLE", rows)
 		})
 }
 

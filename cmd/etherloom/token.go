@@ -49,36 +49,27 @@ func tokenCreate(a *admin) *cobra.Command {
 }
 
 func tokenList(a *admin) *cobra.Command {
-	return &cobra.Command{
-		Use: "list", Short: "List tokens, without their secrets", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			r, err := call(cmd.Context(), a, rpc.AdminServiceClient.ListTokens, &v1.ListTokensRequest{})
-			if err != nil {
-				return err
+	return lists(a, "List tokens, without their secrets", rpc.AdminServiceClient.ListTokens, func(cmd *cobra.Command, r *v1.ListTokensResponse) error {
+		var rows [][]string
+		for _, t := range r.GetTokens() {
+			state := "good"
+			switch {
+			case t.GetRevoked():
+				state = "revoked"
+			case t.GetUsed() >= t.GetUses():
+				state = "used up"
+			case t.GetExpires().AsTime().Before(time.Now()):
+				state = "expired"
+			case t.GetLocked():
+				state = "locked"
 			}
-			return a.show(cmd, r, func() error {
-				var rows [][]string
-				for _, t := range r.GetTokens() {
-					state := "good"
-					switch {
-					case t.GetRevoked():
-						state = "revoked"
-					case t.GetUsed() >= t.GetUses():
-						state = "used up"
-					case t.GetExpires().AsTime().Before(time.Now()):
-						state = "expired"
-					case t.GetLocked():
-						state = "locked"
-					}
-					rows = append(rows, []string{
-						t.GetId(), t.GetRole(), dash(t.GetSite()), dash(strings.Join(t.GetLabels(), ",")),
-						fmt.Sprintf("%d/%d", t.GetUsed(), t.GetUses()), until(t.GetExpires().AsTime()), state,
-					})
-				}
-				return table(cmd, "ID ROLE SITE LABELS USED EXPIRES STATE", rows)
+			rows = append(rows, []string{
+				t.GetId(), t.GetRole(), dash(t.GetSite()), dash(strings.Join(t.GetLabels(), ",")),
+				fmt.Sprintf("%d/%d", t.GetUsed(), t.GetUses()), until(t.GetExpires().AsTime()), state,
 			})
-		},
-	}
+		}
+		return table(cmd, "ID ROLE SITE LABELS USED EXPIRES STATE", rows)
+	})
 }
 
 func tokenRevoke(a *admin) *cobra.Command {

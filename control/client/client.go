@@ -256,6 +256,31 @@ func (c *Client) ReportAddress(ctx context.Context, vni uint32, address string) 
 	})
 }
 
+// ReportLeases tells the controllers what machines behind this gateway have asked of the DHCP services.
+func (c *Client) ReportLeases(ctx context.Context, reports []*controlv1.LeaseReport) (refused []*controlv1.LeaseRefusal, err error) {
+	err = c.call(ctx, func(ctx context.Context, n controlv1connect.NodeServiceClient) error {
+		r, err := n.ReportLeases(ctx, &controlv1.ReportLeasesRequest{Reports: reports})
+		refused = r.GetRefused()
+		return err
+	})
+	return refused, err
+}
+
+// Declare says which ports onto VLANs this gateway wants, all of them, and returns what is not as it wants it, by port.
+func (c *Client) Declare(ctx context.Context, list []*controlv1.DeclaredAttachment) (refused map[string]string, err error) {
+	err = c.call(ctx, func(ctx context.Context, n controlv1connect.NodeServiceClient) error {
+		r, err := n.DeclareAttachments(ctx, &controlv1.DeclareAttachmentsRequest{Attachments: list})
+		refused = make(map[string]string)
+		for _, result := range r.GetResults() {
+			if result.GetError() != "" {
+				refused[result.GetPort()] = result.GetError()
+			}
+		}
+		return err
+	})
+	return refused, err
+}
+
 // RaiseHandshakeNonce makes handshakes from now on count as newer than all before.
 func (c *Client) RaiseHandshakeNonce(ctx context.Context) (nonce uint64, err error) {
 	err = c.call(ctx, func(ctx context.Context, n controlv1connect.NodeServiceClient) error {

@@ -4,10 +4,16 @@
 // the grants to these segments, the relays with a credential of its own, and which of those that it may have known are
 // revoked. It learns nothing of anybody else, no labels, and of a peer no station on a segment that it does not share.
 //
-//	Model ──► MemberOf(node): Views  ──► segment/VNI, grant/ID, reach/ID, peer/ID, revocation/ID
-//	      ──► ReachOf(node): Reaches ──► the same; of a grant to nodes, only the other end
-//	      ──► Profile(node)         ──► self
-//	      ──► Shared                ──► settings, relay/NAME
+//	Model ──► ViewsFor(node): Views     ──► segment/VNI, grant/ID, reach/ID, peer/ID, machine/ID, revocation/ID
+//	      ──► ReachesFor(node): Reaches ──► the same; of a grant to nodes, only the other end
+//	      ──► OutletsOf(node): Outlets  ──► segment/VNI, attachment/ID, machine/ID, peer/ID, revocation/ID
+//	          with each machine/ID      ──► lease/VNI/ADDRESS
+//	      ──► ServicesFor(node)         ──► dhcp/VNI, of the same segments
+//	      ──► Profile(node)             ──► self
+//	      ──► Shared                    ──► settings, relay/NAME
+//
+// A gateway is told what concerns the machines that it may speak for as if it were they, and whoever is told of a machine is told of
+// its gateways as peers.
 //
 // The result depends on the Model alone, and on no clock, so that two controllers at the same version say the same,
 // byte for byte. The work is proportional to the node's peers and grants. A Compiler keeps the serialised form of what
@@ -45,11 +51,13 @@ type inputs struct {
 	status  model.Status
 	views   []*model.View
 	reaches []*model.Reach
+	outlets []*model.Outlet
+	dhcp    []*model.DHCP
 }
 
 func (a inputs) equal(b inputs) bool {
 	return a.shared == b.shared && a.profile == b.profile && a.status == b.status && slices.Equal(a.views, b.views) &&
-		slices.Equal(a.reaches, b.reaches)
+		slices.Equal(a.reaches, b.reaches) && slices.Equal(a.outlets, b.outlets) && slices.Equal(a.dhcp, b.dhcp)
 }
 
 // Compiler makes Results. It may be used from several goroutines.
@@ -92,7 +100,10 @@ func (c *Compiler) Compile(m *model.Model, id identity.ID, last *Result) (*Resul
 	if n == nil || m.Settings == nil {
 		return nil, fmt.Errorf("compile node %d: there is no such node", id)
 	}
-	in := inputs{shared: m.Shared, profile: p, status: m.Status(n), views: m.MemberOf(id), reaches: m.ReachOf(id)}
+	in := inputs{
+		shared: m.Shared, profile: p, status: m.Status(n), views: m.ViewsFor(id), reaches: m.ReachesFor(id), outlets: m.OutletsOf(id),
+		dhcp: m.ServicesFor(id),
+	}
 	if last != nil && in.equal(last.inputs) {
 		return last, nil
 	}
@@ -123,10 +134,20 @@ func (c *Compiler) gather(m *model.Model, in inputs) (state.State, error) {
 			return nil, err
 		}
 	}
-	if err := c.addPeers(s, in); err != nil {
+	for _, o := range in.outlets {
+		if err := c.addOutlet(s, o); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.addServices(s, in); err != nil {
 		return nil, err
 	}
-	return s, c.add(s, &controlv1.Resource{Kind: &controlv1.Resource_Self{Self: peer(in.profile, in.own())}})
+	if err := c.addOthers(s, in); err != nil {
+		return nil, err
+	}
+	self := peer(in.profile, in.own())
+	self.Complete = in.status == model.StatusActive
+	return s, c.add(s, &controlv1.Resource{Kind: &controlv1.Resource_Self{Self: self}})
 }
 
 // add serialises a resource into a state.
@@ -233,13 +254,20 @@ func (c *Compiler) addRevoked(s state.State, ids []identity.ID) error {
 	return nil
 }
 
-// addPeers adds the others that the node has anything to do with, each once, with its stations on the segments where it has.
-func (c *Compiler) addPeers(s state.State, in inputs) error {
+// addOthers adds the others that the node has anything to do with, each once: nodes with their stations on the segments where it
+// has, and machines.
+func (c *Compiler) addOthers(s state.State, in inputs) error {
 	for p, vnis := range in.others() {
 		err := c.addOnce(s, peerKey{p, vnis}, func() *controlv1.Resource {
+			if p.Machine != nil {
+				return &controlv1.Resource{Kind: &controlv1.Resource_Machine{Machine: p.MachineProto()}}
+			}
 			return &controlv1.Resource{Kind: &controlv1.Resource_Peer{Peer: peer(p, vnis)}}
 		})
 		if err != nil {
+			return err
+		}
+		if err := c.addLeases(s, p); err != nil {
 			return err
 		}
 	}

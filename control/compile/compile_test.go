@@ -113,8 +113,17 @@ func TestCompile(t *testing.T) {
 		if r.Hash != r.State.Hash() {
 			t.Errorf("node %d: hash is not the state's", id)
 		}
-		if _, err := r.State.Contents(); err != nil {
-			t.Errorf("node %d cannot read it: %v", id, err)
+		told, err := r.State.Contents()
+		if err != nil {
+			t.Fatalf("node %d cannot read it: %v", id, err)
+		}
+		if told.Self.Complete == (id == 5 || id == 7) { // of those who are pending or locked nothing follows from what they are not told
+			t.Errorf("node %d is told that this is all: %t", id, told.Self.Complete)
+		}
+		for peer, p := range told.Peers {
+			if p.Complete {
+				t.Errorf("node %d is told that this is all of peer %d", id, peer)
+			}
 		}
 	}
 

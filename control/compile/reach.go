@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 
@@ -52,20 +53,22 @@ func idsOf(profiles []*model.Profile) []identity.ID {
 	return out
 }
 
-// addReach adds a grant to nodes, as one of those that it concerns is told it: the other end, and of its own end itself alone.
+// addReach adds a grant to nodes, as one of those that it concerns is told it: the other end, and of its own end itself alone, with
+// the machines there that it may speak for.
 func (c *Compiler) addReach(s state.State, r *model.Reach, self *model.Profile) error {
 	if err := c.addSegment(s, r.Segment); err != nil {
 		return err
 	}
-	from, to := slices.Contains(r.From, self), slices.Contains(r.To, self)
+	sources, targets := own(r.From, self), own(r.To, self)
+	from, to := len(sources) > 0, len(targets) > 0
 	out := reach(r.Grant)
-	out.Sources, out.Targets = []uint32{uint32(self.ID)}, []uint32{uint32(self.ID)}
 	if to {
-		out.Sources = numbers(idsOf(r.From))
+		sources = r.From
 	}
 	if from {
-		out.Targets = numbers(idsOf(r.To))
+		targets = r.To
 	}
+	out.Sources, out.Targets = numbers(idsOf(sources)), numbers(idsOf(targets))
 	if err := c.add(s, &controlv1.Resource{Kind: &controlv1.Resource_Reach{Reach: out}}); err != nil {
 		return err
 	}
@@ -80,6 +83,37 @@ func (c *Compiler) addReach(s state.State, r *model.Reach, self *model.Profile) 
 	return nil
 }
 
+// own are those in a list for whom a node speaks: itself, and machines of which it is a gateway.
+func own(list []*model.Profile, self *model.Profile) []*model.Profile {
+	var out []*model.Profile
+	for _, p := range list {
+		if self.SpeaksFor(p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// addOutlet adds an attachment's port, and which of its gateways are revoked. The machines behind it are others.
+func (c *Compiler) addOutlet(s state.State, o *model.Outlet) error {
+	if err := c.addSegment(s, o.Segment); err != nil {
+		return err
+	}
+	a := o.Proto()
+	a.ProbeKey = c.probeKey(o.Segment.VNI)
+	if err := c.add(s, &controlv1.Resource{Kind: &controlv1.Resource_Attachment{Attachment: a}}); err != nil {
+		return err
+	}
+	return c.addRevoked(s, o.Revoked)
+}
+
+// probeKey is what the gateways of a segment share, by which they know each other's probes. Whoever has the network's wrap key can
+// repeat it, so that every controller says the same.
+func (c *Compiler) probeKey(vni model.VNI) []byte {
+	network := c.model.Network()
+	return c.wrap.Derive(fmt.Sprintf("etherloom probe v1 %x %d", network[:], vni))
+}
+
 // vnis is a set of segments.
 type vnis map[model.VNI]struct{}
 
@@ -92,39 +126,61 @@ func (v vnis) text() string {
 	return out
 }
 
-// own are the segments where the node has anything to do.
+// own are the segments where the node has anything to do itself.
 func (in inputs) own() string {
 	set := vnis{}
 	for _, v := range in.views {
-		set[v.Segment.VNI] = struct{}{}
+		if slices.Contains(v.Members, in.profile) {
+			set[v.Segment.VNI] = struct{}{}
+		}
 	}
 	for _, r := range in.reaches {
-		set[r.Segment.VNI] = struct{}{}
+		if slices.Contains(r.From, in.profile) || slices.Contains(r.To, in.profile) {
+			set[r.Segment.VNI] = struct{}{}
+		}
 	}
 	return set.text()
 }
 
-// others are those with whom the node has anything to do, and where.
-func (in inputs) others() map[*model.Profile]string {
-	shared := map[*model.Profile]vnis{}
-	meet := func(vni model.VNI, list []*model.Profile) {
-		for _, p := range list {
-			if shared[p] == nil {
-				shared[p] = vnis{}
-			}
-			shared[p][vni] = struct{}{}
+// meetings are those with whom a node has anything to do, and on which segments.
+type meetings map[*model.Profile]vnis
+
+func (m meetings) know(p *model.Profile) vnis {
+	if m[p] == nil {
+		m[p] = vnis{}
+	}
+	return m[p]
+}
+
+// meet adds those in a list. Whoever meets a machine knows its gateways, which is not to meet them on the segment.
+func (m meetings) meet(vni model.VNI, list []*model.Profile) {
+	for _, p := range list {
+		m.know(p)[vni] = struct{}{}
+		if p.Machine == nil {
+			continue
+		}
+		for _, g := range p.Machine.Gateways {
+			m.know(g)
 		}
 	}
+}
+
+// others are those with whom the node, or a machine that it speaks for, has anything to do, and where.
+func (in inputs) others() map[*model.Profile]string {
+	shared := meetings{}
 	for _, v := range in.views {
-		meet(v.Segment.VNI, v.Members)
+		shared.meet(v.Segment.VNI, v.Members)
 	}
 	for _, r := range in.reaches {
-		if slices.Contains(r.From, in.profile) {
-			meet(r.Segment.VNI, r.To)
+		if len(own(r.From, in.profile)) > 0 {
+			shared.meet(r.Segment.VNI, r.To)
 		}
-		if slices.Contains(r.To, in.profile) {
-			meet(r.Segment.VNI, r.From)
+		if len(own(r.To, in.profile)) > 0 {
+			shared.meet(r.Segment.VNI, r.From)
 		}
+	}
+	for _, o := range in.outlets {
+		shared.meet(o.Segment.VNI, o.Machines)
 	}
 	delete(shared, in.profile)
 	out := make(map[*model.Profile]string, len(shared))

@@ -28,6 +28,64 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type LeaseAct int32
+
+const (
+	LeaseAct_LEASE_ACT_UNSPECIFIED LeaseAct = 0
+	LeaseAct_LEASE_ACT_ASK         LeaseAct = 1 // it wants an address
+	LeaseAct_LEASE_ACT_BIND        LeaseAct = 2 // it takes the one that is set aside for it, or was confirmed that it has it
+	LeaseAct_LEASE_ACT_RELEASE     LeaseAct = 3 // it gives it back
+	LeaseAct_LEASE_ACT_DECLINE     LeaseAct = 4 // somebody else uses it
+	LeaseAct_LEASE_ACT_LET_GO      LeaseAct = 5 // the gateway has seen that it has ended, and does not confirm it again
+)
+
+// Enum value maps for LeaseAct.
+var (
+	LeaseAct_name = map[int32]string{
+		0: "LEASE_ACT_UNSPECIFIED",
+		1: "LEASE_ACT_ASK",
+		2: "LEASE_ACT_BIND",
+		3: "LEASE_ACT_RELEASE",
+		4: "LEASE_ACT_DECLINE",
+		5: "LEASE_ACT_LET_GO",
+	}
+	LeaseAct_value = map[string]int32{
+		"LEASE_ACT_UNSPECIFIED": 0,
+		"LEASE_ACT_ASK":         1,
+		"LEASE_ACT_BIND":        2,
+		"LEASE_ACT_RELEASE":     3,
+		"LEASE_ACT_DECLINE":     4,
+		"LEASE_ACT_LET_GO":      5,
+	}
+)
+
+func (x LeaseAct) Enum() *LeaseAct {
+	p := new(LeaseAct)
+	*p = x
+	return p
+}
+
+func (x LeaseAct) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (LeaseAct) Descriptor() protoreflect.EnumDescriptor {
+	return file_controlv1_control_proto_enumTypes[0].Descriptor()
+}
+
+func (LeaseAct) Type() protoreflect.EnumType {
+	return &file_controlv1_control_proto_enumTypes[0]
+}
+
+func (x LeaseAct) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use LeaseAct.Descriptor instead.
+func (LeaseAct) EnumDescriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{0}
+}
+
 type AddressMode int32
 
 const (
@@ -67,11 +125,11 @@ func (x AddressMode) String() string {
 }
 
 func (AddressMode) Descriptor() protoreflect.EnumDescriptor {
-	return file_controlv1_control_proto_enumTypes[0].Descriptor()
+	return file_controlv1_control_proto_enumTypes[1].Descriptor()
 }
 
 func (AddressMode) Type() protoreflect.EnumType {
-	return &file_controlv1_control_proto_enumTypes[0]
+	return &file_controlv1_control_proto_enumTypes[1]
 }
 
 func (x AddressMode) Number() protoreflect.EnumNumber {
@@ -80,7 +138,59 @@ func (x AddressMode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AddressMode.Descriptor instead.
 func (AddressMode) EnumDescriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{0}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{1}
+}
+
+type LeaseState int32
+
+const (
+	LeaseState_LEASE_STATE_UNSPECIFIED LeaseState = 0
+	LeaseState_LEASE_STATE_OFFERED     LeaseState = 1 // set aside; it must be bound before it is confirmed to the host
+	LeaseState_LEASE_STATE_BOUND       LeaseState = 2 // a gateway may confirm it again without asking
+	LeaseState_LEASE_STATE_ENDED       LeaseState = 3 // as offered; and it will be somebody else's
+)
+
+// Enum value maps for LeaseState.
+var (
+	LeaseState_name = map[int32]string{
+		0: "LEASE_STATE_UNSPECIFIED",
+		1: "LEASE_STATE_OFFERED",
+		2: "LEASE_STATE_BOUND",
+		3: "LEASE_STATE_ENDED",
+	}
+	LeaseState_value = map[string]int32{
+		"LEASE_STATE_UNSPECIFIED": 0,
+		"LEASE_STATE_OFFERED":     1,
+		"LEASE_STATE_BOUND":       2,
+		"LEASE_STATE_ENDED":       3,
+	}
+)
+
+func (x LeaseState) Enum() *LeaseState {
+	p := new(LeaseState)
+	*p = x
+	return p
+}
+
+func (x LeaseState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (LeaseState) Descriptor() protoreflect.EnumDescriptor {
+	return file_controlv1_control_proto_enumTypes[2].Descriptor()
+}
+
+func (LeaseState) Type() protoreflect.EnumType {
+	return &file_controlv1_control_proto_enumTypes[2]
+}
+
+func (x LeaseState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use LeaseState.Descriptor instead.
+func (LeaseState) EnumDescriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{2}
 }
 
 type NodeStatus int32
@@ -122,11 +232,11 @@ func (x NodeStatus) String() string {
 }
 
 func (NodeStatus) Descriptor() protoreflect.EnumDescriptor {
-	return file_controlv1_control_proto_enumTypes[1].Descriptor()
+	return file_controlv1_control_proto_enumTypes[3].Descriptor()
 }
 
 func (NodeStatus) Type() protoreflect.EnumType {
-	return &file_controlv1_control_proto_enumTypes[1]
+	return &file_controlv1_control_proto_enumTypes[3]
 }
 
 func (x NodeStatus) Number() protoreflect.EnumNumber {
@@ -135,7 +245,7 @@ func (x NodeStatus) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use NodeStatus.Descriptor instead.
 func (NodeStatus) EnumDescriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{1}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{3}
 }
 
 type PolicyOutcome int32
@@ -174,11 +284,11 @@ func (x PolicyOutcome) String() string {
 }
 
 func (PolicyOutcome) Descriptor() protoreflect.EnumDescriptor {
-	return file_controlv1_control_proto_enumTypes[2].Descriptor()
+	return file_controlv1_control_proto_enumTypes[4].Descriptor()
 }
 
 func (PolicyOutcome) Type() protoreflect.EnumType {
-	return &file_controlv1_control_proto_enumTypes[2]
+	return &file_controlv1_control_proto_enumTypes[4]
 }
 
 func (x PolicyOutcome) Number() protoreflect.EnumNumber {
@@ -187,7 +297,7 @@ func (x PolicyOutcome) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PolicyOutcome.Descriptor instead.
 func (PolicyOutcome) EnumDescriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{2}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{4}
 }
 
 type BeginRequest struct {
@@ -516,6 +626,272 @@ func (x *Refusal) GetUntil() *timestamppb.Timestamp {
 	return nil
 }
 
+type DeclareAttachmentsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Attachments   []*DeclaredAttachment  `protobuf:"bytes,50,rep,name=attachments,proto3" json:"attachments,omitempty"` // at most 32
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeclareAttachmentsRequest) Reset() {
+	*x = DeclareAttachmentsRequest{}
+	mi := &file_controlv1_control_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeclareAttachmentsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeclareAttachmentsRequest) ProtoMessage() {}
+
+func (x *DeclareAttachmentsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeclareAttachmentsRequest.ProtoReflect.Descriptor instead.
+func (*DeclareAttachmentsRequest) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *DeclareAttachmentsRequest) GetAttachments() []*DeclaredAttachment {
+	if x != nil {
+		return x.Attachments
+	}
+	return nil
+}
+
+// DeclaredAttachment is an AddAttachmentRequest of a node's about itself. It cannot become a port of an attachment that is there: that would
+// let the node speak for machines which others have named.
+type DeclaredAttachment struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Port          string                 `protobuf:"bytes,1,opt,name=port,proto3" json:"port,omitempty"` // one DNS label
+	Segment       string                 `protobuf:"bytes,2,opt,name=segment,proto3" json:"segment,omitempty"`
+	Nic           string                 `protobuf:"bytes,3,opt,name=nic,proto3" json:"nic,omitempty"` // or
+	Bridge        string                 `protobuf:"bytes,4,opt,name=bridge,proto3" json:"bridge,omitempty"`
+	Vlan          uint32                 `protobuf:"varint,5,opt,name=vlan,proto3" json:"vlan,omitempty"`
+	Native        string                 `protobuf:"bytes,6,opt,name=native,proto3" json:"native,omitempty"`
+	Service       bool                   `protobuf:"varint,7,opt,name=service,proto3" json:"service,omitempty"`
+	Priority      string                 `protobuf:"bytes,8,opt,name=priority,proto3" json:"priority,omitempty"`
+	Preference    uint32                 `protobuf:"varint,9,opt,name=preference,proto3" json:"preference,omitempty"`
+	MoveHost      bool                   `protobuf:"varint,50,opt,name=move_host,json=moveHost,proto3" json:"move_host,omitempty"`
+	Confirm       *durationpb.Duration   `protobuf:"bytes,51,opt,name=confirm,proto3" json:"confirm,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeclaredAttachment) Reset() {
+	*x = DeclaredAttachment{}
+	mi := &file_controlv1_control_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeclaredAttachment) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeclaredAttachment) ProtoMessage() {}
+
+func (x *DeclaredAttachment) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeclaredAttachment.ProtoReflect.Descriptor instead.
+func (*DeclaredAttachment) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *DeclaredAttachment) GetPort() string {
+	if x != nil {
+		return x.Port
+	}
+	return ""
+}
+
+func (x *DeclaredAttachment) GetSegment() string {
+	if x != nil {
+		return x.Segment
+	}
+	return ""
+}
+
+func (x *DeclaredAttachment) GetNic() string {
+	if x != nil {
+		return x.Nic
+	}
+	return ""
+}
+
+func (x *DeclaredAttachment) GetBridge() string {
+	if x != nil {
+		return x.Bridge
+	}
+	return ""
+}
+
+func (x *DeclaredAttachment) GetVlan() uint32 {
+	if x != nil {
+		return x.Vlan
+	}
+	return 0
+}
+
+func (x *DeclaredAttachment) GetNative() string {
+	if x != nil {
+		return x.Native
+	}
+	return ""
+}
+
+func (x *DeclaredAttachment) GetService() bool {
+	if x != nil {
+		return x.Service
+	}
+	return false
+}
+
+func (x *DeclaredAttachment) GetPriority() string {
+	if x != nil {
+		return x.Priority
+	}
+	return ""
+}
+
+func (x *DeclaredAttachment) GetPreference() uint32 {
+	if x != nil {
+		return x.Preference
+	}
+	return 0
+}
+
+func (x *DeclaredAttachment) GetMoveHost() bool {
+	if x != nil {
+		return x.MoveHost
+	}
+	return false
+}
+
+func (x *DeclaredAttachment) GetConfirm() *durationpb.Duration {
+	if x != nil {
+		return x.Confirm
+	}
+	return nil
+}
+
+type DeclareAttachmentsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Results       []*DeclaredResult      `protobuf:"bytes,50,rep,name=results,proto3" json:"results,omitempty"` // one for each attachment of the request, and for each that could not be removed
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeclareAttachmentsResponse) Reset() {
+	*x = DeclareAttachmentsResponse{}
+	mi := &file_controlv1_control_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeclareAttachmentsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeclareAttachmentsResponse) ProtoMessage() {}
+
+func (x *DeclareAttachmentsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeclareAttachmentsResponse.ProtoReflect.Descriptor instead.
+func (*DeclareAttachmentsResponse) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *DeclareAttachmentsResponse) GetResults() []*DeclaredResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+type DeclaredResult struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Port          string                 `protobuf:"bytes,1,opt,name=port,proto3" json:"port,omitempty"`
+	Error         string                 `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"` // why it is not as it was declared; empty: it is
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeclaredResult) Reset() {
+	*x = DeclaredResult{}
+	mi := &file_controlv1_control_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeclaredResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeclaredResult) ProtoMessage() {}
+
+func (x *DeclaredResult) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeclaredResult.ProtoReflect.Descriptor instead.
+func (*DeclaredResult) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *DeclaredResult) GetPort() string {
+	if x != nil {
+		return x.Port
+	}
+	return ""
+}
+
+func (x *DeclaredResult) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 type NodeMessage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Kind:
@@ -531,7 +907,7 @@ type NodeMessage struct {
 
 func (x *NodeMessage) Reset() {
 	*x = NodeMessage{}
-	mi := &file_controlv1_control_proto_msgTypes[5]
+	mi := &file_controlv1_control_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -543,7 +919,7 @@ func (x *NodeMessage) String() string {
 func (*NodeMessage) ProtoMessage() {}
 
 func (x *NodeMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[5]
+	mi := &file_controlv1_control_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -556,7 +932,7 @@ func (x *NodeMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeMessage.ProtoReflect.Descriptor instead.
 func (*NodeMessage) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{5}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *NodeMessage) GetKind() isNodeMessage_Kind {
@@ -653,7 +1029,7 @@ type PostureReport struct {
 
 func (x *PostureReport) Reset() {
 	*x = PostureReport{}
-	mi := &file_controlv1_control_proto_msgTypes[6]
+	mi := &file_controlv1_control_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -665,7 +1041,7 @@ func (x *PostureReport) String() string {
 func (*PostureReport) ProtoMessage() {}
 
 func (x *PostureReport) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[6]
+	mi := &file_controlv1_control_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -678,7 +1054,7 @@ func (x *PostureReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PostureReport.ProtoReflect.Descriptor instead.
 func (*PostureReport) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{6}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PostureReport) GetSequence() uint64 {
@@ -781,7 +1157,7 @@ type PostureFile struct {
 
 func (x *PostureFile) Reset() {
 	*x = PostureFile{}
-	mi := &file_controlv1_control_proto_msgTypes[7]
+	mi := &file_controlv1_control_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -793,7 +1169,7 @@ func (x *PostureFile) String() string {
 func (*PostureFile) ProtoMessage() {}
 
 func (x *PostureFile) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[7]
+	mi := &file_controlv1_control_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -806,7 +1182,7 @@ func (x *PostureFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PostureFile.ProtoReflect.Descriptor instead.
 func (*PostureFile) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{7}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PostureFile) GetExists() bool {
@@ -877,7 +1253,7 @@ type PostureProcess struct {
 
 func (x *PostureProcess) Reset() {
 	*x = PostureProcess{}
-	mi := &file_controlv1_control_proto_msgTypes[8]
+	mi := &file_controlv1_control_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -889,7 +1265,7 @@ func (x *PostureProcess) String() string {
 func (*PostureProcess) ProtoMessage() {}
 
 func (x *PostureProcess) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[8]
+	mi := &file_controlv1_control_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -902,7 +1278,7 @@ func (x *PostureProcess) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PostureProcess.ProtoReflect.Descriptor instead.
 func (*PostureProcess) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{8}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PostureProcess) GetRunning() bool {
@@ -945,7 +1321,7 @@ type PostureCommand struct {
 
 func (x *PostureCommand) Reset() {
 	*x = PostureCommand{}
-	mi := &file_controlv1_control_proto_msgTypes[9]
+	mi := &file_controlv1_control_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -957,7 +1333,7 @@ func (x *PostureCommand) String() string {
 func (*PostureCommand) ProtoMessage() {}
 
 func (x *PostureCommand) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[9]
+	mi := &file_controlv1_control_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -970,7 +1346,7 @@ func (x *PostureCommand) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PostureCommand.ProtoReflect.Descriptor instead.
 func (*PostureCommand) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{9}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PostureCommand) GetRan() bool {
@@ -1011,7 +1387,7 @@ type UseReport struct {
 
 func (x *UseReport) Reset() {
 	*x = UseReport{}
-	mi := &file_controlv1_control_proto_msgTypes[10]
+	mi := &file_controlv1_control_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1023,7 +1399,7 @@ func (x *UseReport) String() string {
 func (*UseReport) ProtoMessage() {}
 
 func (x *UseReport) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[10]
+	mi := &file_controlv1_control_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1036,7 +1412,7 @@ func (x *UseReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UseReport.ProtoReflect.Descriptor instead.
 func (*UseReport) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{10}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *UseReport) GetUses() []*GrantUse {
@@ -1056,7 +1432,7 @@ type GrantUse struct {
 
 func (x *GrantUse) Reset() {
 	*x = GrantUse{}
-	mi := &file_controlv1_control_proto_msgTypes[11]
+	mi := &file_controlv1_control_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1068,7 +1444,7 @@ func (x *GrantUse) String() string {
 func (*GrantUse) ProtoMessage() {}
 
 func (x *GrantUse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[11]
+	mi := &file_controlv1_control_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1081,7 +1457,7 @@ func (x *GrantUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrantUse.ProtoReflect.Descriptor instead.
 func (*GrantUse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{11}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GrantUse) GetGrant() uint32 {
@@ -1113,7 +1489,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_controlv1_control_proto_msgTypes[12]
+	mi := &file_controlv1_control_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1125,7 +1501,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[12]
+	mi := &file_controlv1_control_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1138,7 +1514,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{12}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Hello) GetEpoch() uint64 {
@@ -1202,7 +1578,7 @@ type Signal struct {
 
 func (x *Signal) Reset() {
 	*x = Signal{}
-	mi := &file_controlv1_control_proto_msgTypes[13]
+	mi := &file_controlv1_control_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1214,7 +1590,7 @@ func (x *Signal) String() string {
 func (*Signal) ProtoMessage() {}
 
 func (x *Signal) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[13]
+	mi := &file_controlv1_control_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1227,7 +1603,7 @@ func (x *Signal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Signal.ProtoReflect.Descriptor instead.
 func (*Signal) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{13}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Signal) GetPeer() uint32 {
@@ -1258,7 +1634,7 @@ type ControllerMessage struct {
 
 func (x *ControllerMessage) Reset() {
 	*x = ControllerMessage{}
-	mi := &file_controlv1_control_proto_msgTypes[14]
+	mi := &file_controlv1_control_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1270,7 +1646,7 @@ func (x *ControllerMessage) String() string {
 func (*ControllerMessage) ProtoMessage() {}
 
 func (x *ControllerMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[14]
+	mi := &file_controlv1_control_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1283,7 +1659,7 @@ func (x *ControllerMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControllerMessage.ProtoReflect.Descriptor instead.
 func (*ControllerMessage) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{14}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ControllerMessage) GetKind() isControllerMessage_Kind {
@@ -1351,7 +1727,7 @@ type Alive struct {
 
 func (x *Alive) Reset() {
 	*x = Alive{}
-	mi := &file_controlv1_control_proto_msgTypes[15]
+	mi := &file_controlv1_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1363,7 +1739,7 @@ func (x *Alive) String() string {
 func (*Alive) ProtoMessage() {}
 
 func (x *Alive) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[15]
+	mi := &file_controlv1_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1376,7 +1752,7 @@ func (x *Alive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Alive.ProtoReflect.Descriptor instead.
 func (*Alive) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{15}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Alive) GetNow() *timestamppb.Timestamp {
@@ -1394,7 +1770,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[16]
+	mi := &file_controlv1_control_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1406,7 +1782,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[16]
+	mi := &file_controlv1_control_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1419,7 +1795,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{16}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{20}
 }
 
 type RenewResponse struct {
@@ -1431,7 +1807,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[17]
+	mi := &file_controlv1_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1443,7 +1819,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[17]
+	mi := &file_controlv1_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1456,7 +1832,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{17}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RenewResponse) GetCertificate() []byte {
@@ -1476,7 +1852,7 @@ type ReportAddressRequest struct {
 
 func (x *ReportAddressRequest) Reset() {
 	*x = ReportAddressRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[18]
+	mi := &file_controlv1_control_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1488,7 +1864,7 @@ func (x *ReportAddressRequest) String() string {
 func (*ReportAddressRequest) ProtoMessage() {}
 
 func (x *ReportAddressRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[18]
+	mi := &file_controlv1_control_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1501,7 +1877,7 @@ func (x *ReportAddressRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportAddressRequest.ProtoReflect.Descriptor instead.
 func (*ReportAddressRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{18}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ReportAddressRequest) GetVni() uint32 {
@@ -1526,7 +1902,7 @@ type ReportAddressResponse struct {
 
 func (x *ReportAddressResponse) Reset() {
 	*x = ReportAddressResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[19]
+	mi := &file_controlv1_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1538,7 +1914,7 @@ func (x *ReportAddressResponse) String() string {
 func (*ReportAddressResponse) ProtoMessage() {}
 
 func (x *ReportAddressResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[19]
+	mi := &file_controlv1_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1551,7 +1927,239 @@ func (x *ReportAddressResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportAddressResponse.ProtoReflect.Descriptor instead.
 func (*ReportAddressResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{19}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{23}
+}
+
+type ReportLeasesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reports       []*LeaseReport         `protobuf:"bytes,1,rep,name=reports,proto3" json:"reports,omitempty"` // at most 40
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportLeasesRequest) Reset() {
+	*x = ReportLeasesRequest{}
+	mi := &file_controlv1_control_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportLeasesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportLeasesRequest) ProtoMessage() {}
+
+func (x *ReportLeasesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportLeasesRequest.ProtoReflect.Descriptor instead.
+func (*ReportLeasesRequest) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ReportLeasesRequest) GetReports() []*LeaseReport {
+	if x != nil {
+		return x.Reports
+	}
+	return nil
+}
+
+type LeaseReport struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vni           uint32                 `protobuf:"varint,1,opt,name=vni,proto3" json:"vni,omitempty"`
+	Attachment    uint32                 `protobuf:"varint,2,opt,name=attachment,proto3" json:"attachment,omitempty"` // identity of the attachment behind which the machine is
+	Mac           []byte                 `protobuf:"bytes,3,opt,name=mac,proto3" json:"mac,omitempty"`                // 6 bytes, of the machine
+	Act           LeaseAct               `protobuf:"varint,4,opt,name=act,proto3,enum=etherloom.control.v1.LeaseAct" json:"act,omitempty"`
+	Address       string                 `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"` // that it is about; with ASK, the one that the machine would like, or empty
+	Name          string                 `protobuf:"bytes,6,opt,name=name,proto3" json:"name,omitempty"`       // as the host calls itself
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseReport) Reset() {
+	*x = LeaseReport{}
+	mi := &file_controlv1_control_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseReport) ProtoMessage() {}
+
+func (x *LeaseReport) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseReport.ProtoReflect.Descriptor instead.
+func (*LeaseReport) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *LeaseReport) GetVni() uint32 {
+	if x != nil {
+		return x.Vni
+	}
+	return 0
+}
+
+func (x *LeaseReport) GetAttachment() uint32 {
+	if x != nil {
+		return x.Attachment
+	}
+	return 0
+}
+
+func (x *LeaseReport) GetMac() []byte {
+	if x != nil {
+		return x.Mac
+	}
+	return nil
+}
+
+func (x *LeaseReport) GetAct() LeaseAct {
+	if x != nil {
+		return x.Act
+	}
+	return LeaseAct_LEASE_ACT_UNSPECIFIED
+}
+
+func (x *LeaseReport) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *LeaseReport) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type ReportLeasesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Refused       []*LeaseRefusal        `protobuf:"bytes,1,rep,name=refused,proto3" json:"refused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportLeasesResponse) Reset() {
+	*x = ReportLeasesResponse{}
+	mi := &file_controlv1_control_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportLeasesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportLeasesResponse) ProtoMessage() {}
+
+func (x *ReportLeasesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportLeasesResponse.ProtoReflect.Descriptor instead.
+func (*ReportLeasesResponse) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ReportLeasesResponse) GetRefused() []*LeaseRefusal {
+	if x != nil {
+		return x.Refused
+	}
+	return nil
+}
+
+type LeaseRefusal struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Report        uint32                 `protobuf:"varint,1,opt,name=report,proto3" json:"report,omitempty"` // which one, from 0
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Full          bool                   `protobuf:"varint,3,opt,name=full,proto3" json:"full,omitempty"` // there is no address left
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseRefusal) Reset() {
+	*x = LeaseRefusal{}
+	mi := &file_controlv1_control_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseRefusal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseRefusal) ProtoMessage() {}
+
+func (x *LeaseRefusal) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseRefusal.ProtoReflect.Descriptor instead.
+func (*LeaseRefusal) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *LeaseRefusal) GetReport() uint32 {
+	if x != nil {
+		return x.Report
+	}
+	return 0
+}
+
+func (x *LeaseRefusal) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *LeaseRefusal) GetFull() bool {
+	if x != nil {
+		return x.Full
+	}
+	return false
 }
 
 type RaiseHandshakeNonceRequest struct {
@@ -1562,7 +2170,7 @@ type RaiseHandshakeNonceRequest struct {
 
 func (x *RaiseHandshakeNonceRequest) Reset() {
 	*x = RaiseHandshakeNonceRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[20]
+	mi := &file_controlv1_control_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1574,7 +2182,7 @@ func (x *RaiseHandshakeNonceRequest) String() string {
 func (*RaiseHandshakeNonceRequest) ProtoMessage() {}
 
 func (x *RaiseHandshakeNonceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[20]
+	mi := &file_controlv1_control_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1587,7 +2195,7 @@ func (x *RaiseHandshakeNonceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseHandshakeNonceRequest.ProtoReflect.Descriptor instead.
 func (*RaiseHandshakeNonceRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{20}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{28}
 }
 
 type RaiseHandshakeNonceResponse struct {
@@ -1599,7 +2207,7 @@ type RaiseHandshakeNonceResponse struct {
 
 func (x *RaiseHandshakeNonceResponse) Reset() {
 	*x = RaiseHandshakeNonceResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[21]
+	mi := &file_controlv1_control_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1611,7 +2219,7 @@ func (x *RaiseHandshakeNonceResponse) String() string {
 func (*RaiseHandshakeNonceResponse) ProtoMessage() {}
 
 func (x *RaiseHandshakeNonceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[21]
+	mi := &file_controlv1_control_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1624,7 +2232,7 @@ func (x *RaiseHandshakeNonceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseHandshakeNonceResponse.ProtoReflect.Descriptor instead.
 func (*RaiseHandshakeNonceResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{21}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RaiseHandshakeNonceResponse) GetHandshakeNonce() uint64 {
@@ -1647,7 +2255,7 @@ type Delta struct {
 
 func (x *Delta) Reset() {
 	*x = Delta{}
-	mi := &file_controlv1_control_proto_msgTypes[22]
+	mi := &file_controlv1_control_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1659,7 +2267,7 @@ func (x *Delta) String() string {
 func (*Delta) ProtoMessage() {}
 
 func (x *Delta) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[22]
+	mi := &file_controlv1_control_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1672,7 +2280,7 @@ func (x *Delta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delta.ProtoReflect.Descriptor instead.
 func (*Delta) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{22}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Delta) GetHeader() []byte {
@@ -1727,7 +2335,7 @@ type StateHeader struct {
 
 func (x *StateHeader) Reset() {
 	*x = StateHeader{}
-	mi := &file_controlv1_control_proto_msgTypes[23]
+	mi := &file_controlv1_control_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1739,7 +2347,7 @@ func (x *StateHeader) String() string {
 func (*StateHeader) ProtoMessage() {}
 
 func (x *StateHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[23]
+	mi := &file_controlv1_control_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1752,7 +2360,7 @@ func (x *StateHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateHeader.ProtoReflect.Descriptor instead.
 func (*StateHeader) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{23}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *StateHeader) GetNetwork() []byte {
@@ -1828,7 +2436,7 @@ type AuditHead struct {
 
 func (x *AuditHead) Reset() {
 	*x = AuditHead{}
-	mi := &file_controlv1_control_proto_msgTypes[24]
+	mi := &file_controlv1_control_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1840,7 +2448,7 @@ func (x *AuditHead) String() string {
 func (*AuditHead) ProtoMessage() {}
 
 func (x *AuditHead) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[24]
+	mi := &file_controlv1_control_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1853,7 +2461,7 @@ func (x *AuditHead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditHead.ProtoReflect.Descriptor instead.
 func (*AuditHead) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{24}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *AuditHead) GetSequence() uint64 {
@@ -1883,6 +2491,10 @@ type Resource struct {
 	//	*Resource_Relay
 	//	*Resource_Revocation
 	//	*Resource_Reach
+	//	*Resource_Machine
+	//	*Resource_Attachment
+	//	*Resource_Dhcp
+	//	*Resource_Lease
 	Kind          isResource_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1890,7 +2502,7 @@ type Resource struct {
 
 func (x *Resource) Reset() {
 	*x = Resource{}
-	mi := &file_controlv1_control_proto_msgTypes[25]
+	mi := &file_controlv1_control_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1902,7 +2514,7 @@ func (x *Resource) String() string {
 func (*Resource) ProtoMessage() {}
 
 func (x *Resource) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[25]
+	mi := &file_controlv1_control_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1915,7 +2527,7 @@ func (x *Resource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resource.ProtoReflect.Descriptor instead.
 func (*Resource) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{25}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Resource) GetKind() isResource_Kind {
@@ -1997,6 +2609,42 @@ func (x *Resource) GetReach() *Reach {
 	return nil
 }
 
+func (x *Resource) GetMachine() *Machine {
+	if x != nil {
+		if x, ok := x.Kind.(*Resource_Machine); ok {
+			return x.Machine
+		}
+	}
+	return nil
+}
+
+func (x *Resource) GetAttachment() *Attachment {
+	if x != nil {
+		if x, ok := x.Kind.(*Resource_Attachment); ok {
+			return x.Attachment
+		}
+	}
+	return nil
+}
+
+func (x *Resource) GetDhcp() *DhcpService {
+	if x != nil {
+		if x, ok := x.Kind.(*Resource_Dhcp); ok {
+			return x.Dhcp
+		}
+	}
+	return nil
+}
+
+func (x *Resource) GetLease() *Lease {
+	if x != nil {
+		if x, ok := x.Kind.(*Resource_Lease); ok {
+			return x.Lease
+		}
+	}
+	return nil
+}
+
 type isResource_Kind interface {
 	isResource_Kind()
 }
@@ -2033,6 +2681,22 @@ type Resource_Reach struct {
 	Reach *Reach `protobuf:"bytes,8,opt,name=reach,proto3,oneof"` // key "reach/ID"
 }
 
+type Resource_Machine struct {
+	Machine *Machine `protobuf:"bytes,9,opt,name=machine,proto3,oneof"` // key "machine/ID"
+}
+
+type Resource_Attachment struct {
+	Attachment *Attachment `protobuf:"bytes,10,opt,name=attachment,proto3,oneof"` // key "attachment/ID"
+}
+
+type Resource_Dhcp struct {
+	Dhcp *DhcpService `protobuf:"bytes,80,opt,name=dhcp,proto3,oneof"` // key "dhcp/VNI"
+}
+
+type Resource_Lease struct {
+	Lease *Lease `protobuf:"bytes,81,opt,name=lease,proto3,oneof"` // key "lease/VNI/ADDRESS"
+}
+
 func (*Resource_Settings) isResource_Kind() {}
 
 func (*Resource_Segment) isResource_Kind() {}
@@ -2049,6 +2713,14 @@ func (*Resource_Revocation) isResource_Kind() {}
 
 func (*Resource_Reach) isResource_Kind() {}
 
+func (*Resource_Machine) isResource_Kind() {}
+
+func (*Resource_Attachment) isResource_Kind() {}
+
+func (*Resource_Dhcp) isResource_Kind() {}
+
+func (*Resource_Lease) isResource_Kind() {}
+
 type Settings struct {
 	state               protoimpl.MessageState `protogen:"open.v1"`
 	NetworkName         string                 `protobuf:"bytes,1,opt,name=network_name,json=networkName,proto3" json:"network_name,omitempty"`
@@ -2063,7 +2735,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_controlv1_control_proto_msgTypes[26]
+	mi := &file_controlv1_control_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2075,7 +2747,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[26]
+	mi := &file_controlv1_control_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2088,7 +2760,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{26}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Settings) GetNetworkName() string {
@@ -2140,13 +2812,14 @@ type Segment struct {
 	Mtu           uint32                 `protobuf:"varint,3,opt,name=mtu,proto3" json:"mtu,omitempty"`
 	Ipv4Prefix    string                 `protobuf:"bytes,4,opt,name=ipv4_prefix,json=ipv4Prefix,proto3" json:"ipv4_prefix,omitempty"` // ADDRESS/LENGTH
 	Ipv6Prefix    string                 `protobuf:"bytes,5,opt,name=ipv6_prefix,json=ipv6Prefix,proto3" json:"ipv6_prefix,omitempty"` // a ULA /64
+	Transparent   bool                   `protobuf:"varint,70,opt,name=transparent,proto3" json:"transparent,omitempty"`               // VLAN tags inside it are carried unchanged
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Segment) Reset() {
 	*x = Segment{}
-	mi := &file_controlv1_control_proto_msgTypes[27]
+	mi := &file_controlv1_control_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2158,7 +2831,7 @@ func (x *Segment) String() string {
 func (*Segment) ProtoMessage() {}
 
 func (x *Segment) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[27]
+	mi := &file_controlv1_control_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2171,7 +2844,7 @@ func (x *Segment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Segment.ProtoReflect.Descriptor instead.
 func (*Segment) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{27}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Segment) GetVni() uint32 {
@@ -2209,6 +2882,13 @@ func (x *Segment) GetIpv6Prefix() string {
 	return ""
 }
 
+func (x *Segment) GetTransparent() bool {
+	if x != nil {
+		return x.Transparent
+	}
+	return false
+}
+
 type Peer struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Id             uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -2219,13 +2899,14 @@ type Peer struct {
 	HandshakeNonce uint64                 `protobuf:"varint,6,opt,name=handshake_nonce,json=handshakeNonce,proto3" json:"handshake_nonce,omitempty"`
 	RelaySlot      uint32                 `protobuf:"varint,7,opt,name=relay_slot,json=relaySlot,proto3" json:"relay_slot,omitempty"` // its place at every relay, 1 to 65535 (transport/relay)
 	Stations       []*Station             `protobuf:"bytes,8,rep,name=stations,proto3" json:"stations,omitempty"`                     // only on segments shared with the reader
+	Complete       bool                   `protobuf:"varint,61,opt,name=complete,proto3" json:"complete,omitempty"`                   // of the reader itself: it is neither locked nor removed, so what it is not told of is not its
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_controlv1_control_proto_msgTypes[28]
+	mi := &file_controlv1_control_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2237,7 +2918,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[28]
+	mi := &file_controlv1_control_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2250,7 +2931,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{28}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Peer) GetId() uint32 {
@@ -2309,6 +2990,13 @@ func (x *Peer) GetStations() []*Station {
 	return nil
 }
 
+func (x *Peer) GetComplete() bool {
+	if x != nil {
+		return x.Complete
+	}
+	return false
+}
+
 // Station is what an identity may use on a segment.
 type Station struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2323,7 +3011,7 @@ type Station struct {
 
 func (x *Station) Reset() {
 	*x = Station{}
-	mi := &file_controlv1_control_proto_msgTypes[29]
+	mi := &file_controlv1_control_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2335,7 +3023,7 @@ func (x *Station) String() string {
 func (*Station) ProtoMessage() {}
 
 func (x *Station) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[29]
+	mi := &file_controlv1_control_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2348,7 +3036,7 @@ func (x *Station) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Station.ProtoReflect.Descriptor instead.
 func (*Station) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{29}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Station) GetVni() uint32 {
@@ -2399,7 +3087,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_controlv1_control_proto_msgTypes[30]
+	mi := &file_controlv1_control_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2411,7 +3099,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[30]
+	mi := &file_controlv1_control_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2424,7 +3112,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{30}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Grant) GetId() uint32 {
@@ -2474,7 +3162,7 @@ type Reach struct {
 
 func (x *Reach) Reset() {
 	*x = Reach{}
-	mi := &file_controlv1_control_proto_msgTypes[31]
+	mi := &file_controlv1_control_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2486,7 +3174,7 @@ func (x *Reach) String() string {
 func (*Reach) ProtoMessage() {}
 
 func (x *Reach) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[31]
+	mi := &file_controlv1_control_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2499,7 +3187,7 @@ func (x *Reach) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reach.ProtoReflect.Descriptor instead.
 func (*Reach) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{31}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Reach) GetId() uint32 {
@@ -2565,6 +3253,547 @@ func (x *Reach) GetObserve() bool {
 	return false
 }
 
+// Machine is a party without keys, behind gateways that speak for it: a host, which has a name and a MAC, or those behind an
+// attachment whom nobody named. It is told to every node that it concerns, as peers are; whoever is told of it is told of its
+// gateways as peers.
+type Machine struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"` // of a host; of those whom nobody named NODE/PORT of the attachment's first port
+	Vni           uint32                 `protobuf:"varint,3,opt,name=vni,proto3" json:"vni,omitempty"`
+	Mac           []byte                 `protobuf:"bytes,4,opt,name=mac,proto3" json:"mac,omitempty"`                         // 6 bytes, pinned; empty: every MAC that is nobody's
+	Addresses     []string               `protobuf:"bytes,5,rep,name=addresses,proto3" json:"addresses,omitempty"`             // ADDRESS/LENGTH that it may use; none: every address that is nobody's
+	Roles         []string               `protobuf:"bytes,6,rep,name=roles,proto3" json:"roles,omitempty"`                     // as a Station's
+	Gateways      []uint32               `protobuf:"varint,7,rep,packed,name=gateways,proto3" json:"gateways,omitempty"`       // nodes that may speak for it
+	Attachments   []uint32               `protobuf:"varint,8,rep,packed,name=attachments,proto3" json:"attachments,omitempty"` // identities of the attachments behind which it may be; of those whom nobody named: their own
+	Secondary     *SecondaryVLAN         `protobuf:"bytes,60,opt,name=secondary,proto3" json:"secondary,omitempty"`            // with whom it exchanges frames, whatever the grants; unset: with everybody
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Machine) Reset() {
+	*x = Machine{}
+	mi := &file_controlv1_control_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Machine) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Machine) ProtoMessage() {}
+
+func (x *Machine) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Machine.ProtoReflect.Descriptor instead.
+func (*Machine) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *Machine) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Machine) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Machine) GetVni() uint32 {
+	if x != nil {
+		return x.Vni
+	}
+	return 0
+}
+
+func (x *Machine) GetMac() []byte {
+	if x != nil {
+		return x.Mac
+	}
+	return nil
+}
+
+func (x *Machine) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *Machine) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+func (x *Machine) GetGateways() []uint32 {
+	if x != nil {
+		return x.Gateways
+	}
+	return nil
+}
+
+func (x *Machine) GetAttachments() []uint32 {
+	if x != nil {
+		return x.Attachments
+	}
+	return nil
+}
+
+func (x *Machine) GetSecondary() *SecondaryVLAN {
+	if x != nil {
+		return x.Secondary
+	}
+	return nil
+}
+
+// SecondaryVLAN is where in a private VLAN the machines behind an attachment are (RFC 5517 section 2). Isolated ones exchange frames with
+// those alone that are in none, and those of a community with each other, too.
+type SecondaryVLAN struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Isolated      bool                   `protobuf:"varint,1,opt,name=isolated,proto3" json:"isolated,omitempty"`
+	Community     string                 `protobuf:"bytes,2,opt,name=community,proto3" json:"community,omitempty"` // one DNS label, of the segment; empty: of none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SecondaryVLAN) Reset() {
+	*x = SecondaryVLAN{}
+	mi := &file_controlv1_control_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SecondaryVLAN) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SecondaryVLAN) ProtoMessage() {}
+
+func (x *SecondaryVLAN) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SecondaryVLAN.ProtoReflect.Descriptor instead.
+func (*SecondaryVLAN) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *SecondaryVLAN) GetIsolated() bool {
+	if x != nil {
+		return x.Isolated
+	}
+	return false
+}
+
+func (x *SecondaryVLAN) GetCommunity() string {
+	if x != nil {
+		return x.Community
+	}
+	return ""
+}
+
+// Attachment is a port onto a VLAN that exists. It is told to the gateway alone whose port it is.
+type Attachment struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"` // identity of those behind it whom nobody named
+	Vni           uint32                 `protobuf:"varint,2,opt,name=vni,proto3" json:"vni,omitempty"`
+	Port          string                 `protobuf:"bytes,3,opt,name=port,proto3" json:"port,omitempty"`                           // its name on this gateway
+	Nic           string                 `protobuf:"bytes,4,opt,name=nic,proto3" json:"nic,omitempty"`                             // the NIC to take, by name; or
+	Bridge        string                 `protobuf:"bytes,5,opt,name=bridge,proto3" json:"bridge,omitempty"`                       // an existing bridge to join
+	Vlan          uint32                 `protobuf:"varint,6,opt,name=vlan,proto3" json:"vlan,omitempty"`                          // 0: untagged frames; 1 to 4094
+	Native        string                 `protobuf:"bytes,7,opt,name=native,proto3" json:"native,omitempty"`                       // with a VLAN: untagged frames are of it too, and it is sent "untagged" or "tagged"
+	Service       bool                   `protobuf:"varint,8,opt,name=service,proto3" json:"service,omitempty"`                    // the tag is 802.1ad's (0x88a8)
+	Priority      string                 `protobuf:"bytes,9,opt,name=priority,proto3" json:"priority,omitempty"`                   // untagged frames are sent with a priority tag: "" never, "nonzero", "always"
+	ProbeKey      []byte                 `protobuf:"bytes,10,opt,name=probe_key,json=probeKey,proto3" json:"probe_key,omitempty"`  // 32 bytes that the gateways of the segment share, by which they know each other's probes
+	Preference    uint32                 `protobuf:"varint,11,opt,name=preference,proto3" json:"preference,omitempty"`             // of this gateway to carry the VLAN's frames; at most 65535, higher is better
+	MoveHost      bool                   `protobuf:"varint,50,opt,name=move_host,json=moveHost,proto3" json:"move_host,omitempty"` // a NIC that the host itself needs is taken: what it has there is moved to a bridge
+	Confirm       *durationpb.Duration   `protobuf:"bytes,51,opt,name=confirm,proto3" json:"confirm,omitempty"`                    // how long the gateway waits for a confirmation before it takes the move back; zero: not
+	Asked         uint64                 `protobuf:"varint,52,opt,name=asked,proto3" json:"asked,omitempty"`                       // another number with each request to move the host
+	Confirmed     bool                   `protobuf:"varint,53,opt,name=confirmed,proto3" json:"confirmed,omitempty"`               // by an administrator of the network, this request
+	Declared      bool                   `protobuf:"varint,54,opt,name=declared,proto3" json:"declared,omitempty"`                 // by the gateway itself, which takes it up only as long as it declares it
+	Redundancy    string                 `protobuf:"bytes,40,opt,name=redundancy,proto3" json:"redundancy,omitempty"`              // what several gateways do at a time: "" one carries the VLAN (single-active), or "all-active"
+	Lacp          bool                   `protobuf:"varint,91,opt,name=lacp,proto3" json:"lacp,omitempty"`                         // with all-active on a NIC: the site's switch aggregates by LACP, and who is not in its aggregation carries nothing
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Attachment) Reset() {
+	*x = Attachment{}
+	mi := &file_controlv1_control_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Attachment) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Attachment) ProtoMessage() {}
+
+func (x *Attachment) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Attachment.ProtoReflect.Descriptor instead.
+func (*Attachment) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *Attachment) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Attachment) GetVni() uint32 {
+	if x != nil {
+		return x.Vni
+	}
+	return 0
+}
+
+func (x *Attachment) GetPort() string {
+	if x != nil {
+		return x.Port
+	}
+	return ""
+}
+
+func (x *Attachment) GetNic() string {
+	if x != nil {
+		return x.Nic
+	}
+	return ""
+}
+
+func (x *Attachment) GetBridge() string {
+	if x != nil {
+		return x.Bridge
+	}
+	return ""
+}
+
+func (x *Attachment) GetVlan() uint32 {
+	if x != nil {
+		return x.Vlan
+	}
+	return 0
+}
+
+func (x *Attachment) GetNative() string {
+	if x != nil {
+		return x.Native
+	}
+	return ""
+}
+
+func (x *Attachment) GetService() bool {
+	if x != nil {
+		return x.Service
+	}
+	return false
+}
+
+func (x *Attachment) GetPriority() string {
+	if x != nil {
+		return x.Priority
+	}
+	return ""
+}
+
+func (x *Attachment) GetProbeKey() []byte {
+	if x != nil {
+		return x.ProbeKey
+	}
+	return nil
+}
+
+func (x *Attachment) GetPreference() uint32 {
+	if x != nil {
+		return x.Preference
+	}
+	return 0
+}
+
+func (x *Attachment) GetMoveHost() bool {
+	if x != nil {
+		return x.MoveHost
+	}
+	return false
+}
+
+func (x *Attachment) GetConfirm() *durationpb.Duration {
+	if x != nil {
+		return x.Confirm
+	}
+	return nil
+}
+
+func (x *Attachment) GetAsked() uint64 {
+	if x != nil {
+		return x.Asked
+	}
+	return 0
+}
+
+func (x *Attachment) GetConfirmed() bool {
+	if x != nil {
+		return x.Confirmed
+	}
+	return false
+}
+
+func (x *Attachment) GetDeclared() bool {
+	if x != nil {
+		return x.Declared
+	}
+	return false
+}
+
+func (x *Attachment) GetRedundancy() string {
+	if x != nil {
+		return x.Redundancy
+	}
+	return ""
+}
+
+func (x *Attachment) GetLacp() bool {
+	if x != nil {
+		return x.Lacp
+	}
+	return false
+}
+
+// DhcpService is a segment's own DHCP service, which the gateways of its attachments are for the machines behind them. It is told
+// to whoever is told of the segment: of the pool nobody may use what is not leased to him.
+type DhcpService struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vni           uint32                 `protobuf:"varint,1,opt,name=vni,proto3" json:"vni,omitempty"`
+	Server        string                 `protobuf:"bytes,2,opt,name=server,proto3" json:"server,omitempty"`                     // IPv4 address of the service, of the segment's prefix
+	Mac           []byte                 `protobuf:"bytes,3,opt,name=mac,proto3" json:"mac,omitempty"`                           // 6 bytes, of the service
+	PoolFrom      string                 `protobuf:"bytes,4,opt,name=pool_from,json=poolFrom,proto3" json:"pool_from,omitempty"` // first and last address of the pool; both empty: there is none
+	PoolTo        string                 `protobuf:"bytes,5,opt,name=pool_to,json=poolTo,proto3" json:"pool_to,omitempty"`
+	LeaseSeconds  uint32                 `protobuf:"varint,6,opt,name=lease_seconds,json=leaseSeconds,proto3" json:"lease_seconds,omitempty"` // at least 60
+	Router        string                 `protobuf:"bytes,7,opt,name=router,proto3" json:"router,omitempty"`                                  // IPv4 address, or empty
+	Dns           []string               `protobuf:"bytes,8,rep,name=dns,proto3" json:"dns,omitempty"`                                        // IPv4 addresses
+	Domain        string                 `protobuf:"bytes,9,opt,name=domain,proto3" json:"domain,omitempty"`                                  // or empty
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DhcpService) Reset() {
+	*x = DhcpService{}
+	mi := &file_controlv1_control_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DhcpService) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DhcpService) ProtoMessage() {}
+
+func (x *DhcpService) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DhcpService.ProtoReflect.Descriptor instead.
+func (*DhcpService) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *DhcpService) GetVni() uint32 {
+	if x != nil {
+		return x.Vni
+	}
+	return 0
+}
+
+func (x *DhcpService) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
+func (x *DhcpService) GetMac() []byte {
+	if x != nil {
+		return x.Mac
+	}
+	return nil
+}
+
+func (x *DhcpService) GetPoolFrom() string {
+	if x != nil {
+		return x.PoolFrom
+	}
+	return ""
+}
+
+func (x *DhcpService) GetPoolTo() string {
+	if x != nil {
+		return x.PoolTo
+	}
+	return ""
+}
+
+func (x *DhcpService) GetLeaseSeconds() uint32 {
+	if x != nil {
+		return x.LeaseSeconds
+	}
+	return 0
+}
+
+func (x *DhcpService) GetRouter() string {
+	if x != nil {
+		return x.Router
+	}
+	return ""
+}
+
+func (x *DhcpService) GetDns() []string {
+	if x != nil {
+		return x.Dns
+	}
+	return nil
+}
+
+func (x *DhcpService) GetDomain() string {
+	if x != nil {
+		return x.Domain
+	}
+	return ""
+}
+
+// Lease binds an address of the pool to a MAC of a machine. It is told to whoever is told of the machine.
+type Lease struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vni           uint32                 `protobuf:"varint,1,opt,name=vni,proto3" json:"vni,omitempty"`
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`  // IPv4
+	Machine       uint32                 `protobuf:"varint,3,opt,name=machine,proto3" json:"machine,omitempty"` // identity of the machine, or of those whom nobody named
+	Mac           []byte                 `protobuf:"bytes,4,opt,name=mac,proto3" json:"mac,omitempty"`          // 6 bytes
+	State         LeaseState             `protobuf:"varint,5,opt,name=state,proto3,enum=etherloom.control.v1.LeaseState" json:"state,omitempty"`
+	Name          string                 `protobuf:"bytes,6,opt,name=name,proto3" json:"name,omitempty"` // as its host calls itself; printable, at most 63 bytes, and proves nothing
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Lease) Reset() {
+	*x = Lease{}
+	mi := &file_controlv1_control_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Lease) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Lease) ProtoMessage() {}
+
+func (x *Lease) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Lease.ProtoReflect.Descriptor instead.
+func (*Lease) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *Lease) GetVni() uint32 {
+	if x != nil {
+		return x.Vni
+	}
+	return 0
+}
+
+func (x *Lease) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Lease) GetMachine() uint32 {
+	if x != nil {
+		return x.Machine
+	}
+	return 0
+}
+
+func (x *Lease) GetMac() []byte {
+	if x != nil {
+		return x.Mac
+	}
+	return nil
+}
+
+func (x *Lease) GetState() LeaseState {
+	if x != nil {
+		return x.State
+	}
+	return LeaseState_LEASE_STATE_UNSPECIFIED
+}
+
+func (x *Lease) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 type Relay struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -2580,7 +3809,7 @@ type Relay struct {
 
 func (x *Relay) Reset() {
 	*x = Relay{}
-	mi := &file_controlv1_control_proto_msgTypes[32]
+	mi := &file_controlv1_control_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2592,7 +3821,7 @@ func (x *Relay) String() string {
 func (*Relay) ProtoMessage() {}
 
 func (x *Relay) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[32]
+	mi := &file_controlv1_control_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2605,7 +3834,7 @@ func (x *Relay) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Relay.ProtoReflect.Descriptor instead.
 func (*Relay) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{32}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Relay) GetName() string {
@@ -2667,7 +3896,7 @@ type Revocation struct {
 
 func (x *Revocation) Reset() {
 	*x = Revocation{}
-	mi := &file_controlv1_control_proto_msgTypes[33]
+	mi := &file_controlv1_control_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2679,7 +3908,7 @@ func (x *Revocation) String() string {
 func (*Revocation) ProtoMessage() {}
 
 func (x *Revocation) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[33]
+	mi := &file_controlv1_control_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2692,7 +3921,7 @@ func (x *Revocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
 func (*Revocation) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{33}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Revocation) GetId() uint32 {
@@ -2723,7 +3952,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[34]
+	mi := &file_controlv1_control_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2735,7 +3964,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[34]
+	mi := &file_controlv1_control_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2748,7 +3977,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{34}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *CreateTokenRequest) GetRole() string {
@@ -2803,7 +4032,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[35]
+	mi := &file_controlv1_control_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2815,7 +4044,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[35]
+	mi := &file_controlv1_control_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2828,7 +4057,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{35}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *CreateTokenResponse) GetToken() string {
@@ -2864,7 +4093,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_controlv1_control_proto_msgTypes[36]
+	mi := &file_controlv1_control_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2876,7 +4105,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[36]
+	mi := &file_controlv1_control_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2889,7 +4118,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{36}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Token) GetId() string {
@@ -2977,7 +4206,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[37]
+	mi := &file_controlv1_control_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2989,7 +4218,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[37]
+	mi := &file_controlv1_control_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3002,7 +4231,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{37}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{50}
 }
 
 type ListTokensResponse struct {
@@ -3014,7 +4243,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[38]
+	mi := &file_controlv1_control_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3026,7 +4255,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[38]
+	mi := &file_controlv1_control_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3039,7 +4268,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{38}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ListTokensResponse) GetTokens() []*Token {
@@ -3058,7 +4287,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[39]
+	mi := &file_controlv1_control_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3070,7 +4299,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[39]
+	mi := &file_controlv1_control_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3083,7 +4312,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{39}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *RevokeTokenRequest) GetId() string {
@@ -3101,7 +4330,7 @@ type RevokeTokenResponse struct {
 
 func (x *RevokeTokenResponse) Reset() {
 	*x = RevokeTokenResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[40]
+	mi := &file_controlv1_control_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3113,7 +4342,7 @@ func (x *RevokeTokenResponse) String() string {
 func (*RevokeTokenResponse) ProtoMessage() {}
 
 func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[40]
+	mi := &file_controlv1_control_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3126,7 +4355,7 @@ func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{40}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{53}
 }
 
 type Node struct {
@@ -3161,7 +4390,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_controlv1_control_proto_msgTypes[41]
+	mi := &file_controlv1_control_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3173,7 +4402,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[41]
+	mi := &file_controlv1_control_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3186,7 +4415,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{41}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Node) GetId() uint32 {
@@ -3372,7 +4601,7 @@ type Lock struct {
 
 func (x *Lock) Reset() {
 	*x = Lock{}
-	mi := &file_controlv1_control_proto_msgTypes[42]
+	mi := &file_controlv1_control_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3384,7 +4613,7 @@ func (x *Lock) String() string {
 func (*Lock) ProtoMessage() {}
 
 func (x *Lock) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[42]
+	mi := &file_controlv1_control_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3397,7 +4626,7 @@ func (x *Lock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lock.ProtoReflect.Descriptor instead.
 func (*Lock) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{42}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Lock) GetId() uint32 {
@@ -3460,7 +4689,7 @@ type AddLockRequest struct {
 
 func (x *AddLockRequest) Reset() {
 	*x = AddLockRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[43]
+	mi := &file_controlv1_control_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3472,7 +4701,7 @@ func (x *AddLockRequest) String() string {
 func (*AddLockRequest) ProtoMessage() {}
 
 func (x *AddLockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[43]
+	mi := &file_controlv1_control_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3485,7 +4714,7 @@ func (x *AddLockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddLockRequest.ProtoReflect.Descriptor instead.
 func (*AddLockRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{43}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *AddLockRequest) GetTarget() string {
@@ -3519,7 +4748,7 @@ type AddLockResponse struct {
 
 func (x *AddLockResponse) Reset() {
 	*x = AddLockResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[44]
+	mi := &file_controlv1_control_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3531,7 +4760,7 @@ func (x *AddLockResponse) String() string {
 func (*AddLockResponse) ProtoMessage() {}
 
 func (x *AddLockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[44]
+	mi := &file_controlv1_control_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3544,7 +4773,7 @@ func (x *AddLockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddLockResponse.ProtoReflect.Descriptor instead.
 func (*AddLockResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{44}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *AddLockResponse) GetLock() *Lock {
@@ -3569,7 +4798,7 @@ type ListLocksRequest struct {
 
 func (x *ListLocksRequest) Reset() {
 	*x = ListLocksRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[45]
+	mi := &file_controlv1_control_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3581,7 +4810,7 @@ func (x *ListLocksRequest) String() string {
 func (*ListLocksRequest) ProtoMessage() {}
 
 func (x *ListLocksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[45]
+	mi := &file_controlv1_control_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3594,7 +4823,7 @@ func (x *ListLocksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLocksRequest.ProtoReflect.Descriptor instead.
 func (*ListLocksRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{45}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{58}
 }
 
 type ListLocksResponse struct {
@@ -3606,7 +4835,7 @@ type ListLocksResponse struct {
 
 func (x *ListLocksResponse) Reset() {
 	*x = ListLocksResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[46]
+	mi := &file_controlv1_control_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3618,7 +4847,7 @@ func (x *ListLocksResponse) String() string {
 func (*ListLocksResponse) ProtoMessage() {}
 
 func (x *ListLocksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[46]
+	mi := &file_controlv1_control_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3631,7 +4860,7 @@ func (x *ListLocksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLocksResponse.ProtoReflect.Descriptor instead.
 func (*ListLocksResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{46}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ListLocksResponse) GetLocks() []*Lock {
@@ -3651,7 +4880,7 @@ type RemoveLockRequest struct {
 
 func (x *RemoveLockRequest) Reset() {
 	*x = RemoveLockRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[47]
+	mi := &file_controlv1_control_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3663,7 +4892,7 @@ func (x *RemoveLockRequest) String() string {
 func (*RemoveLockRequest) ProtoMessage() {}
 
 func (x *RemoveLockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[47]
+	mi := &file_controlv1_control_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3676,7 +4905,7 @@ func (x *RemoveLockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveLockRequest.ProtoReflect.Descriptor instead.
 func (*RemoveLockRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{47}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *RemoveLockRequest) GetTarget() string {
@@ -3704,7 +4933,7 @@ type RemoveLockResponse struct {
 
 func (x *RemoveLockResponse) Reset() {
 	*x = RemoveLockResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[48]
+	mi := &file_controlv1_control_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3716,7 +4945,7 @@ func (x *RemoveLockResponse) String() string {
 func (*RemoveLockResponse) ProtoMessage() {}
 
 func (x *RemoveLockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[48]
+	mi := &file_controlv1_control_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3729,7 +4958,7 @@ func (x *RemoveLockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveLockResponse.ProtoReflect.Descriptor instead.
 func (*RemoveLockResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{48}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *RemoveLockResponse) GetLifted() []*Lock {
@@ -3762,7 +4991,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[49]
+	mi := &file_controlv1_control_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3774,7 +5003,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[49]
+	mi := &file_controlv1_control_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3787,7 +5016,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{49}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ListNodesRequest) GetName() string {
@@ -3806,7 +5035,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[50]
+	mi := &file_controlv1_control_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3818,7 +5047,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[50]
+	mi := &file_controlv1_control_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3831,7 +5060,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{50}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ListNodesResponse) GetNodes() []*Node {
@@ -3852,7 +5081,7 @@ type SetNodeStatusRequest struct {
 
 func (x *SetNodeStatusRequest) Reset() {
 	*x = SetNodeStatusRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[51]
+	mi := &file_controlv1_control_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3864,7 +5093,7 @@ func (x *SetNodeStatusRequest) String() string {
 func (*SetNodeStatusRequest) ProtoMessage() {}
 
 func (x *SetNodeStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[51]
+	mi := &file_controlv1_control_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3877,7 +5106,7 @@ func (x *SetNodeStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNodeStatusRequest.ProtoReflect.Descriptor instead.
 func (*SetNodeStatusRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{51}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *SetNodeStatusRequest) GetName() string {
@@ -3910,7 +5139,7 @@ type SetNodeStatusResponse struct {
 
 func (x *SetNodeStatusResponse) Reset() {
 	*x = SetNodeStatusResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[52]
+	mi := &file_controlv1_control_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3922,7 +5151,7 @@ func (x *SetNodeStatusResponse) String() string {
 func (*SetNodeStatusResponse) ProtoMessage() {}
 
 func (x *SetNodeStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[52]
+	mi := &file_controlv1_control_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3935,7 +5164,7 @@ func (x *SetNodeStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNodeStatusResponse.ProtoReflect.Descriptor instead.
 func (*SetNodeStatusResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{52}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *SetNodeStatusResponse) GetNode() *Node {
@@ -3957,7 +5186,7 @@ type SetNodeAddressRequest struct {
 
 func (x *SetNodeAddressRequest) Reset() {
 	*x = SetNodeAddressRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[53]
+	mi := &file_controlv1_control_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3969,7 +5198,7 @@ func (x *SetNodeAddressRequest) String() string {
 func (*SetNodeAddressRequest) ProtoMessage() {}
 
 func (x *SetNodeAddressRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[53]
+	mi := &file_controlv1_control_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3982,7 +5211,7 @@ func (x *SetNodeAddressRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNodeAddressRequest.ProtoReflect.Descriptor instead.
 func (*SetNodeAddressRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{53}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *SetNodeAddressRequest) GetName() string {
@@ -4022,7 +5251,7 @@ type SetNodeAddressResponse struct {
 
 func (x *SetNodeAddressResponse) Reset() {
 	*x = SetNodeAddressResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[54]
+	mi := &file_controlv1_control_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4034,7 +5263,7 @@ func (x *SetNodeAddressResponse) String() string {
 func (*SetNodeAddressResponse) ProtoMessage() {}
 
 func (x *SetNodeAddressResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[54]
+	mi := &file_controlv1_control_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4047,7 +5276,7 @@ func (x *SetNodeAddressResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNodeAddressResponse.ProtoReflect.Descriptor instead.
 func (*SetNodeAddressResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{54}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *SetNodeAddressResponse) GetNode() *Node {
@@ -4069,7 +5298,7 @@ type SetNodeRolesRequest struct {
 
 func (x *SetNodeRolesRequest) Reset() {
 	*x = SetNodeRolesRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[55]
+	mi := &file_controlv1_control_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4081,7 +5310,7 @@ func (x *SetNodeRolesRequest) String() string {
 func (*SetNodeRolesRequest) ProtoMessage() {}
 
 func (x *SetNodeRolesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[55]
+	mi := &file_controlv1_control_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4094,7 +5323,7 @@ func (x *SetNodeRolesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNodeRolesRequest.ProtoReflect.Descriptor instead.
 func (*SetNodeRolesRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{55}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *SetNodeRolesRequest) GetName() string {
@@ -4134,7 +5363,7 @@ type SetNodeRolesResponse struct {
 
 func (x *SetNodeRolesResponse) Reset() {
 	*x = SetNodeRolesResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[56]
+	mi := &file_controlv1_control_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4146,7 +5375,7 @@ func (x *SetNodeRolesResponse) String() string {
 func (*SetNodeRolesResponse) ProtoMessage() {}
 
 func (x *SetNodeRolesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[56]
+	mi := &file_controlv1_control_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4159,7 +5388,7 @@ func (x *SetNodeRolesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNodeRolesResponse.ProtoReflect.Descriptor instead.
 func (*SetNodeRolesResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{56}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *SetNodeRolesResponse) GetNode() *Node {
@@ -4175,13 +5404,14 @@ type AddSegmentRequest struct {
 	Ipv4Prefix    string                 `protobuf:"bytes,2,opt,name=ipv4_prefix,json=ipv4Prefix,proto3" json:"ipv4_prefix,omitempty"` // empty: chosen
 	Ipv6Prefix    string                 `protobuf:"bytes,3,opt,name=ipv6_prefix,json=ipv6Prefix,proto3" json:"ipv6_prefix,omitempty"` // empty: chosen from the network's ULA
 	Mtu           uint32                 `protobuf:"varint,4,opt,name=mtu,proto3" json:"mtu,omitempty"`                                // 0: 1500
+	Transparent   bool                   `protobuf:"varint,70,opt,name=transparent,proto3" json:"transparent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AddSegmentRequest) Reset() {
 	*x = AddSegmentRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[57]
+	mi := &file_controlv1_control_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4193,7 +5423,7 @@ func (x *AddSegmentRequest) String() string {
 func (*AddSegmentRequest) ProtoMessage() {}
 
 func (x *AddSegmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[57]
+	mi := &file_controlv1_control_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4206,7 +5436,7 @@ func (x *AddSegmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddSegmentRequest.ProtoReflect.Descriptor instead.
 func (*AddSegmentRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{57}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *AddSegmentRequest) GetName() string {
@@ -4237,6 +5467,13 @@ func (x *AddSegmentRequest) GetMtu() uint32 {
 	return 0
 }
 
+func (x *AddSegmentRequest) GetTransparent() bool {
+	if x != nil {
+		return x.Transparent
+	}
+	return false
+}
+
 type AddSegmentResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Segment       *Segment               `protobuf:"bytes,1,opt,name=segment,proto3" json:"segment,omitempty"`
@@ -4246,7 +5483,7 @@ type AddSegmentResponse struct {
 
 func (x *AddSegmentResponse) Reset() {
 	*x = AddSegmentResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[58]
+	mi := &file_controlv1_control_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4258,7 +5495,7 @@ func (x *AddSegmentResponse) String() string {
 func (*AddSegmentResponse) ProtoMessage() {}
 
 func (x *AddSegmentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[58]
+	mi := &file_controlv1_control_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4271,7 +5508,7 @@ func (x *AddSegmentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddSegmentResponse.ProtoReflect.Descriptor instead.
 func (*AddSegmentResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{58}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *AddSegmentResponse) GetSegment() *Segment {
@@ -4289,7 +5526,7 @@ type ListSegmentsRequest struct {
 
 func (x *ListSegmentsRequest) Reset() {
 	*x = ListSegmentsRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[59]
+	mi := &file_controlv1_control_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4301,7 +5538,7 @@ func (x *ListSegmentsRequest) String() string {
 func (*ListSegmentsRequest) ProtoMessage() {}
 
 func (x *ListSegmentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[59]
+	mi := &file_controlv1_control_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4314,7 +5551,7 @@ func (x *ListSegmentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSegmentsRequest.ProtoReflect.Descriptor instead.
 func (*ListSegmentsRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{59}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{72}
 }
 
 type ListSegmentsResponse struct {
@@ -4326,7 +5563,7 @@ type ListSegmentsResponse struct {
 
 func (x *ListSegmentsResponse) Reset() {
 	*x = ListSegmentsResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[60]
+	mi := &file_controlv1_control_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4338,7 +5575,7 @@ func (x *ListSegmentsResponse) String() string {
 func (*ListSegmentsResponse) ProtoMessage() {}
 
 func (x *ListSegmentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[60]
+	mi := &file_controlv1_control_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4351,7 +5588,7 @@ func (x *ListSegmentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSegmentsResponse.ProtoReflect.Descriptor instead.
 func (*ListSegmentsResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{60}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *ListSegmentsResponse) GetSegments() []*Segment {
@@ -4370,7 +5607,7 @@ type RemoveSegmentRequest struct {
 
 func (x *RemoveSegmentRequest) Reset() {
 	*x = RemoveSegmentRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[61]
+	mi := &file_controlv1_control_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4382,7 +5619,7 @@ func (x *RemoveSegmentRequest) String() string {
 func (*RemoveSegmentRequest) ProtoMessage() {}
 
 func (x *RemoveSegmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[61]
+	mi := &file_controlv1_control_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4395,7 +5632,7 @@ func (x *RemoveSegmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSegmentRequest.ProtoReflect.Descriptor instead.
 func (*RemoveSegmentRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{61}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *RemoveSegmentRequest) GetName() string {
@@ -4413,7 +5650,7 @@ type RemoveSegmentResponse struct {
 
 func (x *RemoveSegmentResponse) Reset() {
 	*x = RemoveSegmentResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[62]
+	mi := &file_controlv1_control_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4425,7 +5662,7 @@ func (x *RemoveSegmentResponse) String() string {
 func (*RemoveSegmentResponse) ProtoMessage() {}
 
 func (x *RemoveSegmentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[62]
+	mi := &file_controlv1_control_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4438,7 +5675,1715 @@ func (x *RemoveSegmentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSegmentResponse.ProtoReflect.Descriptor instead.
 func (*RemoveSegmentResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{62}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{75}
+}
+
+type SetDhcpRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Segment       string                 `protobuf:"bytes,1,opt,name=segment,proto3" json:"segment,omitempty"`
+	Disable       bool                   `protobuf:"varint,2,opt,name=disable,proto3" json:"disable,omitempty"`
+	Pool          string                 `protobuf:"bytes,3,opt,name=pool,proto3" json:"pool,omitempty"`   // FROM-TO; empty: only hosts that list an address are given one
+	Lease         *durationpb.Duration   `protobuf:"bytes,4,opt,name=lease,proto3" json:"lease,omitempty"` // unset: one hour
+	Router        string                 `protobuf:"bytes,5,opt,name=router,proto3" json:"router,omitempty"`
+	Dns           []string               `protobuf:"bytes,6,rep,name=dns,proto3" json:"dns,omitempty"`
+	Domain        string                 `protobuf:"bytes,7,opt,name=domain,proto3" json:"domain,omitempty"` // empty: the network's zone
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetDhcpRequest) Reset() {
+	*x = SetDhcpRequest{}
+	mi := &file_controlv1_control_proto_msgTypes[76]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetDhcpRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetDhcpRequest) ProtoMessage() {}
+
+func (x *SetDhcpRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[76]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetDhcpRequest.ProtoReflect.Descriptor instead.
+func (*SetDhcpRequest) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{76}
+}
+
+func (x *SetDhcpRequest) GetSegment() string {
+	if x != nil {
+		return x.Segment
+	}
+	return ""
+}
+
+func (x *SetDhcpRequest) GetDisable() bool {
+	if x != nil {
+		return x.Disable
+	}
+	return false
+}
+
+func (x *SetDhcpRequest) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *SetDhcpRequest) GetLease() *durationpb.Duration {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+func (x *SetDhcpRequest) GetRouter() string {
+	if x != nil {
+		return x.Router
+	}
+	return ""
+}
+
+func (x *SetDhcpRequest) GetDns() []string {
+	if x != nil {
+		return x.Dns
+	}
+	return nil
+}
+
+func (x *SetDhcpRequest) GetDomain() string {
+	if x != nil {
+		return x.Domain
+	}
+	return ""
+}
+
+type SetDhcpResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Service       *DhcpService           `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"` // unset: there is none now
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetDhcpResponse) Reset() {
+	*x = SetDhcpResponse{}
+	mi := &file_controlv1_control_proto_msgTypes[77]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetDhcpResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetDhcpResponse) ProtoMessage() {}
+
+func (x *SetDhcpResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[77]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetDhcpResponse.ProtoReflect.Descriptor instead.
+func (*SetDhcpResponse) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{77}
+}
+
+func (x *SetDhcpResponse) GetService() *DhcpService {
+	if x != nil {
+		return x.Service
+	}
+	return nil
+}
+
+type GetDhcpRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Segment       string                 `protobuf:"bytes,1,opt,name=segment,proto3" json:"segment,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetDhcpRequest) Reset() {
+	*x = GetDhcpRequest{}
+	mi := &file_controlv1_control_proto_msgTypes[78]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetDhcpRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetDhcpRequest) ProtoMessage() {}
+
+func (x *GetDhcpRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[78]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetDhcpRequest.ProtoReflect.Descriptor instead.
+func (*GetDhcpRequest) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{78}
+}
+
+func (x *GetDhcpRequest) GetSegment() string {
+	if x != nil {
+		return x.Segment
+	}
+	return ""
+}
+
+type GetDhcpResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Service       *DhcpService           `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"` // unset: there is none
+	Leases        []*LeaseRule           `protobuf:"bytes,2,rep,name=leases,proto3" json:"leases,omitempty"`   // by address
+	Pool          uint32                 `protobuf:"varint,3,opt,name=pool,proto3" json:"pool,omitempty"`      // how many addresses the pool has
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetDhcpResponse) Reset() {
+	*x = GetDhcpResponse{}
+	mi := &file_controlv1_control_proto_msgTypes[79]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetDhcpResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetDhcpResponse) ProtoMessage() {}
+
+func (x *GetDhcpResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[79]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetDhcpResponse.ProtoReflect.Descriptor instead.
+func (*GetDhcpResponse) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{79}
+}
+
+func (x *GetDhcpResponse) GetService() *DhcpService {
+	if x != nil {
+		return x.Service
+	}
+	return nil
+}
+
+func (x *GetDhcpResponse) GetLeases() []*LeaseRule {
+	if x != nil {
+		return x.Leases
+	}
+	return nil
+}
+
+func (x *GetDhcpResponse) GetPool() uint32 {
+	if x != nil {
+		return x.Pool
+	}
+	return 0
+}
+
+// LeaseRule is a lease as an administrator sees it.
+type LeaseRule struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	Mac           string                 `protobuf:"bytes,2,opt,name=mac,proto3" json:"mac,omitempty"`         // with colons
+	Machine       string                 `protobuf:"bytes,3,opt,name=machine,proto3" json:"machine,omitempty"` // name of the host, or NODE/PORT; empty: of nobody, because somebody else uses the address
+	Name          string                 `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`       // as the host calls itself
+	State         string                 `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`     // offered, bound, ended or declined
+	Since         *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=since,proto3" json:"since,omitempty"`     // of a bound one: when it was confirmed last
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseRule) Reset() {
+	*x = LeaseRule{}
+	mi := &file_controlv1_control_proto_msgTypes[80]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseRule) ProtoMessage() {}
+
+func (x *LeaseRule) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[80]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseRule.ProtoReflect.Descriptor instead.
+func (*LeaseRule) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{80}
+}
+
+func (x *LeaseRule) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *LeaseRule) GetMac() string {
+	if x != nil {
+		return x.Mac
+	}
+	return ""
+}
+
+func (x *LeaseRule) GetMachine() string {
+	if x != nil {
+		return x.Machine
+	}
+	return ""
+}
+
+func (x *LeaseRule) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *LeaseRule) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *LeaseRule) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+// AttachmentRule is an attachment as an administrator sees it.
+type AttachmentRule struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"` // identity of those behind it whom nobody named
+	Segment       string                 `protobuf:"bytes,2,opt,name=segment,proto3" json:"segment,omitempty"`
+	Ports         []*AttachmentPort      `protobuf:"bytes,3,rep,name=ports,proto3" json:"ports,omitempty"`            // the first one gives it its name
+	Hosts         []string               `protobuf:"bytes,4,rep,name=hosts,proto3" json:"hosts,omitempty"`            // names of those that may be behind it
+	Active        bool                   `protobuf:"varint,5,opt,name=active,proto3" json:"active,omitempty"`         // one of its gateways is
+	Secondary     *SecondaryVLAN         `protobuf:"bytes,60,opt,name=secondary,proto3" json:"secondary,omitempty"`   // unset: its machines are promiscuous
+	Redundancy    string                 `protobuf:"bytes,40,opt,name=redundancy,proto3" json:"redundancy,omitempty"` // single-active or all-active
+	Lacp          bool                   `protobuf:"varint,91,opt,name=lacp,proto3" json:"lacp,omitempty"`            // the gateways speak LACP with the site's switch
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachmentRule) Reset() {
+	*x = AttachmentRule{}
+	mi := &file_controlv1_control_proto_msgTypes[81]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachmentRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachmentRule) ProtoMessage() {}
+
+func (x *AttachmentRule) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[81]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachmentRule.ProtoReflect.Descriptor instead.
+func (*AttachmentRule) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{81}
+}
+
+func (x *AttachmentRule) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *AttachmentRule) GetSegment() string {
+	if x != nil {
+		return x.Segment
+	}
+	return ""
+}
+
+func (x *AttachmentRule) GetPorts() []*AttachmentPort {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+func (x *AttachmentRule) GetHosts() []string {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+func (x *AttachmentRule) GetActive() bool {
+	if x != nil {
+		return x.Active
+	}
+	return false
+}
+
+func (x *AttachmentRule) GetSecondary() *SecondaryVLAN {
+	if x != nil {
+		return x.Secondary
+	}
+	return nil
+}
+
+func (x *AttachmentRule) GetRedundancy() string {
+	if x != nil {
+		return x.Redundancy
+	}
+	return ""
+}
+
+func (x *AttachmentRule) GetLacp() bool {
+	if x != nil {
+		return x.Lacp
+	}
+	return false
+}
+
+type AttachmentPort struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // NODE/PORT
+	Nic           string                 `protobuf:"bytes,2,opt,name=nic,proto3" json:"nic,omitempty"`   // or
+	Bridge        string                 `protobuf:"bytes,3,opt,name=bridge,proto3" json:"bridge,omitempty"`
+	Vlan          uint32                 `protobuf:"varint,4,opt,name=vlan,proto3" json:"vlan,omitempty"`    // 0: untagged frames
+	Native        string                 `protobuf:"bytes,5,opt,name=native,proto3" json:"native,omitempty"` // "", untagged or tagged
+	Service       bool                   `protobuf:"varint,6,opt,name=service,proto3" json:"service,omitempty"`
+	Priority      string                 `protobuf:"bytes,7,opt,name=priority,proto3" json:"priority,omitempty"`                                   // "", nonzero or always
+	Status        NodeStatus             `protobuf:"varint,8,opt,name=status,proto3,enum=etherloom.control.v1.NodeStatus" json:"status,omitempty"` // of the gateway
+	Preference    uint32                 `protobuf:"varint,9,opt,name=preference,proto3" json:"preference,omitempty"`                              // of this gateway to carry the VLAN's frames; higher is better
+	Origin        string                 `protobuf:"bytes,50,opt,name=origin,proto3" json:"origin,omitempty"`                                      // administrator, or node: the gateway itself has declared it
+	MoveHost      bool                   `protobuf:"varint,51,opt,name=move_host,json=moveHost,proto3" json:"move_host,omitempty"`                 // the NIC is taken also if the gateway's host needs it
+	Confirm       *durationpb.Duration   `protobuf:"bytes,52,opt,name=confirm,proto3" json:"confirm,omitempty"`                                    // how long the gateway waits for a confirmation of that; zero: not
+	Confirmed     bool                   `protobuf:"varint,53,opt,name=confirmed,proto3" json:"confirmed,omitempty"`                               // by an administrator; one at the gateway itself is not told
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachmentPort) Reset() {
+	*x = AttachmentPort{}
+	mi := &file_controlv1_control_proto_msgTypes[82]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachmentPort) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachmentPort) ProtoMessage() {}
+
+func (x *AttachmentPort) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[82]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachmentPort.ProtoReflect.Descriptor instead.
+func (*AttachmentPort) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{82}
+}
+
+func (x *AttachmentPort) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AttachmentPort) GetNic() string {
+	if x != nil {
+		return x.Nic
+	}
+	return ""
+}
+
+func (x *AttachmentPort) GetBridge() string {
+	if x != nil {
+		return x.Bridge
+	}
+	return ""
+}
+
+func (x *AttachmentPort) GetVlan() uint32 {
+	if x != nil {
+		return x.Vlan
+	}
+	return 0
+}
+
+func (x *AttachmentPort) GetNative() string {
+	if x != nil {
+		return x.Native
+	}
+	return ""
+}
+
+func (x *AttachmentPort) GetService() bool {
+	if x != nil {
+		return x.Service
+	}
+	return false
+}
+
+func (x *AttachmentPort) GetPriority() string {
+	if x != nil {
+		return x.Priority
+	}
+	return ""
+}
+
+func (x *AttachmentPort) GetStatus() NodeStatus {
+	if x != nil {
+		return x.Status
+	}
+	return NodeStatus_NODE_STATUS_UNSPECIFIED
+}
+
+func (x *AttachmentPort) GetPreference() uint32 {
+	if x != nil {
+		return x.Preference
+	}
+	return 0
+}
+
+func (x *AttachmentPort) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
+}
+
+func (x *AttachmentPort) GetMoveHost() bool {
+	if x != nil {
+		return x.MoveHost
+	}
+	return false
+}
+
+func (x *AttachmentPort) GetConfirm() *durationpb.Duration {
+	if x != nil {
+		return x.Confirm
+	}
+	return nil
+}
+
+func (x *AttachmentPort) GetConfirmed() bool {
+	if x != nil {
+		return x.Confirmed
+	}
+	return false
+}
+
+type AddAttachmentRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`       // NODE/PORT
+	Segment       string                 `protobuf:"bytes,2,opt,name=segment,proto3" json:"segment,omitempty"` // may be left out if with is named
+	Nic           string                 `protobuf:"bytes,3,opt,name=nic,proto3" json:"nic,omitempty"`         // or
+	Bridge        string                 `protobuf:"bytes,4,opt,name=bridge,proto3" json:"bridge,omitempty"`
+	Vlan          uint32                 `protobuf:"varint,5,opt,name=vlan,proto3" json:"vlan,omitempty"`                          // 0: untagged frames
+	Native        string                 `protobuf:"bytes,6,opt,name=native,proto3" json:"native,omitempty"`                       // with a VLAN: untagged frames are of it too, and it is sent untagged or tagged; empty: they are not
+	Service       bool                   `protobuf:"varint,7,opt,name=service,proto3" json:"service,omitempty"`                    // the tag is 802.1ad's
+	Priority      string                 `protobuf:"bytes,8,opt,name=priority,proto3" json:"priority,omitempty"`                   // untagged frames are sent with a priority tag: empty (never), nonzero or always
+	With          string                 `protobuf:"bytes,9,opt,name=with,proto3" json:"with,omitempty"`                           // NODE/PORT of an attachment to the same VLAN, of which this becomes a further port
+	Preference    uint32                 `protobuf:"varint,10,opt,name=preference,proto3" json:"preference,omitempty"`             // of this gateway to carry the VLAN's frames, at most 65535; higher is better
+	Secondary     *SecondaryVLAN         `protobuf:"bytes,60,opt,name=secondary,proto3" json:"secondary,omitempty"`                // of a new attachment; unset: promiscuous
+	MoveHost      bool                   `protobuf:"varint,50,opt,name=move_host,json=moveHost,proto3" json:"move_host,omitempty"` // take the NIC also if the gateway's host needs it: what it has there is moved to a bridge
+	Confirm       *durationpb.Duration   `protobuf:"bytes,51,opt,name=confirm,proto3" json:"confirm,omitempty"`                    // how long to wait for a confirmation of that; unset: 60 s; zero: not
+	Redundancy    string                 `protobuf:"bytes,40,opt,name=redundancy,proto3" json:"redundancy,omitempty"`              // of the attachment: empty (that which it has, or single-active), single-active or all-active
+	Lacp          string                 `protobuf:"bytes,91,opt,name=lacp,proto3" json:"lacp,omitempty"`                          // of the attachment: empty (as it is, at first off), on (only with all-active, and NICs) or off
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddAttachmentRequest) Reset() {
+	*x = AddAttachmentRequest{}
+	mi := &file_controlv1_control_proto_msgTypes[83]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddAttachmentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddAttachmentRequest) ProtoMessage() {}
+
+func (x *AddAttachmentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[83]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddAttachmentRequest.ProtoReflect.Descriptor instead.
+func (*AddAttachmentRequest) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{83}
+}
+
+func (x *AddAttachmentRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AddAttachmentRequest) GetSegment() string {
+	if x != nil {
+		return x.Segment
+	}
+	return ""
+}
+
+func (x *AddAttachmentRequest) GetNic() string {
+	if x != nil {
+		return x.Nic
+	}
+	return ""
+}
+
+func (x *AddAttachmentRequest) GetBridge() string {
+	if x != nil {
+		return x.Bridge
+	}
+	return ""
+}
+
+func (x *AddAttachmentRequest) GetVlan() uint32 {
+	if x != nil {
+		return x.Vlan
+	}
+	return 0
+}
+
+func (x *AddAttachmentRequest) GetNative() string {
+	if x != nil {
+		return x.Native
+	}
+	return ""
+}
+
+func (x *AddAttachmentRequest) GetService() bool {
+	if x != nil {
+		return x.Service
+	}
+	return false
+}
+
+func (x *AddAttachmentRequest) GetPriority() string {
+	if x != nil {
+		return x.Priority
+	}
+	return ""
+}
+
+func (x *AddAttachmentRequest) GetWith() string {
+	if x != nil {
+		return x.With
+	}
+	return ""
+}
+
+func (x *AddAttachmentRequest) GetPreference() uint32 {
+	if x != nil {
+		return x.Preference
+	}
+	return 0
+}
+
+func (x *AddAttachmentRequest) GetSecondary() *SecondaryVLAN {
+	if x != nil {
+		return x.Secondary
+	}
+	return nil
+}
+
+func (x *AddAttachmentRequest) GetMoveHost() bool {
+	if x != nil {
+		return x.MoveHost
+	}
+	return false
+}
+
+func (x *AddAttachmentRequest) GetConfirm() *durationpb.Duration {
+	if x != nil {
+		return x.Confirm
+	}
+	return nil
+}
+
+func (x *AddAttachmentRequest) GetRedundancy() string {
+	if x != nil {
+		return x.Redundancy
+	}
+	return ""
+}
+
+func (x *AddAttachmentRequest) GetLacp() string {
+	if x != nil {
+		return x.Lacp
+	}
+	return ""
+}
+
+type AddAttachmentResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Attachment    *AttachmentRule        `protobuf:"bytes,1,opt,name=attachment,proto3" json:"attachment,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddAttachmentResponse) Reset() {
+	*x = AddAttachmentResponse{}
+	mi := &file_controlv1_control_proto_msgTypes[84]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddAttachmentResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddAttachmentResponse) ProtoMessage() {}
+
+func (x *AddAttachmentResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[84]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddAttachmentResponse.ProtoReflect.Descriptor instead.
+func (*AddAttachmentResponse) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{84}
+}
+
+func (x *AddAttachmentResponse) GetAttachment() *AttachmentRule {
+	if x != nil {
+		return x.Attachment
+	}
+	return nil
+}
+
+type SetAttachmentRequest struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Name       string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // NODE/PORT
+	Nic        string                 `protobuf:"bytes,2,opt,name=nic,proto3" json:"nic,omitempty"`   // or
+	Bridge     string                 `protobuf:"bytes,3,opt,name=bridge,proto3" json:"bridge,omitempty"`
+	Vlan       uint32                 `protobuf:"varint,4,opt,name=vlan,proto3" json:"vlan,omitempty"`
+	Native     string                 `protobuf:"bytes,5,opt,name=native,proto3" json:"native,omitempty"`
+	Service    bool                   `protobuf:"varint,6,opt,name=service,proto3" json:"service,omitempty"`
+	Priority   string                 `protobuf:"bytes,7,opt,name=priority,proto3" json:"priority,omitempty"`
+	Preference uint32                 `protobuf:"varint,8,opt,name=preference,proto3" json:"preference,omitempty"`
+	// Of the attachment, all ports alike; unset: as it is. If it, redundancy or lacp is set, and nothing of the port is, the port stays as it is.
+	Secondary     *SecondaryVLAN       `protobuf:"bytes,60,opt,name=secondary,proto3" json:"secondary,omitempty"`
+	MoveHost      bool                 `protobuf:"varint,50,opt,name=move_host,json=moveHost,proto3" json:"move_host,omitempty"` // unless it is confirmed already, the host is moved anew
+	Confirm       *durationpb.Duration `protobuf:"bytes,51,opt,name=confirm,proto3" json:"confirm,omitempty"`
+	Redundancy    string               `protobuf:"bytes,40,opt,name=redundancy,proto3" json:"redundancy,omitempty"` // of the attachment, with all its ports: empty (as it is), single-active or all-active
+	Lacp          string               `protobuf:"bytes,91,opt,name=lacp,proto3" json:"lacp,omitempty"`             // the same: empty (as it is), on (only with all-active, and NICs) or off
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetAttachmentRequest) Reset() {
+	*x = SetAttachmentRequest{}
+	mi := &file_controlv1_control_proto_msgTypes[85]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetAttachmentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetAttachmentRequest) ProtoMessage() {}
+
+func (x *SetAttachmentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[85]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetAttachmentRequest.ProtoReflect.Descriptor instead.
+func (*SetAttachmentRequest) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{85}
+}
+
+func (x *SetAttachmentRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SetAttachmentRequest) GetNic() string {
+	if x != nil {
+		return x.Nic
+	}
+	return ""
+}
+
+func (x *SetAttachmentRequest) GetBridge() string {
+	if x != nil {
+		return x.Bridge
+	}
+	return ""
+}
+
+func (x *SetAttachmentRequest) GetVlan() uint32 {
+	if x != nil {
+		return x.Vlan
+	}
+	return 0
+}
+
+func (x *SetAttachmentRequest) GetNative() string {
+	if x != nil {
+		return x.Native
+	}
+	return ""
+}
+
+func (x *SetAttachmentRequest) GetService() bool {
+	if x != nil {
+		return x.Service
+	}
+	return false
+}
+
+func (x *SetAttachmentRequest) GetPriority() string {
+	if x != nil {
+		return x.Priority
+	}
+	return ""
+}
+
+func (x *SetAttachmentRequest) GetPreference() uint32 {
+	if x != nil {
+		return x.Preference
+	}
+	return 0
+}
+
+func (x *SetAttachmentRequest) GetSecondary() *SecondaryVLAN {
+	if x != nil {
+		return x.Secondary
+	}
+	return nil
+}
+
+func (x *SetAttachmentRequest) GetMoveHost() bool {
+	if x != nil {
+		return x.MoveHost
+	}
+	return false
+}
+
+func (x *SetAttachmentRequest) GetConfirm() *durationpb.Duration {
+	if x != nil {
+		return x.Confirm
+	}
+	return nil
+}
+
+func (x *SetAttachmentRequest) GetRedundancy() string {
+	if x != nil {
+		return x.Redundancy
+	}
+	return ""
+}
+
+func (x *SetAttachmentRequest) GetLacp() string {
+	if x != nil {
+		return x.Lacp
+	}
+	return ""
+}
+
+type ConfirmAttachmentRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // NODE/PORT
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmAttachmentRequest) Reset() {
+	*x = ConfirmAttachmentRequest{}
+	mi := &file_controlv1_control_proto_msgTypes[86]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmAttachmentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmAttachmentRequest) ProtoMessage() {}
+
+func (x *ConfirmAttachmentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[86]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmAttachmentRequest.ProtoReflect.Descriptor instead.
+func (*ConfirmAttachmentRequest) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{86}
+}
+
+func (x *ConfirmAttachmentRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type ConfirmAttachmentResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Attachment    *AttachmentRule        `protobuf:"bytes,1,opt,name=attachment,proto3" json:"attachment,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmAttachmentResponse) Reset() {
+	*x = ConfirmAttachmentResponse{}
+	mi := &file_controlv1_control_proto_msgTypes[87]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmAttachmentResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmAttachmentResponse) ProtoMessage() {}
+
+func (x *ConfirmAttachmentResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[87]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmAttachmentResponse.ProtoReflect.Descriptor instead.
+func (*ConfirmAttachmentResponse) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{87}
+}
+
+func (x *ConfirmAttachmentResponse) GetAttachment() *AttachmentRule {
+	if x != nil {
+		return x.Attachment
+	}
+	return nil
+}
+
+type SetAttachmentResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Attachment    *AttachmentRule        `protobuf:"bytes,1,opt,name=attachment,proto3" json:"attachment,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetAttachmentResponse) Reset() {
+	*x = SetAttachmentResponse{}
+	mi := &file_controlv1_control_proto_msgTypes[88]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetAttachmentResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetAttachmentResponse) ProtoMessage() {}
+
+func (x *SetAttachmentResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[88]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetAttachmentResponse.ProtoReflect.Descriptor instead.
+func (*SetAttachmentResponse) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{88}
+}
+
+func (x *SetAttachmentResponse) GetAttachment() *AttachmentRule {
+	if x != nil {
+		return x.Attachment
+	}
+	return nil
+}
+
+type ListAttachmentsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAttachmentsRequest) Reset() {
+	*x = ListAttachmentsRequest{}
+	mi := &file_controlv1_control_proto_msgTypes[89]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAttachmentsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAttachmentsRequest) ProtoMessage() {}
+
+func (x *ListAttachmentsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[89]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAttachmentsRequest.ProtoReflect.Descriptor instead.
+func (*ListAttachmentsRequest) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{89}
+}
+
+type ListAttachmentsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Attachments   []*AttachmentRule      `protobuf:"bytes,1,rep,name=attachments,proto3" json:"attachments,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAttachmentsResponse) Reset() {
+	*x = ListAttachmentsResponse{}
+	mi := &file_controlv1_control_proto_msgTypes[90]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAttachmentsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAttachmentsResponse) ProtoMessage() {}
+
+func (x *ListAttachmentsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[90]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAttachmentsResponse.ProtoReflect.Descriptor instead.
+func (*ListAttachmentsResponse) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{90}
+}
+
+func (x *ListAttachmentsResponse) GetAttachments() []*AttachmentRule {
+	if x != nil {
+		return x.Attachments
+	}
+	return nil
+}
+
+type RemoveAttachmentRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // NODE/PORT
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveAttachmentRequest) Reset() {
+	*x = RemoveAttachmentRequest{}
+	mi := &file_controlv1_control_proto_msgTypes[91]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveAttachmentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveAttachmentRequest) ProtoMessage() {}
+
+func (x *RemoveAttachmentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[91]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveAttachmentRequest.ProtoReflect.Descriptor instead.
+func (*RemoveAttachmentRequest) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{91}
+}
+
+func (x *RemoveAttachmentRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type RemoveAttachmentResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Attachment    *AttachmentRule        `protobuf:"bytes,1,opt,name=attachment,proto3" json:"attachment,omitempty"` // what is left of it; unset: that was its last port
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveAttachmentResponse) Reset() {
+	*x = RemoveAttachmentResponse{}
+	mi := &file_controlv1_control_proto_msgTypes[92]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveAttachmentResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveAttachmentResponse) ProtoMessage() {}
+
+func (x *RemoveAttachmentResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[92]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveAttachmentResponse.ProtoReflect.Descriptor instead.
+func (*RemoveAttachmentResponse) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{92}
+}
+
+func (x *RemoveAttachmentResponse) GetAttachment() *AttachmentRule {
+	if x != nil {
+		return x.Attachment
+	}
+	return nil
+}
+
+// HostRule is a host as an administrator sees it.
+type HostRule struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"` // its identity
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Mac           string                 `protobuf:"bytes,3,opt,name=mac,proto3" json:"mac,omitempty"` // with colons
+	Segment       string                 `protobuf:"bytes,4,opt,name=segment,proto3" json:"segment,omitempty"`
+	Attachments   []string               `protobuf:"bytes,5,rep,name=attachments,proto3" json:"attachments,omitempty"` // NODE/PORT, of each the first port
+	Addresses     []string               `protobuf:"bytes,6,rep,name=addresses,proto3" json:"addresses,omitempty"`     // ADDRESS/LENGTH; none: all that are nobody's
+	Roles         []string               `protobuf:"bytes,7,rep,name=roles,proto3" json:"roles,omitempty"`
+	Gateways      []string               `protobuf:"bytes,8,rep,name=gateways,proto3" json:"gateways,omitempty"` // names of the active nodes that speak for it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostRule) Reset() {
+	*x = HostRule{}
+	mi := &file_controlv1_control_proto_msgTypes[93]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostRule) ProtoMessage() {}
+
+func (x *HostRule) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[93]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostRule.ProtoReflect.Descriptor instead.
+func (*HostRule) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{93}
+}
+
+func (x *HostRule) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *HostRule) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *HostRule) GetMac() string {
+	if x != nil {
+		return x.Mac
+	}
+	return ""
+}
+
+func (x *HostRule) GetSegment() string {
+	if x != nil {
+		return x.Segment
+	}
+	return ""
+}
+
+func (x *HostRule) GetAttachments() []string {
+	if x != nil {
+		return x.Attachments
+	}
+	return nil
+}
+
+func (x *HostRule) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *HostRule) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+func (x *HostRule) GetGateways() []string {
+	if x != nil {
+		return x.Gateways
+	}
+	return nil
+}
+
+type AddHostRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // one DNS label, which neither a node nor another host has
+	Mac           string                 `protobuf:"bytes,2,opt,name=mac,proto3" json:"mac,omitempty"`
+	Attachments   []string               `protobuf:"bytes,3,rep,name=attachments,proto3" json:"attachments,omitempty"` // NODE/PORT, all of one segment
+	Addresses     []string               `protobuf:"bytes,4,rep,name=addresses,proto3" json:"addresses,omitempty"`     // ADDRESS/LENGTH, or addresses; none: all that are nobody's
+	Roles         []string               `protobuf:"bytes,5,rep,name=roles,proto3" json:"roles,omitempty"`             // dhcp-server, router or querier
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddHostRequest) Reset() {
+	*x = AddHostRequest{}
+	mi := &file_controlv1_control_proto_msgTypes[94]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddHostRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddHostRequest) ProtoMessage() {}
+
+func (x *AddHostRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[94]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddHostRequest.ProtoReflect.Descriptor instead.
+func (*AddHostRequest) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{94}
+}
+
+func (x *AddHostRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AddHostRequest) GetMac() string {
+	if x != nil {
+		return x.Mac
+	}
+	return ""
+}
+
+func (x *AddHostRequest) GetAttachments() []string {
+	if x != nil {
+		return x.Attachments
+	}
+	return nil
+}
+
+func (x *AddHostRequest) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *AddHostRequest) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+type AddHostResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          *HostRule              `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddHostResponse) Reset() {
+	*x = AddHostResponse{}
+	mi := &file_controlv1_control_proto_msgTypes[95]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddHostResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddHostResponse) ProtoMessage() {}
+
+func (x *AddHostResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[95]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddHostResponse.ProtoReflect.Descriptor instead.
+func (*AddHostResponse) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{95}
+}
+
+func (x *AddHostResponse) GetHost() *HostRule {
+	if x != nil {
+		return x.Host
+	}
+	return nil
+}
+
+type SetHostRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Mac           string                 `protobuf:"bytes,2,opt,name=mac,proto3" json:"mac,omitempty"`
+	Attachments   []string               `protobuf:"bytes,3,rep,name=attachments,proto3" json:"attachments,omitempty"` // of the segment where it is
+	Addresses     []string               `protobuf:"bytes,4,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	Roles         []string               `protobuf:"bytes,5,rep,name=roles,proto3" json:"roles,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetHostRequest) Reset() {
+	*x = SetHostRequest{}
+	mi := &file_controlv1_control_proto_msgTypes[96]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetHostRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetHostRequest) ProtoMessage() {}
+
+func (x *SetHostRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[96]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetHostRequest.ProtoReflect.Descriptor instead.
+func (*SetHostRequest) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{96}
+}
+
+func (x *SetHostRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SetHostRequest) GetMac() string {
+	if x != nil {
+		return x.Mac
+	}
+	return ""
+}
+
+func (x *SetHostRequest) GetAttachments() []string {
+	if x != nil {
+		return x.Attachments
+	}
+	return nil
+}
+
+func (x *SetHostRequest) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *SetHostRequest) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+type SetHostResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          *HostRule              `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetHostResponse) Reset() {
+	*x = SetHostResponse{}
+	mi := &file_controlv1_control_proto_msgTypes[97]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetHostResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetHostResponse) ProtoMessage() {}
+
+func (x *SetHostResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[97]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetHostResponse.ProtoReflect.Descriptor instead.
+func (*SetHostResponse) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{97}
+}
+
+func (x *SetHostResponse) GetHost() *HostRule {
+	if x != nil {
+		return x.Host
+	}
+	return nil
+}
+
+type ListHostsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListHostsRequest) Reset() {
+	*x = ListHostsRequest{}
+	mi := &file_controlv1_control_proto_msgTypes[98]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListHostsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListHostsRequest) ProtoMessage() {}
+
+func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[98]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListHostsRequest.ProtoReflect.Descriptor instead.
+func (*ListHostsRequest) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{98}
+}
+
+type ListHostsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hosts         []*HostRule            `protobuf:"bytes,1,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListHostsResponse) Reset() {
+	*x = ListHostsResponse{}
+	mi := &file_controlv1_control_proto_msgTypes[99]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListHostsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListHostsResponse) ProtoMessage() {}
+
+func (x *ListHostsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[99]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListHostsResponse.ProtoReflect.Descriptor instead.
+func (*ListHostsResponse) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{99}
+}
+
+func (x *ListHostsResponse) GetHosts() []*HostRule {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+type RemoveHostRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveHostRequest) Reset() {
+	*x = RemoveHostRequest{}
+	mi := &file_controlv1_control_proto_msgTypes[100]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveHostRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveHostRequest) ProtoMessage() {}
+
+func (x *RemoveHostRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[100]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveHostRequest.ProtoReflect.Descriptor instead.
+func (*RemoveHostRequest) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{100}
+}
+
+func (x *RemoveHostRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type RemoveHostResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveHostResponse) Reset() {
+	*x = RemoveHostResponse{}
+	mi := &file_controlv1_control_proto_msgTypes[101]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveHostResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveHostResponse) ProtoMessage() {}
+
+func (x *RemoveHostResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_controlv1_control_proto_msgTypes[101]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveHostResponse.ProtoReflect.Descriptor instead.
+func (*RemoveHostResponse) Descriptor() ([]byte, []int) {
+	return file_controlv1_control_proto_rawDescGZIP(), []int{101}
 }
 
 type GrantRule struct {
@@ -4462,7 +7407,7 @@ type GrantRule struct {
 
 func (x *GrantRule) Reset() {
 	*x = GrantRule{}
-	mi := &file_controlv1_control_proto_msgTypes[63]
+	mi := &file_controlv1_control_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4474,7 +7419,7 @@ func (x *GrantRule) String() string {
 func (*GrantRule) ProtoMessage() {}
 
 func (x *GrantRule) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[63]
+	mi := &file_controlv1_control_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4487,7 +7432,7 @@ func (x *GrantRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrantRule.ProtoReflect.Descriptor instead.
 func (*GrantRule) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{63}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *GrantRule) GetId() uint32 {
@@ -4583,14 +7528,14 @@ func (x *GrantRule) GetLastUsed() *timestamppb.Timestamp {
 
 type AddGrantRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	From          string                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"` // node:NAME, label:KEY=VALUE or group:NAME
+	From          string                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"` // node:NAME, label:KEY=VALUE, group:NAME, host:NAME or attachment:NODE/PORT
 	To            string                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`     // the same, or segment:NAME
 	Expires       *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expires,proto3" json:"expires,omitempty"`
 	Allow         []string               `protobuf:"bytes,4,rep,name=allow,proto3" json:"allow,omitempty"` // any, ip, tcp:22, udp:5000-5010, icmp, proto:47, ethertype:0x88b5, multicast:239.1.0.0/16, broadcast; none: everything
 	Both          bool                   `protobuf:"varint,5,opt,name=both,proto3" json:"both,omitempty"`
 	Observe       bool                   `protobuf:"varint,6,opt,name=observe,proto3" json:"observe,omitempty"`
 	Name          string                 `protobuf:"bytes,8,opt,name=name,proto3" json:"name,omitempty"`       // empty: none
-	Segment       string                 `protobuf:"bytes,9,opt,name=segment,proto3" json:"segment,omitempty"` // where a grant to nodes holds; empty: the only segment
+	Segment       string                 `protobuf:"bytes,9,opt,name=segment,proto3" json:"segment,omitempty"` // where a grant to nodes holds; empty: that of a machine it names, or the only segment
 	When          string                 `protobuf:"bytes,7,opt,name=when,proto3" json:"when,omitempty"`       // CEL condition on node, posture and now (control/condition)
 	Force         bool                   `protobuf:"varint,10,opt,name=force,proto3" json:"force,omitempty"`   // also if a test of the policy fails by it
 	unknownFields protoimpl.UnknownFields
@@ -4599,7 +7544,7 @@ type AddGrantRequest struct {
 
 func (x *AddGrantRequest) Reset() {
 	*x = AddGrantRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[64]
+	mi := &file_controlv1_control_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4611,7 +7556,7 @@ func (x *AddGrantRequest) String() string {
 func (*AddGrantRequest) ProtoMessage() {}
 
 func (x *AddGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[64]
+	mi := &file_controlv1_control_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4624,7 +7569,7 @@ func (x *AddGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddGrantRequest.ProtoReflect.Descriptor instead.
 func (*AddGrantRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{64}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *AddGrantRequest) GetFrom() string {
@@ -4706,7 +7651,7 @@ type AddGrantResponse struct {
 
 func (x *AddGrantResponse) Reset() {
 	*x = AddGrantResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[65]
+	mi := &file_controlv1_control_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4718,7 +7663,7 @@ func (x *AddGrantResponse) String() string {
 func (*AddGrantResponse) ProtoMessage() {}
 
 func (x *AddGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[65]
+	mi := &file_controlv1_control_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4731,7 +7676,7 @@ func (x *AddGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddGrantResponse.ProtoReflect.Descriptor instead.
 func (*AddGrantResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{65}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *AddGrantResponse) GetGrant() *GrantRule {
@@ -4749,7 +7694,7 @@ type ListGrantsRequest struct {
 
 func (x *ListGrantsRequest) Reset() {
 	*x = ListGrantsRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[66]
+	mi := &file_controlv1_control_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4761,7 +7706,7 @@ func (x *ListGrantsRequest) String() string {
 func (*ListGrantsRequest) ProtoMessage() {}
 
 func (x *ListGrantsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[66]
+	mi := &file_controlv1_control_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4774,7 +7719,7 @@ func (x *ListGrantsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGrantsRequest.ProtoReflect.Descriptor instead.
 func (*ListGrantsRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{66}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{105}
 }
 
 type ListGrantsResponse struct {
@@ -4786,7 +7731,7 @@ type ListGrantsResponse struct {
 
 func (x *ListGrantsResponse) Reset() {
 	*x = ListGrantsResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[67]
+	mi := &file_controlv1_control_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4798,7 +7743,7 @@ func (x *ListGrantsResponse) String() string {
 func (*ListGrantsResponse) ProtoMessage() {}
 
 func (x *ListGrantsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[67]
+	mi := &file_controlv1_control_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4811,7 +7756,7 @@ func (x *ListGrantsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGrantsResponse.ProtoReflect.Descriptor instead.
 func (*ListGrantsResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{67}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *ListGrantsResponse) GetGrants() []*GrantRule {
@@ -4824,14 +7769,14 @@ func (x *ListGrantsResponse) GetGrants() []*GrantRule {
 type Group struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Members       []string               `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"` // node:NAME or label:KEY=VALUE
+	Members       []string               `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"` // node:NAME, label:KEY=VALUE, host:NAME or attachment:NODE/PORT
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Group) Reset() {
 	*x = Group{}
-	mi := &file_controlv1_control_proto_msgTypes[68]
+	mi := &file_controlv1_control_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4843,7 +7788,7 @@ func (x *Group) String() string {
 func (*Group) ProtoMessage() {}
 
 func (x *Group) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[68]
+	mi := &file_controlv1_control_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4856,7 +7801,7 @@ func (x *Group) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Group.ProtoReflect.Descriptor instead.
 func (*Group) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{68}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *Group) GetName() string {
@@ -4884,7 +7829,7 @@ type SetGroupRequest struct {
 
 func (x *SetGroupRequest) Reset() {
 	*x = SetGroupRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[69]
+	mi := &file_controlv1_control_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4896,7 +7841,7 @@ func (x *SetGroupRequest) String() string {
 func (*SetGroupRequest) ProtoMessage() {}
 
 func (x *SetGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[69]
+	mi := &file_controlv1_control_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4909,7 +7854,7 @@ func (x *SetGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetGroupRequest.ProtoReflect.Descriptor instead.
 func (*SetGroupRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{69}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *SetGroupRequest) GetName() string {
@@ -4942,7 +7887,7 @@ type SetGroupResponse struct {
 
 func (x *SetGroupResponse) Reset() {
 	*x = SetGroupResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[70]
+	mi := &file_controlv1_control_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4954,7 +7899,7 @@ func (x *SetGroupResponse) String() string {
 func (*SetGroupResponse) ProtoMessage() {}
 
 func (x *SetGroupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[70]
+	mi := &file_controlv1_control_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4967,7 +7912,7 @@ func (x *SetGroupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetGroupResponse.ProtoReflect.Descriptor instead.
 func (*SetGroupResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{70}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *SetGroupResponse) GetGroup() *Group {
@@ -4985,7 +7930,7 @@ type ListGroupsRequest struct {
 
 func (x *ListGroupsRequest) Reset() {
 	*x = ListGroupsRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[71]
+	mi := &file_controlv1_control_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4997,7 +7942,7 @@ func (x *ListGroupsRequest) String() string {
 func (*ListGroupsRequest) ProtoMessage() {}
 
 func (x *ListGroupsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[71]
+	mi := &file_controlv1_control_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5010,7 +7955,7 @@ func (x *ListGroupsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGroupsRequest.ProtoReflect.Descriptor instead.
 func (*ListGroupsRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{71}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{110}
 }
 
 type ListGroupsResponse struct {
@@ -5022,7 +7967,7 @@ type ListGroupsResponse struct {
 
 func (x *ListGroupsResponse) Reset() {
 	*x = ListGroupsResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[72]
+	mi := &file_controlv1_control_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5034,7 +7979,7 @@ func (x *ListGroupsResponse) String() string {
 func (*ListGroupsResponse) ProtoMessage() {}
 
 func (x *ListGroupsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[72]
+	mi := &file_controlv1_control_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5047,7 +7992,7 @@ func (x *ListGroupsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGroupsResponse.ProtoReflect.Descriptor instead.
 func (*ListGroupsResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{72}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{111}
 }
 
 func (x *ListGroupsResponse) GetGroups() []*Group {
@@ -5066,7 +8011,7 @@ type RemoveGroupRequest struct {
 
 func (x *RemoveGroupRequest) Reset() {
 	*x = RemoveGroupRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[73]
+	mi := &file_controlv1_control_proto_msgTypes[112]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5078,7 +8023,7 @@ func (x *RemoveGroupRequest) String() string {
 func (*RemoveGroupRequest) ProtoMessage() {}
 
 func (x *RemoveGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[73]
+	mi := &file_controlv1_control_proto_msgTypes[112]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5091,7 +8036,7 @@ func (x *RemoveGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveGroupRequest.ProtoReflect.Descriptor instead.
 func (*RemoveGroupRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{73}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{112}
 }
 
 func (x *RemoveGroupRequest) GetName() string {
@@ -5109,7 +8054,7 @@ type RemoveGroupResponse struct {
 
 func (x *RemoveGroupResponse) Reset() {
 	*x = RemoveGroupResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[74]
+	mi := &file_controlv1_control_proto_msgTypes[113]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5121,7 +8066,7 @@ func (x *RemoveGroupResponse) String() string {
 func (*RemoveGroupResponse) ProtoMessage() {}
 
 func (x *RemoveGroupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[74]
+	mi := &file_controlv1_control_proto_msgTypes[113]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5134,7 +8079,7 @@ func (x *RemoveGroupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveGroupResponse.ProtoReflect.Descriptor instead.
 func (*RemoveGroupResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{74}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{113}
 }
 
 type RemoveGrantRequest struct {
@@ -5147,7 +8092,7 @@ type RemoveGrantRequest struct {
 
 func (x *RemoveGrantRequest) Reset() {
 	*x = RemoveGrantRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[75]
+	mi := &file_controlv1_control_proto_msgTypes[114]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5159,7 +8104,7 @@ func (x *RemoveGrantRequest) String() string {
 func (*RemoveGrantRequest) ProtoMessage() {}
 
 func (x *RemoveGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[75]
+	mi := &file_controlv1_control_proto_msgTypes[114]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5172,7 +8117,7 @@ func (x *RemoveGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveGrantRequest.ProtoReflect.Descriptor instead.
 func (*RemoveGrantRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{75}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{114}
 }
 
 func (x *RemoveGrantRequest) GetId() uint32 {
@@ -5197,7 +8142,7 @@ type RemoveGrantResponse struct {
 
 func (x *RemoveGrantResponse) Reset() {
 	*x = RemoveGrantResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[76]
+	mi := &file_controlv1_control_proto_msgTypes[115]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5209,7 +8154,7 @@ func (x *RemoveGrantResponse) String() string {
 func (*RemoveGrantResponse) ProtoMessage() {}
 
 func (x *RemoveGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[76]
+	mi := &file_controlv1_control_proto_msgTypes[115]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5222,7 +8167,7 @@ func (x *RemoveGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveGrantResponse.ProtoReflect.Descriptor instead.
 func (*RemoveGrantResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{76}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{115}
 }
 
 type GetPolicyRequest struct {
@@ -5233,7 +8178,7 @@ type GetPolicyRequest struct {
 
 func (x *GetPolicyRequest) Reset() {
 	*x = GetPolicyRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[77]
+	mi := &file_controlv1_control_proto_msgTypes[116]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5245,7 +8190,7 @@ func (x *GetPolicyRequest) String() string {
 func (*GetPolicyRequest) ProtoMessage() {}
 
 func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[77]
+	mi := &file_controlv1_control_proto_msgTypes[116]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5258,7 +8203,7 @@ func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyRequest.ProtoReflect.Descriptor instead.
 func (*GetPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{77}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{116}
 }
 
 type GetPolicyResponse struct {
@@ -5272,7 +8217,7 @@ type GetPolicyResponse struct {
 
 func (x *GetPolicyResponse) Reset() {
 	*x = GetPolicyResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[78]
+	mi := &file_controlv1_control_proto_msgTypes[117]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5284,7 +8229,7 @@ func (x *GetPolicyResponse) String() string {
 func (*GetPolicyResponse) ProtoMessage() {}
 
 func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[78]
+	mi := &file_controlv1_control_proto_msgTypes[117]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5297,7 +8242,7 @@ func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyResponse.ProtoReflect.Descriptor instead.
 func (*GetPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{78}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{117}
 }
 
 func (x *GetPolicyResponse) GetDocument() string {
@@ -5332,7 +8277,7 @@ type PendingPolicy struct {
 
 func (x *PendingPolicy) Reset() {
 	*x = PendingPolicy{}
-	mi := &file_controlv1_control_proto_msgTypes[79]
+	mi := &file_controlv1_control_proto_msgTypes[118]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5344,7 +8289,7 @@ func (x *PendingPolicy) String() string {
 func (*PendingPolicy) ProtoMessage() {}
 
 func (x *PendingPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[79]
+	mi := &file_controlv1_control_proto_msgTypes[118]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5357,7 +8302,7 @@ func (x *PendingPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PendingPolicy.ProtoReflect.Descriptor instead.
 func (*PendingPolicy) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{79}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{118}
 }
 
 func (x *PendingPolicy) GetUntil() *timestamppb.Timestamp {
@@ -5383,7 +8328,7 @@ type CheckPolicyRequest struct {
 
 func (x *CheckPolicyRequest) Reset() {
 	*x = CheckPolicyRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[80]
+	mi := &file_controlv1_control_proto_msgTypes[119]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5395,7 +8340,7 @@ func (x *CheckPolicyRequest) String() string {
 func (*CheckPolicyRequest) ProtoMessage() {}
 
 func (x *CheckPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[80]
+	mi := &file_controlv1_control_proto_msgTypes[119]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5408,7 +8353,7 @@ func (x *CheckPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckPolicyRequest.ProtoReflect.Descriptor instead.
 func (*CheckPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{80}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{119}
 }
 
 func (x *CheckPolicyRequest) GetDocument() string {
@@ -5430,7 +8375,7 @@ type CheckPolicyResponse struct {
 
 func (x *CheckPolicyResponse) Reset() {
 	*x = CheckPolicyResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[81]
+	mi := &file_controlv1_control_proto_msgTypes[120]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5442,7 +8387,7 @@ func (x *CheckPolicyResponse) String() string {
 func (*CheckPolicyResponse) ProtoMessage() {}
 
 func (x *CheckPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[81]
+	mi := &file_controlv1_control_proto_msgTypes[120]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5455,7 +8400,7 @@ func (x *CheckPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckPolicyResponse.ProtoReflect.Descriptor instead.
 func (*CheckPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{81}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{120}
 }
 
 func (x *CheckPolicyResponse) GetTests() []*PolicyTest {
@@ -5500,7 +8445,7 @@ type PolicyTest struct {
 
 func (x *PolicyTest) Reset() {
 	*x = PolicyTest{}
-	mi := &file_controlv1_control_proto_msgTypes[82]
+	mi := &file_controlv1_control_proto_msgTypes[121]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5512,7 +8457,7 @@ func (x *PolicyTest) String() string {
 func (*PolicyTest) ProtoMessage() {}
 
 func (x *PolicyTest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[82]
+	mi := &file_controlv1_control_proto_msgTypes[121]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5525,7 +8470,7 @@ func (x *PolicyTest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyTest.ProtoReflect.Descriptor instead.
 func (*PolicyTest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{82}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{121}
 }
 
 func (x *PolicyTest) GetLine() uint32 {
@@ -5579,7 +8524,7 @@ type PolicyDifference struct {
 
 func (x *PolicyDifference) Reset() {
 	*x = PolicyDifference{}
-	mi := &file_controlv1_control_proto_msgTypes[83]
+	mi := &file_controlv1_control_proto_msgTypes[122]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5591,7 +8536,7 @@ func (x *PolicyDifference) String() string {
 func (*PolicyDifference) ProtoMessage() {}
 
 func (x *PolicyDifference) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[83]
+	mi := &file_controlv1_control_proto_msgTypes[122]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5604,7 +8549,7 @@ func (x *PolicyDifference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyDifference.ProtoReflect.Descriptor instead.
 func (*PolicyDifference) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{83}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{122}
 }
 
 func (x *PolicyDifference) GetEmpty() bool {
@@ -5671,7 +8616,7 @@ type PolicyAccess struct {
 
 func (x *PolicyAccess) Reset() {
 	*x = PolicyAccess{}
-	mi := &file_controlv1_control_proto_msgTypes[84]
+	mi := &file_controlv1_control_proto_msgTypes[123]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5683,7 +8628,7 @@ func (x *PolicyAccess) String() string {
 func (*PolicyAccess) ProtoMessage() {}
 
 func (x *PolicyAccess) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[84]
+	mi := &file_controlv1_control_proto_msgTypes[123]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5696,7 +8641,7 @@ func (x *PolicyAccess) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyAccess.ProtoReflect.Descriptor instead.
 func (*PolicyAccess) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{84}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{123}
 }
 
 func (x *PolicyAccess) GetFrom() []string {
@@ -5753,7 +8698,7 @@ type ApplyPolicyRequest struct {
 
 func (x *ApplyPolicyRequest) Reset() {
 	*x = ApplyPolicyRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[85]
+	mi := &file_controlv1_control_proto_msgTypes[124]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5765,7 +8710,7 @@ func (x *ApplyPolicyRequest) String() string {
 func (*ApplyPolicyRequest) ProtoMessage() {}
 
 func (x *ApplyPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[85]
+	mi := &file_controlv1_control_proto_msgTypes[124]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5778,7 +8723,7 @@ func (x *ApplyPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyPolicyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{85}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{124}
 }
 
 func (x *ApplyPolicyRequest) GetDocument() string {
@@ -5821,7 +8766,7 @@ type ApplyPolicyResponse struct {
 
 func (x *ApplyPolicyResponse) Reset() {
 	*x = ApplyPolicyResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[86]
+	mi := &file_controlv1_control_proto_msgTypes[125]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5833,7 +8778,7 @@ func (x *ApplyPolicyResponse) String() string {
 func (*ApplyPolicyResponse) ProtoMessage() {}
 
 func (x *ApplyPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[86]
+	mi := &file_controlv1_control_proto_msgTypes[125]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5846,7 +8791,7 @@ func (x *ApplyPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyPolicyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{86}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{125}
 }
 
 func (x *ApplyPolicyResponse) GetVersion() uint64 {
@@ -5885,7 +8830,7 @@ type ConfirmPolicyRequest struct {
 
 func (x *ConfirmPolicyRequest) Reset() {
 	*x = ConfirmPolicyRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[87]
+	mi := &file_controlv1_control_proto_msgTypes[126]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5897,7 +8842,7 @@ func (x *ConfirmPolicyRequest) String() string {
 func (*ConfirmPolicyRequest) ProtoMessage() {}
 
 func (x *ConfirmPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[87]
+	mi := &file_controlv1_control_proto_msgTypes[126]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5910,7 +8855,7 @@ func (x *ConfirmPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmPolicyRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{87}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{126}
 }
 
 type ConfirmPolicyResponse struct {
@@ -5922,7 +8867,7 @@ type ConfirmPolicyResponse struct {
 
 func (x *ConfirmPolicyResponse) Reset() {
 	*x = ConfirmPolicyResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[88]
+	mi := &file_controlv1_control_proto_msgTypes[127]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5934,7 +8879,7 @@ func (x *ConfirmPolicyResponse) String() string {
 func (*ConfirmPolicyResponse) ProtoMessage() {}
 
 func (x *ConfirmPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[88]
+	mi := &file_controlv1_control_proto_msgTypes[127]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5947,7 +8892,7 @@ func (x *ConfirmPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmPolicyResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{88}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{127}
 }
 
 func (x *ConfirmPolicyResponse) GetVersion() uint64 {
@@ -5965,7 +8910,7 @@ type UndoPolicyRequest struct {
 
 func (x *UndoPolicyRequest) Reset() {
 	*x = UndoPolicyRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[89]
+	mi := &file_controlv1_control_proto_msgTypes[128]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5977,7 +8922,7 @@ func (x *UndoPolicyRequest) String() string {
 func (*UndoPolicyRequest) ProtoMessage() {}
 
 func (x *UndoPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[89]
+	mi := &file_controlv1_control_proto_msgTypes[128]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5990,7 +8935,7 @@ func (x *UndoPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndoPolicyRequest.ProtoReflect.Descriptor instead.
 func (*UndoPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{89}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{128}
 }
 
 type UndoPolicyResponse struct {
@@ -6002,7 +8947,7 @@ type UndoPolicyResponse struct {
 
 func (x *UndoPolicyResponse) Reset() {
 	*x = UndoPolicyResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[90]
+	mi := &file_controlv1_control_proto_msgTypes[129]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6014,7 +8959,7 @@ func (x *UndoPolicyResponse) String() string {
 func (*UndoPolicyResponse) ProtoMessage() {}
 
 func (x *UndoPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[90]
+	mi := &file_controlv1_control_proto_msgTypes[129]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6027,7 +8972,7 @@ func (x *UndoPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndoPolicyResponse.ProtoReflect.Descriptor instead.
 func (*UndoPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{90}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{129}
 }
 
 func (x *UndoPolicyResponse) GetVersion() uint64 {
@@ -6049,7 +8994,7 @@ type AddRelayRequest struct {
 
 func (x *AddRelayRequest) Reset() {
 	*x = AddRelayRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[91]
+	mi := &file_controlv1_control_proto_msgTypes[130]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6061,7 +9006,7 @@ func (x *AddRelayRequest) String() string {
 func (*AddRelayRequest) ProtoMessage() {}
 
 func (x *AddRelayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[91]
+	mi := &file_controlv1_control_proto_msgTypes[130]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6074,7 +9019,7 @@ func (x *AddRelayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddRelayRequest.ProtoReflect.Descriptor instead.
 func (*AddRelayRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{91}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{130}
 }
 
 func (x *AddRelayRequest) GetName() string {
@@ -6114,7 +9059,7 @@ type AddRelayResponse struct {
 
 func (x *AddRelayResponse) Reset() {
 	*x = AddRelayResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[92]
+	mi := &file_controlv1_control_proto_msgTypes[131]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6126,7 +9071,7 @@ func (x *AddRelayResponse) String() string {
 func (*AddRelayResponse) ProtoMessage() {}
 
 func (x *AddRelayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[92]
+	mi := &file_controlv1_control_proto_msgTypes[131]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6139,7 +9084,7 @@ func (x *AddRelayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddRelayResponse.ProtoReflect.Descriptor instead.
 func (*AddRelayResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{92}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{131}
 }
 
 func (x *AddRelayResponse) GetCredential() string {
@@ -6161,7 +9106,7 @@ type RelayDescription struct {
 
 func (x *RelayDescription) Reset() {
 	*x = RelayDescription{}
-	mi := &file_controlv1_control_proto_msgTypes[93]
+	mi := &file_controlv1_control_proto_msgTypes[132]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6173,7 +9118,7 @@ func (x *RelayDescription) String() string {
 func (*RelayDescription) ProtoMessage() {}
 
 func (x *RelayDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[93]
+	mi := &file_controlv1_control_proto_msgTypes[132]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6186,7 +9131,7 @@ func (x *RelayDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelayDescription.ProtoReflect.Descriptor instead.
 func (*RelayDescription) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{93}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{132}
 }
 
 func (x *RelayDescription) GetName() string {
@@ -6225,7 +9170,7 @@ type ListRelaysRequest struct {
 
 func (x *ListRelaysRequest) Reset() {
 	*x = ListRelaysRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[94]
+	mi := &file_controlv1_control_proto_msgTypes[133]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6237,7 +9182,7 @@ func (x *ListRelaysRequest) String() string {
 func (*ListRelaysRequest) ProtoMessage() {}
 
 func (x *ListRelaysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[94]
+	mi := &file_controlv1_control_proto_msgTypes[133]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6250,7 +9195,7 @@ func (x *ListRelaysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRelaysRequest.ProtoReflect.Descriptor instead.
 func (*ListRelaysRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{94}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{133}
 }
 
 type ListRelaysResponse struct {
@@ -6262,7 +9207,7 @@ type ListRelaysResponse struct {
 
 func (x *ListRelaysResponse) Reset() {
 	*x = ListRelaysResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[95]
+	mi := &file_controlv1_control_proto_msgTypes[134]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6274,7 +9219,7 @@ func (x *ListRelaysResponse) String() string {
 func (*ListRelaysResponse) ProtoMessage() {}
 
 func (x *ListRelaysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[95]
+	mi := &file_controlv1_control_proto_msgTypes[134]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6287,7 +9232,7 @@ func (x *ListRelaysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRelaysResponse.ProtoReflect.Descriptor instead.
 func (*ListRelaysResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{95}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{134}
 }
 
 func (x *ListRelaysResponse) GetRelays() []*RelayDescription {
@@ -6306,7 +9251,7 @@ type RemoveRelayRequest struct {
 
 func (x *RemoveRelayRequest) Reset() {
 	*x = RemoveRelayRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[96]
+	mi := &file_controlv1_control_proto_msgTypes[135]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6318,7 +9263,7 @@ func (x *RemoveRelayRequest) String() string {
 func (*RemoveRelayRequest) ProtoMessage() {}
 
 func (x *RemoveRelayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[96]
+	mi := &file_controlv1_control_proto_msgTypes[135]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6331,7 +9276,7 @@ func (x *RemoveRelayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRelayRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRelayRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{96}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{135}
 }
 
 func (x *RemoveRelayRequest) GetName() string {
@@ -6349,7 +9294,7 @@ type RemoveRelayResponse struct {
 
 func (x *RemoveRelayResponse) Reset() {
 	*x = RemoveRelayResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[97]
+	mi := &file_controlv1_control_proto_msgTypes[136]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6361,7 +9306,7 @@ func (x *RemoveRelayResponse) String() string {
 func (*RemoveRelayResponse) ProtoMessage() {}
 
 func (x *RemoveRelayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[97]
+	mi := &file_controlv1_control_proto_msgTypes[136]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6374,7 +9319,7 @@ func (x *RemoveRelayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRelayResponse.ProtoReflect.Descriptor instead.
 func (*RemoveRelayResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{97}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{136}
 }
 
 type ListAuditRequest struct {
@@ -6387,7 +9332,7 @@ type ListAuditRequest struct {
 
 func (x *ListAuditRequest) Reset() {
 	*x = ListAuditRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[98]
+	mi := &file_controlv1_control_proto_msgTypes[137]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6399,7 +9344,7 @@ func (x *ListAuditRequest) String() string {
 func (*ListAuditRequest) ProtoMessage() {}
 
 func (x *ListAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[98]
+	mi := &file_controlv1_control_proto_msgTypes[137]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6412,7 +9357,7 @@ func (x *ListAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditRequest.ProtoReflect.Descriptor instead.
 func (*ListAuditRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{98}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{137}
 }
 
 func (x *ListAuditRequest) GetAfter() uint64 {
@@ -6441,7 +9386,7 @@ type ListAuditResponse struct {
 
 func (x *ListAuditResponse) Reset() {
 	*x = ListAuditResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[99]
+	mi := &file_controlv1_control_proto_msgTypes[138]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6453,7 +9398,7 @@ func (x *ListAuditResponse) String() string {
 func (*ListAuditResponse) ProtoMessage() {}
 
 func (x *ListAuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[99]
+	mi := &file_controlv1_control_proto_msgTypes[138]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6466,7 +9411,7 @@ func (x *ListAuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditResponse.ProtoReflect.Descriptor instead.
 func (*ListAuditResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{99}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{138}
 }
 
 func (x *ListAuditResponse) GetEntries() []*AuditEntry {
@@ -6517,7 +9462,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_controlv1_control_proto_msgTypes[100]
+	mi := &file_controlv1_control_proto_msgTypes[139]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6529,7 +9474,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[100]
+	mi := &file_controlv1_control_proto_msgTypes[139]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6542,7 +9487,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{100}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{139}
 }
 
 func (x *AuditEntry) GetSequence() uint64 {
@@ -6629,7 +9574,7 @@ type Admin struct {
 
 func (x *Admin) Reset() {
 	*x = Admin{}
-	mi := &file_controlv1_control_proto_msgTypes[101]
+	mi := &file_controlv1_control_proto_msgTypes[140]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6641,7 +9586,7 @@ func (x *Admin) String() string {
 func (*Admin) ProtoMessage() {}
 
 func (x *Admin) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[101]
+	mi := &file_controlv1_control_proto_msgTypes[140]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6654,7 +9599,7 @@ func (x *Admin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Admin.ProtoReflect.Descriptor instead.
 func (*Admin) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{101}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{140}
 }
 
 func (x *Admin) GetId() uint32 {
@@ -6710,7 +9655,7 @@ type AddAdminRequest struct {
 
 func (x *AddAdminRequest) Reset() {
 	*x = AddAdminRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[102]
+	mi := &file_controlv1_control_proto_msgTypes[141]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6722,7 +9667,7 @@ func (x *AddAdminRequest) String() string {
 func (*AddAdminRequest) ProtoMessage() {}
 
 func (x *AddAdminRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[102]
+	mi := &file_controlv1_control_proto_msgTypes[141]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6735,7 +9680,7 @@ func (x *AddAdminRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddAdminRequest.ProtoReflect.Descriptor instead.
 func (*AddAdminRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{102}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{141}
 }
 
 func (x *AddAdminRequest) GetName() string {
@@ -6769,7 +9714,7 @@ type AddAdminResponse struct {
 
 func (x *AddAdminResponse) Reset() {
 	*x = AddAdminResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[103]
+	mi := &file_controlv1_control_proto_msgTypes[142]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6781,7 +9726,7 @@ func (x *AddAdminResponse) String() string {
 func (*AddAdminResponse) ProtoMessage() {}
 
 func (x *AddAdminResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[103]
+	mi := &file_controlv1_control_proto_msgTypes[142]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6794,7 +9739,7 @@ func (x *AddAdminResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddAdminResponse.ProtoReflect.Descriptor instead.
 func (*AddAdminResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{103}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{142}
 }
 
 func (x *AddAdminResponse) GetCertificate() []byte {
@@ -6819,7 +9764,7 @@ type ListAdminsRequest struct {
 
 func (x *ListAdminsRequest) Reset() {
 	*x = ListAdminsRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[104]
+	mi := &file_controlv1_control_proto_msgTypes[143]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6831,7 +9776,7 @@ func (x *ListAdminsRequest) String() string {
 func (*ListAdminsRequest) ProtoMessage() {}
 
 func (x *ListAdminsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[104]
+	mi := &file_controlv1_control_proto_msgTypes[143]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6844,7 +9789,7 @@ func (x *ListAdminsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAdminsRequest.ProtoReflect.Descriptor instead.
 func (*ListAdminsRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{104}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{143}
 }
 
 type ListAdminsResponse struct {
@@ -6856,7 +9801,7 @@ type ListAdminsResponse struct {
 
 func (x *ListAdminsResponse) Reset() {
 	*x = ListAdminsResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[105]
+	mi := &file_controlv1_control_proto_msgTypes[144]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6868,7 +9813,7 @@ func (x *ListAdminsResponse) String() string {
 func (*ListAdminsResponse) ProtoMessage() {}
 
 func (x *ListAdminsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[105]
+	mi := &file_controlv1_control_proto_msgTypes[144]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6881,7 +9826,7 @@ func (x *ListAdminsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAdminsResponse.ProtoReflect.Descriptor instead.
 func (*ListAdminsResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{105}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{144}
 }
 
 func (x *ListAdminsResponse) GetAdmins() []*Admin {
@@ -6900,7 +9845,7 @@ type RevokeAdminRequest struct {
 
 func (x *RevokeAdminRequest) Reset() {
 	*x = RevokeAdminRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[106]
+	mi := &file_controlv1_control_proto_msgTypes[145]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6912,7 +9857,7 @@ func (x *RevokeAdminRequest) String() string {
 func (*RevokeAdminRequest) ProtoMessage() {}
 
 func (x *RevokeAdminRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[106]
+	mi := &file_controlv1_control_proto_msgTypes[145]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6925,7 +9870,7 @@ func (x *RevokeAdminRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeAdminRequest.ProtoReflect.Descriptor instead.
 func (*RevokeAdminRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{106}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{145}
 }
 
 func (x *RevokeAdminRequest) GetId() uint32 {
@@ -6943,7 +9888,7 @@ type RevokeAdminResponse struct {
 
 func (x *RevokeAdminResponse) Reset() {
 	*x = RevokeAdminResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[107]
+	mi := &file_controlv1_control_proto_msgTypes[146]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6955,7 +9900,7 @@ func (x *RevokeAdminResponse) String() string {
 func (*RevokeAdminResponse) ProtoMessage() {}
 
 func (x *RevokeAdminResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[107]
+	mi := &file_controlv1_control_proto_msgTypes[146]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6968,7 +9913,7 @@ func (x *RevokeAdminResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeAdminResponse.ProtoReflect.Descriptor instead.
 func (*RevokeAdminResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{107}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{146}
 }
 
 type RaiseEpochRequest struct {
@@ -6979,7 +9924,7 @@ type RaiseEpochRequest struct {
 
 func (x *RaiseEpochRequest) Reset() {
 	*x = RaiseEpochRequest{}
-	mi := &file_controlv1_control_proto_msgTypes[108]
+	mi := &file_controlv1_control_proto_msgTypes[147]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6991,7 +9936,7 @@ func (x *RaiseEpochRequest) String() string {
 func (*RaiseEpochRequest) ProtoMessage() {}
 
 func (x *RaiseEpochRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[108]
+	mi := &file_controlv1_control_proto_msgTypes[147]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7004,7 +9949,7 @@ func (x *RaiseEpochRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseEpochRequest.ProtoReflect.Descriptor instead.
 func (*RaiseEpochRequest) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{108}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{147}
 }
 
 type RaiseEpochResponse struct {
@@ -7016,7 +9961,7 @@ type RaiseEpochResponse struct {
 
 func (x *RaiseEpochResponse) Reset() {
 	*x = RaiseEpochResponse{}
-	mi := &file_controlv1_control_proto_msgTypes[109]
+	mi := &file_controlv1_control_proto_msgTypes[148]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7028,7 +9973,7 @@ func (x *RaiseEpochResponse) String() string {
 func (*RaiseEpochResponse) ProtoMessage() {}
 
 func (x *RaiseEpochResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_controlv1_control_proto_msgTypes[109]
+	mi := &file_controlv1_control_proto_msgTypes[148]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7041,7 +9986,7 @@ func (x *RaiseEpochResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseEpochResponse.ProtoReflect.Descriptor instead.
 func (*RaiseEpochResponse) Descriptor() ([]byte, []int) {
-	return file_controlv1_control_proto_rawDescGZIP(), []int{109}
+	return file_controlv1_control_proto_rawDescGZIP(), []int{148}
 }
 
 func (x *RaiseEpochResponse) GetEpoch() uint64 {
@@ -7079,7 +10024,28 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\aRefusal\x128\n" +
 	"\x06status\x18\x01 \x01(\x0e2 .etherloom.control.v1.NodeStatusR\x06status\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x120\n" +
-	"\x05until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\xf8\x01\n" +
+	"\x05until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"g\n" +
+	"\x19DeclareAttachmentsRequest\x12J\n" +
+	"\vattachments\x182 \x03(\v2(.etherloom.control.v1.DeclaredAttachmentR\vattachments\"\xc0\x02\n" +
+	"\x12DeclaredAttachment\x12\x12\n" +
+	"\x04port\x18\x01 \x01(\tR\x04port\x12\x18\n" +
+	"\asegment\x18\x02 \x01(\tR\asegment\x12\x10\n" +
+	"\x03nic\x18\x03 \x01(\tR\x03nic\x12\x16\n" +
+	"\x06bridge\x18\x04 \x01(\tR\x06bridge\x12\x12\n" +
+	"\x04vlan\x18\x05 \x01(\rR\x04vlan\x12\x16\n" +
+	"\x06native\x18\x06 \x01(\tR\x06native\x12\x18\n" +
+	"\aservice\x18\a \x01(\bR\aservice\x12\x1a\n" +
+	"\bpriority\x18\b \x01(\tR\bpriority\x12\x1e\n" +
+	"\n" +
+	"preference\x18\t \x01(\rR\n" +
+	"preference\x12\x1b\n" +
+	"\tmove_host\x182 \x01(\bR\bmoveHost\x123\n" +
+	"\aconfirm\x183 \x01(\v2\x19.google.protobuf.DurationR\aconfirm\"\\\n" +
+	"\x1aDeclareAttachmentsResponse\x12>\n" +
+	"\aresults\x182 \x03(\v2$.etherloom.control.v1.DeclaredResultR\aresults\":\n" +
+	"\x0eDeclaredResult\x12\x12\n" +
+	"\x04port\x18\x01 \x01(\tR\x04port\x12\x14\n" +
+	"\x05error\x18\x02 \x01(\tR\x05error\"\xf8\x01\n" +
 	"\vNodeMessage\x123\n" +
 	"\x05hello\x18\x01 \x01(\v2\x1b.etherloom.control.v1.HelloH\x00R\x05hello\x126\n" +
 	"\x06signal\x18\x02 \x01(\v2\x1c.etherloom.control.v1.SignalH\x00R\x06signal\x12?\n" +
@@ -7160,7 +10126,24 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\x14ReportAddressRequest\x12\x10\n" +
 	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\"\x17\n" +
-	"\x15ReportAddressResponse\"\x1c\n" +
+	"\x15ReportAddressResponse\"R\n" +
+	"\x13ReportLeasesRequest\x12;\n" +
+	"\areports\x18\x01 \x03(\v2!.etherloom.control.v1.LeaseReportR\areports\"\xb1\x01\n" +
+	"\vLeaseReport\x12\x10\n" +
+	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x1e\n" +
+	"\n" +
+	"attachment\x18\x02 \x01(\rR\n" +
+	"attachment\x12\x10\n" +
+	"\x03mac\x18\x03 \x01(\fR\x03mac\x120\n" +
+	"\x03act\x18\x04 \x01(\x0e2\x1e.etherloom.control.v1.LeaseActR\x03act\x12\x18\n" +
+	"\aaddress\x18\x05 \x01(\tR\aaddress\x12\x12\n" +
+	"\x04name\x18\x06 \x01(\tR\x04name\"T\n" +
+	"\x14ReportLeasesResponse\x12<\n" +
+	"\arefused\x18\x01 \x03(\v2\".etherloom.control.v1.LeaseRefusalR\arefused\"R\n" +
+	"\fLeaseRefusal\x12\x16\n" +
+	"\x06report\x18\x01 \x01(\rR\x06report\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04full\x18\x03 \x01(\bR\x04full\"\x1c\n" +
 	"\x1aRaiseHandshakeNonceRequest\"F\n" +
 	"\x1bRaiseHandshakeNonceResponse\x12'\n" +
 	"\x0fhandshake_nonce\x18\x01 \x01(\x04R\x0ehandshakeNonce\"\xdf\x01\n" +
@@ -7186,7 +10169,7 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"audit_head\x18\t \x01(\v2\x1f.etherloom.control.v1.AuditHeadR\tauditHead\";\n" +
 	"\tAuditHead\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x12\n" +
-	"\x04hash\x18\x02 \x01(\fR\x04hash\"\xd2\x03\n" +
+	"\x04hash\x18\x02 \x01(\fR\x04hash\"\xbf\x05\n" +
 	"\bResource\x12<\n" +
 	"\bsettings\x18\x01 \x01(\v2\x1e.etherloom.control.v1.SettingsH\x00R\bsettings\x129\n" +
 	"\asegment\x18\x02 \x01(\v2\x1d.etherloom.control.v1.SegmentH\x00R\asegment\x120\n" +
@@ -7197,7 +10180,14 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\n" +
 	"revocation\x18\a \x01(\v2 .etherloom.control.v1.RevocationH\x00R\n" +
 	"revocation\x123\n" +
-	"\x05reach\x18\b \x01(\v2\x1b.etherloom.control.v1.ReachH\x00R\x05reachB\x06\n" +
+	"\x05reach\x18\b \x01(\v2\x1b.etherloom.control.v1.ReachH\x00R\x05reach\x129\n" +
+	"\amachine\x18\t \x01(\v2\x1d.etherloom.control.v1.MachineH\x00R\amachine\x12B\n" +
+	"\n" +
+	"attachment\x18\n" +
+	" \x01(\v2 .etherloom.control.v1.AttachmentH\x00R\n" +
+	"attachment\x127\n" +
+	"\x04dhcp\x18P \x01(\v2!.etherloom.control.v1.DhcpServiceH\x00R\x04dhcp\x123\n" +
+	"\x05lease\x18Q \x01(\v2\x1b.etherloom.control.v1.LeaseH\x00R\x05leaseB\x06\n" +
 	"\x04kind\"\x9a\x02\n" +
 	"\bSettings\x12!\n" +
 	"\fnetwork_name\x18\x01 \x01(\tR\vnetworkName\x12\x12\n" +
@@ -7205,7 +10195,7 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\x14certificate_lifetime\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x13certificateLifetime\x12/\n" +
 	"\x05grace\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x05grace\x126\n" +
 	"\tlink_idle\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\blinkIdle\x12 \n" +
-	"\vcontrollers\x18\x06 \x03(\tR\vcontrollers\"\x83\x01\n" +
+	"\vcontrollers\x18\x06 \x03(\tR\vcontrollers\"\xa5\x01\n" +
 	"\aSegment\x12\x10\n" +
 	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
@@ -7213,7 +10203,8 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\vipv4_prefix\x18\x04 \x01(\tR\n" +
 	"ipv4Prefix\x12\x1f\n" +
 	"\vipv6_prefix\x18\x05 \x01(\tR\n" +
-	"ipv6Prefix\"\xf9\x01\n" +
+	"ipv6Prefix\x12 \n" +
+	"\vtransparent\x18F \x01(\bR\vtransparent\"\x95\x02\n" +
 	"\x04Peer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1d\n" +
@@ -7224,7 +10215,8 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\x0fhandshake_nonce\x18\x06 \x01(\x04R\x0ehandshakeNonce\x12\x1d\n" +
 	"\n" +
 	"relay_slot\x18\a \x01(\rR\trelaySlot\x129\n" +
-	"\bstations\x18\b \x03(\v2\x1d.etherloom.control.v1.StationR\bstations\"\x98\x01\n" +
+	"\bstations\x18\b \x03(\v2\x1d.etherloom.control.v1.StationR\bstations\x12\x1a\n" +
+	"\bcomplete\x18= \x01(\bR\bcomplete\"\x98\x01\n" +
 	"\aStation\x12\x10\n" +
 	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\fR\x03mac\x125\n" +
@@ -7245,7 +10237,62 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\atargets\x18\x06 \x03(\rR\atargets\x12\x14\n" +
 	"\x05allow\x18\a \x03(\tR\x05allow\x12\x12\n" +
 	"\x04both\x18\b \x01(\bR\x04both\x12\x18\n" +
-	"\aobserve\x18\t \x01(\bR\aobserve\"\xd2\x01\n" +
+	"\aobserve\x18\t \x01(\bR\aobserve\"\x86\x02\n" +
+	"\aMachine\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
+	"\x03vni\x18\x03 \x01(\rR\x03vni\x12\x10\n" +
+	"\x03mac\x18\x04 \x01(\fR\x03mac\x12\x1c\n" +
+	"\taddresses\x18\x05 \x03(\tR\taddresses\x12\x14\n" +
+	"\x05roles\x18\x06 \x03(\tR\x05roles\x12\x1a\n" +
+	"\bgateways\x18\a \x03(\rR\bgateways\x12 \n" +
+	"\vattachments\x18\b \x03(\rR\vattachments\x12A\n" +
+	"\tsecondary\x18< \x01(\v2#.etherloom.control.v1.SecondaryVLANR\tsecondary\"I\n" +
+	"\rSecondaryVLAN\x12\x1a\n" +
+	"\bisolated\x18\x01 \x01(\bR\bisolated\x12\x1c\n" +
+	"\tcommunity\x18\x02 \x01(\tR\tcommunity\"\xe1\x03\n" +
+	"\n" +
+	"Attachment\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\rR\x02id\x12\x10\n" +
+	"\x03vni\x18\x02 \x01(\rR\x03vni\x12\x12\n" +
+	"\x04port\x18\x03 \x01(\tR\x04port\x12\x10\n" +
+	"\x03nic\x18\x04 \x01(\tR\x03nic\x12\x16\n" +
+	"\x06bridge\x18\x05 \x01(\tR\x06bridge\x12\x12\n" +
+	"\x04vlan\x18\x06 \x01(\rR\x04vlan\x12\x16\n" +
+	"\x06native\x18\a \x01(\tR\x06native\x12\x18\n" +
+	"\aservice\x18\b \x01(\bR\aservice\x12\x1a\n" +
+	"\bpriority\x18\t \x01(\tR\bpriority\x12\x1b\n" +
+	"\tprobe_key\x18\n" +
+	" \x01(\fR\bprobeKey\x12\x1e\n" +
+	"\n" +
+	"preference\x18\v \x01(\rR\n" +
+	"preference\x12\x1b\n" +
+	"\tmove_host\x182 \x01(\bR\bmoveHost\x123\n" +
+	"\aconfirm\x183 \x01(\v2\x19.google.protobuf.DurationR\aconfirm\x12\x14\n" +
+	"\x05asked\x184 \x01(\x04R\x05asked\x12\x1c\n" +
+	"\tconfirmed\x185 \x01(\bR\tconfirmed\x12\x1a\n" +
+	"\bdeclared\x186 \x01(\bR\bdeclared\x12\x1e\n" +
+	"\n" +
+	"redundancy\x18( \x01(\tR\n" +
+	"redundancy\x12\x12\n" +
+	"\x04lacp\x18[ \x01(\bR\x04lacp\"\xe6\x01\n" +
+	"\vDhcpService\x12\x10\n" +
+	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x16\n" +
+	"\x06server\x18\x02 \x01(\tR\x06server\x12\x10\n" +
+	"\x03mac\x18\x03 \x01(\fR\x03mac\x12\x1b\n" +
+	"\tpool_from\x18\x04 \x01(\tR\bpoolFrom\x12\x17\n" +
+	"\apool_to\x18\x05 \x01(\tR\x06poolTo\x12#\n" +
+	"\rlease_seconds\x18\x06 \x01(\rR\fleaseSeconds\x12\x16\n" +
+	"\x06router\x18\a \x01(\tR\x06router\x12\x10\n" +
+	"\x03dns\x18\b \x03(\tR\x03dns\x12\x16\n" +
+	"\x06domain\x18\t \x01(\tR\x06domain\"\xab\x01\n" +
+	"\x05Lease\x12\x10\n" +
+	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x18\n" +
+	"\amachine\x18\x03 \x01(\rR\amachine\x12\x10\n" +
+	"\x03mac\x18\x04 \x01(\fR\x03mac\x126\n" +
+	"\x05state\x18\x05 \x01(\x0e2 .etherloom.control.v1.LeaseStateR\x05state\x12\x12\n" +
+	"\x04name\x18\x06 \x01(\tR\x04name\"\xd2\x01\n" +
 	"\x05Relay\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05hosts\x18\x02 \x03(\tR\x05hosts\x12\x12\n" +
@@ -7365,14 +10412,15 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\x03add\x18\x03 \x03(\tR\x03add\x12\x16\n" +
 	"\x06remove\x18\x04 \x03(\tR\x06remove\"F\n" +
 	"\x14SetNodeRolesResponse\x12.\n" +
-	"\x04node\x18\x01 \x01(\v2\x1a.etherloom.control.v1.NodeR\x04node\"{\n" +
+	"\x04node\x18\x01 \x01(\v2\x1a.etherloom.control.v1.NodeR\x04node\"\x9d\x01\n" +
 	"\x11AddSegmentRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n" +
 	"\vipv4_prefix\x18\x02 \x01(\tR\n" +
 	"ipv4Prefix\x12\x1f\n" +
 	"\vipv6_prefix\x18\x03 \x01(\tR\n" +
 	"ipv6Prefix\x12\x10\n" +
-	"\x03mtu\x18\x04 \x01(\rR\x03mtu\"M\n" +
+	"\x03mtu\x18\x04 \x01(\rR\x03mtu\x12 \n" +
+	"\vtransparent\x18F \x01(\bR\vtransparent\"M\n" +
 	"\x12AddSegmentResponse\x127\n" +
 	"\asegment\x18\x01 \x01(\v2\x1d.etherloom.control.v1.SegmentR\asegment\"\x15\n" +
 	"\x13ListSegmentsRequest\"Q\n" +
@@ -7380,7 +10428,150 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\bsegments\x18\x01 \x03(\v2\x1d.etherloom.control.v1.SegmentR\bsegments\"*\n" +
 	"\x14RemoveSegmentRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x17\n" +
-	"\x15RemoveSegmentResponse\"\x84\x03\n" +
+	"\x15RemoveSegmentResponse\"\xcb\x01\n" +
+	"\x0eSetDhcpRequest\x12\x18\n" +
+	"\asegment\x18\x01 \x01(\tR\asegment\x12\x18\n" +
+	"\adisable\x18\x02 \x01(\bR\adisable\x12\x12\n" +
+	"\x04pool\x18\x03 \x01(\tR\x04pool\x12/\n" +
+	"\x05lease\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x05lease\x12\x16\n" +
+	"\x06router\x18\x05 \x01(\tR\x06router\x12\x10\n" +
+	"\x03dns\x18\x06 \x03(\tR\x03dns\x12\x16\n" +
+	"\x06domain\x18\a \x01(\tR\x06domain\"N\n" +
+	"\x0fSetDhcpResponse\x12;\n" +
+	"\aservice\x18\x01 \x01(\v2!.etherloom.control.v1.DhcpServiceR\aservice\"*\n" +
+	"\x0eGetDhcpRequest\x12\x18\n" +
+	"\asegment\x18\x01 \x01(\tR\asegment\"\x9b\x01\n" +
+	"\x0fGetDhcpResponse\x12;\n" +
+	"\aservice\x18\x01 \x01(\v2!.etherloom.control.v1.DhcpServiceR\aservice\x127\n" +
+	"\x06leases\x18\x02 \x03(\v2\x1f.etherloom.control.v1.LeaseRuleR\x06leases\x12\x12\n" +
+	"\x04pool\x18\x03 \x01(\rR\x04pool\"\xad\x01\n" +
+	"\tLeaseRule\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x10\n" +
+	"\x03mac\x18\x02 \x01(\tR\x03mac\x12\x18\n" +
+	"\amachine\x18\x03 \x01(\tR\amachine\x12\x12\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\x12\x14\n" +
+	"\x05state\x18\x05 \x01(\tR\x05state\x120\n" +
+	"\x05since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\x9b\x02\n" +
+	"\x0eAttachmentRule\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\rR\x02id\x12\x18\n" +
+	"\asegment\x18\x02 \x01(\tR\asegment\x12:\n" +
+	"\x05ports\x18\x03 \x03(\v2$.etherloom.control.v1.AttachmentPortR\x05ports\x12\x14\n" +
+	"\x05hosts\x18\x04 \x03(\tR\x05hosts\x12\x16\n" +
+	"\x06active\x18\x05 \x01(\bR\x06active\x12A\n" +
+	"\tsecondary\x18< \x01(\v2#.etherloom.control.v1.SecondaryVLANR\tsecondary\x12\x1e\n" +
+	"\n" +
+	"redundancy\x18( \x01(\tR\n" +
+	"redundancy\x12\x12\n" +
+	"\x04lacp\x18[ \x01(\bR\x04lacp\"\x92\x03\n" +
+	"\x0eAttachmentPort\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03nic\x18\x02 \x01(\tR\x03nic\x12\x16\n" +
+	"\x06bridge\x18\x03 \x01(\tR\x06bridge\x12\x12\n" +
+	"\x04vlan\x18\x04 \x01(\rR\x04vlan\x12\x16\n" +
+	"\x06native\x18\x05 \x01(\tR\x06native\x12\x18\n" +
+	"\aservice\x18\x06 \x01(\bR\aservice\x12\x1a\n" +
+	"\bpriority\x18\a \x01(\tR\bpriority\x128\n" +
+	"\x06status\x18\b \x01(\x0e2 .etherloom.control.v1.NodeStatusR\x06status\x12\x1e\n" +
+	"\n" +
+	"preference\x18\t \x01(\rR\n" +
+	"preference\x12\x16\n" +
+	"\x06origin\x182 \x01(\tR\x06origin\x12\x1b\n" +
+	"\tmove_host\x183 \x01(\bR\bmoveHost\x123\n" +
+	"\aconfirm\x184 \x01(\v2\x19.google.protobuf.DurationR\aconfirm\x12\x1c\n" +
+	"\tconfirmed\x185 \x01(\bR\tconfirmed\"\xcd\x03\n" +
+	"\x14AddAttachmentRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\asegment\x18\x02 \x01(\tR\asegment\x12\x10\n" +
+	"\x03nic\x18\x03 \x01(\tR\x03nic\x12\x16\n" +
+	"\x06bridge\x18\x04 \x01(\tR\x06bridge\x12\x12\n" +
+	"\x04vlan\x18\x05 \x01(\rR\x04vlan\x12\x16\n" +
+	"\x06native\x18\x06 \x01(\tR\x06native\x12\x18\n" +
+	"\aservice\x18\a \x01(\bR\aservice\x12\x1a\n" +
+	"\bpriority\x18\b \x01(\tR\bpriority\x12\x12\n" +
+	"\x04with\x18\t \x01(\tR\x04with\x12\x1e\n" +
+	"\n" +
+	"preference\x18\n" +
+	" \x01(\rR\n" +
+	"preference\x12A\n" +
+	"\tsecondary\x18< \x01(\v2#.etherloom.control.v1.SecondaryVLANR\tsecondary\x12\x1b\n" +
+	"\tmove_host\x182 \x01(\bR\bmoveHost\x123\n" +
+	"\aconfirm\x183 \x01(\v2\x19.google.protobuf.DurationR\aconfirm\x12\x1e\n" +
+	"\n" +
+	"redundancy\x18( \x01(\tR\n" +
+	"redundancy\x12\x12\n" +
+	"\x04lacp\x18[ \x01(\tR\x04lacp\"]\n" +
+	"\x15AddAttachmentResponse\x12D\n" +
+	"\n" +
+	"attachment\x18\x01 \x01(\v2$.etherloom.control.v1.AttachmentRuleR\n" +
+	"attachment\"\x9f\x03\n" +
+	"\x14SetAttachmentRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03nic\x18\x02 \x01(\tR\x03nic\x12\x16\n" +
+	"\x06bridge\x18\x03 \x01(\tR\x06bridge\x12\x12\n" +
+	"\x04vlan\x18\x04 \x01(\rR\x04vlan\x12\x16\n" +
+	"\x06native\x18\x05 \x01(\tR\x06native\x12\x18\n" +
+	"\aservice\x18\x06 \x01(\bR\aservice\x12\x1a\n" +
+	"\bpriority\x18\a \x01(\tR\bpriority\x12\x1e\n" +
+	"\n" +
+	"preference\x18\b \x01(\rR\n" +
+	"preference\x12A\n" +
+	"\tsecondary\x18< \x01(\v2#.etherloom.control.v1.SecondaryVLANR\tsecondary\x12\x1b\n" +
+	"\tmove_host\x182 \x01(\bR\bmoveHost\x123\n" +
+	"\aconfirm\x183 \x01(\v2\x19.google.protobuf.DurationR\aconfirm\x12\x1e\n" +
+	"\n" +
+	"redundancy\x18( \x01(\tR\n" +
+	"redundancy\x12\x12\n" +
+	"\x04lacp\x18[ \x01(\tR\x04lacp\".\n" +
+	"\x18ConfirmAttachmentRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"a\n" +
+	"\x19ConfirmAttachmentResponse\x12D\n" +
+	"\n" +
+	"attachment\x18\x01 \x01(\v2$.etherloom.control.v1.AttachmentRuleR\n" +
+	"attachment\"]\n" +
+	"\x15SetAttachmentResponse\x12D\n" +
+	"\n" +
+	"attachment\x18\x01 \x01(\v2$.etherloom.control.v1.AttachmentRuleR\n" +
+	"attachment\"\x18\n" +
+	"\x16ListAttachmentsRequest\"a\n" +
+	"\x17ListAttachmentsResponse\x12F\n" +
+	"\vattachments\x18\x01 \x03(\v2$.etherloom.control.v1.AttachmentRuleR\vattachments\"-\n" +
+	"\x17RemoveAttachmentRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"`\n" +
+	"\x18RemoveAttachmentResponse\x12D\n" +
+	"\n" +
+	"attachment\x18\x01 \x01(\v2$.etherloom.control.v1.AttachmentRuleR\n" +
+	"attachment\"\xcc\x01\n" +
+	"\bHostRule\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
+	"\x03mac\x18\x03 \x01(\tR\x03mac\x12\x18\n" +
+	"\asegment\x18\x04 \x01(\tR\asegment\x12 \n" +
+	"\vattachments\x18\x05 \x03(\tR\vattachments\x12\x1c\n" +
+	"\taddresses\x18\x06 \x03(\tR\taddresses\x12\x14\n" +
+	"\x05roles\x18\a \x03(\tR\x05roles\x12\x1a\n" +
+	"\bgateways\x18\b \x03(\tR\bgateways\"\x8c\x01\n" +
+	"\x0eAddHostRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03mac\x18\x02 \x01(\tR\x03mac\x12 \n" +
+	"\vattachments\x18\x03 \x03(\tR\vattachments\x12\x1c\n" +
+	"\taddresses\x18\x04 \x03(\tR\taddresses\x12\x14\n" +
+	"\x05roles\x18\x05 \x03(\tR\x05roles\"E\n" +
+	"\x0fAddHostResponse\x122\n" +
+	"\x04host\x18\x01 \x01(\v2\x1e.etherloom.control.v1.HostRuleR\x04host\"\x8c\x01\n" +
+	"\x0eSetHostRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03mac\x18\x02 \x01(\tR\x03mac\x12 \n" +
+	"\vattachments\x18\x03 \x03(\tR\vattachments\x12\x1c\n" +
+	"\taddresses\x18\x04 \x03(\tR\taddresses\x12\x14\n" +
+	"\x05roles\x18\x05 \x03(\tR\x05roles\"E\n" +
+	"\x0fSetHostResponse\x122\n" +
+	"\x04host\x18\x01 \x01(\v2\x1e.etherloom.control.v1.HostRuleR\x04host\"\x12\n" +
+	"\x10ListHostsRequest\"I\n" +
+	"\x11ListHostsResponse\x124\n" +
+	"\x05hosts\x18\x01 \x03(\v2\x1e.etherloom.control.v1.HostRuleR\x05hosts\"'\n" +
+	"\x11RemoveHostRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x14\n" +
+	"\x12RemoveHostResponse\"\x84\x03\n" +
 	"\tGrantRule\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
@@ -7555,13 +10746,26 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\x13RevokeAdminResponse\"\x13\n" +
 	"\x11RaiseEpochRequest\"*\n" +
 	"\x12RaiseEpochResponse\x12\x14\n" +
-	"\x05epoch\x18\x01 \x01(\x04R\x05epoch*\x89\x01\n" +
+	"\x05epoch\x18\x01 \x01(\x04R\x05epoch*\x90\x01\n" +
+	"\bLeaseAct\x12\x19\n" +
+	"\x15LEASE_ACT_UNSPECIFIED\x10\x00\x12\x11\n" +
+	"\rLEASE_ACT_ASK\x10\x01\x12\x12\n" +
+	"\x0eLEASE_ACT_BIND\x10\x02\x12\x15\n" +
+	"\x11LEASE_ACT_RELEASE\x10\x03\x12\x15\n" +
+	"\x11LEASE_ACT_DECLINE\x10\x04\x12\x14\n" +
+	"\x10LEASE_ACT_LET_GO\x10\x05*\x89\x01\n" +
 	"\vAddressMode\x12\x1c\n" +
 	"\x18ADDRESS_MODE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11ADDRESS_MODE_AUTO\x10\x01\x12\x17\n" +
 	"\x13ADDRESS_MODE_STATIC\x10\x02\x12\x15\n" +
 	"\x11ADDRESS_MODE_DHCP\x10\x03\x12\x15\n" +
-	"\x11ADDRESS_MODE_NONE\x10\x04*\x8b\x01\n" +
+	"\x11ADDRESS_MODE_NONE\x10\x04*p\n" +
+	"\n" +
+	"LeaseState\x12\x1b\n" +
+	"\x17LEASE_STATE_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13LEASE_STATE_OFFERED\x10\x01\x12\x15\n" +
+	"\x11LEASE_STATE_BOUND\x10\x02\x12\x15\n" +
+	"\x11LEASE_STATE_ENDED\x10\x03*\x8b\x01\n" +
 	"\n" +
 	"NodeStatus\x12\x1b\n" +
 	"\x17NODE_STATUS_UNSPECIFIED\x10\x00\x12\x17\n" +
@@ -7576,12 +10780,14 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\x13POLICY_OUTCOME_VOID\x10\x032\xb2\x01\n" +
 	"\fEnrolService\x12P\n" +
 	"\x05Begin\x12\".etherloom.control.v1.BeginRequest\x1a#.etherloom.control.v1.BeginResponse\x12P\n" +
-	"\x05Enrol\x12\".etherloom.control.v1.EnrolRequest\x1a#.etherloom.control.v1.EnrolResponse2\x9d\x03\n" +
+	"\x05Enrol\x12\".etherloom.control.v1.EnrolRequest\x1a#.etherloom.control.v1.EnrolResponse2\xfd\x04\n" +
 	"\vNodeService\x12V\n" +
 	"\x04Sync\x12!.etherloom.control.v1.NodeMessage\x1a'.etherloom.control.v1.ControllerMessage(\x010\x01\x12P\n" +
 	"\x05Renew\x12\".etherloom.control.v1.RenewRequest\x1a#.etherloom.control.v1.RenewResponse\x12h\n" +
 	"\rReportAddress\x12*.etherloom.control.v1.ReportAddressRequest\x1a+.etherloom.control.v1.ReportAddressResponse\x12z\n" +
-	"\x13RaiseHandshakeNonce\x120.etherloom.control.v1.RaiseHandshakeNonceRequest\x1a1.etherloom.control.v1.RaiseHandshakeNonceResponse2\xcc\x18\n" +
+	"\x13RaiseHandshakeNonce\x120.etherloom.control.v1.RaiseHandshakeNonceRequest\x1a1.etherloom.control.v1.RaiseHandshakeNonceResponse\x12e\n" +
+	"\fReportLeases\x12).etherloom.control.v1.ReportLeasesRequest\x1a*.etherloom.control.v1.ReportLeasesResponse\x12w\n" +
+	"\x12DeclareAttachments\x12/.etherloom.control.v1.DeclareAttachmentsRequest\x1a0.etherloom.control.v1.DeclareAttachmentsResponse2\x98!\n" +
 	"\fAdminService\x12b\n" +
 	"\vCreateToken\x12(.etherloom.control.v1.CreateTokenRequest\x1a).etherloom.control.v1.CreateTokenResponse\x12_\n" +
 	"\n" +
@@ -7598,7 +10804,19 @@ const file_controlv1_control_proto_rawDesc = "" +
 	"\n" +
 	"AddSegment\x12'.etherloom.control.v1.AddSegmentRequest\x1a(.etherloom.control.v1.AddSegmentResponse\x12e\n" +
 	"\fListSegments\x12).etherloom.control.v1.ListSegmentsRequest\x1a*.etherloom.control.v1.ListSegmentsResponse\x12h\n" +
-	"\rRemoveSegment\x12*.etherloom.control.v1.RemoveSegmentRequest\x1a+.etherloom.control.v1.RemoveSegmentResponse\x12Y\n" +
+	"\rRemoveSegment\x12*.etherloom.control.v1.RemoveSegmentRequest\x1a+.etherloom.control.v1.RemoveSegmentResponse\x12V\n" +
+	"\aSetDhcp\x12$.etherloom.control.v1.SetDhcpRequest\x1a%.etherloom.control.v1.SetDhcpResponse\x12V\n" +
+	"\aGetDhcp\x12$.etherloom.control.v1.GetDhcpRequest\x1a%.etherloom.control.v1.GetDhcpResponse\x12h\n" +
+	"\rAddAttachment\x12*.etherloom.control.v1.AddAttachmentRequest\x1a+.etherloom.control.v1.AddAttachmentResponse\x12h\n" +
+	"\rSetAttachment\x12*.etherloom.control.v1.SetAttachmentRequest\x1a+.etherloom.control.v1.SetAttachmentResponse\x12t\n" +
+	"\x11ConfirmAttachment\x12..etherloom.control.v1.ConfirmAttachmentRequest\x1a/.etherloom.control.v1.ConfirmAttachmentResponse\x12n\n" +
+	"\x0fListAttachments\x12,.etherloom.control.v1.ListAttachmentsRequest\x1a-.etherloom.control.v1.ListAttachmentsResponse\x12q\n" +
+	"\x10RemoveAttachment\x12-.etherloom.control.v1.RemoveAttachmentRequest\x1a..etherloom.control.v1.RemoveAttachmentResponse\x12V\n" +
+	"\aAddHost\x12$.etherloom.control.v1.AddHostRequest\x1a%.etherloom.control.v1.AddHostResponse\x12V\n" +
+	"\aSetHost\x12$.etherloom.control.v1.SetHostRequest\x1a%.etherloom.control.v1.SetHostResponse\x12\\\n" +
+	"\tListHosts\x12&.etherloom.control.v1.ListHostsRequest\x1a'.etherloom.control.v1.ListHostsResponse\x12_\n" +
+	"\n" +
+	"RemoveHost\x12'.etherloom.control.v1.RemoveHostRequest\x1a(.etherloom.control.v1.RemoveHostResponse\x12Y\n" +
 	"\bAddGrant\x12%.etherloom.control.v1.AddGrantRequest\x1a&.etherloom.control.v1.AddGrantResponse\x12_\n" +
 	"\n" +
 	"ListGrants\x12'.etherloom.control.v1.ListGrantsRequest\x1a(.etherloom.control.v1.ListGrantsResponse\x12b\n" +
@@ -7637,310 +10855,411 @@ func file_controlv1_control_proto_rawDescGZIP() []byte {
 	return file_controlv1_control_proto_rawDescData
 }
 
-var file_controlv1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_controlv1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 114)
+var file_controlv1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_controlv1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 153)
 var file_controlv1_control_proto_goTypes = []any{
-	(AddressMode)(0),                    // 0: etherloom.control.v1.AddressMode
-	(NodeStatus)(0),                     // 1: etherloom.control.v1.NodeStatus
-	(PolicyOutcome)(0),                  // 2: etherloom.control.v1.PolicyOutcome
-	(*BeginRequest)(nil),                // 3: etherloom.control.v1.BeginRequest
-	(*BeginResponse)(nil),               // 4: etherloom.control.v1.BeginResponse
-	(*EnrolRequest)(nil),                // 5: etherloom.control.v1.EnrolRequest
-	(*EnrolResponse)(nil),               // 6: etherloom.control.v1.EnrolResponse
-	(*Refusal)(nil),                     // 7: etherloom.control.v1.Refusal
-	(*NodeMessage)(nil),                 // 8: etherloom.control.v1.NodeMessage
-	(*PostureReport)(nil),               // 9: etherloom.control.v1.PostureReport
-	(*PostureFile)(nil),                 // 10: etherloom.control.v1.PostureFile
-	(*PostureProcess)(nil),              // 11: etherloom.control.v1.PostureProcess
-	(*PostureCommand)(nil),              // 12: etherloom.control.v1.PostureCommand
-	(*UseReport)(nil),                   // 13: etherloom.control.v1.UseReport
-	(*GrantUse)(nil),                    // 14: etherloom.control.v1.GrantUse
-	(*Hello)(nil),                       // 15: etherloom.control.v1.Hello
-	(*Signal)(nil),                      // 16: etherloom.control.v1.Signal
-	(*ControllerMessage)(nil),           // 17: etherloom.control.v1.ControllerMessage
-	(*Alive)(nil),                       // 18: etherloom.control.v1.Alive
-	(*RenewRequest)(nil),                // 19: etherloom.control.v1.RenewRequest
-	(*RenewResponse)(nil),               // 20: etherloom.control.v1.RenewResponse
-	(*ReportAddressRequest)(nil),        // 21: etherloom.control.v1.ReportAddressRequest
-	(*ReportAddressResponse)(nil),       // 22: etherloom.control.v1.ReportAddressResponse
-	(*RaiseHandshakeNonceRequest)(nil),  // 23: etherloom.control.v1.RaiseHandshakeNonceRequest
-	(*RaiseHandshakeNonceResponse)(nil), // 24: etherloom.control.v1.RaiseHandshakeNonceResponse
-	(*Delta)(nil),                       // 25: etherloom.control.v1.Delta
-	(*StateHeader)(nil),                 // 26: etherloom.control.v1.StateHeader
-	(*AuditHead)(nil),                   // 27: etherloom.control.v1.AuditHead
-	(*Resource)(nil),                    // 28: etherloom.control.v1.Resource
-	(*Settings)(nil),                    // 29: etherloom.control.v1.Settings
-	(*Segment)(nil),                     // 30: etherloom.control.v1.Segment
-	(*Peer)(nil),                        // 31: etherloom.control.v1.Peer
-	(*Station)(nil),                     // 32: etherloom.control.v1.Station
-	(*Grant)(nil),                       // 33: etherloom.control.v1.Grant
-	(*Reach)(nil),                       // 34: etherloom.control.v1.Reach
-	(*Relay)(nil),                       // 35: etherloom.control.v1.Relay
-	(*Revocation)(nil),                  // 36: etherloom.control.v1.Revocation
-	(*CreateTokenRequest)(nil),          // 37: etherloom.control.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),         // 38: etherloom.control.v1.CreateTokenResponse
-	(*Token)(nil),                       // 39: etherloom.control.v1.Token
-	(*ListTokensRequest)(nil),           // 40: etherloom.control.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),          // 41: etherloom.control.v1.ListTokensResponse
-	(*RevokeTokenRequest)(nil),          // 42: etherloom.control.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),         // 43: etherloom.control.v1.RevokeTokenResponse
-	(*Node)(nil),                        // 44: etherloom.control.v1.Node
-	(*Lock)(nil),                        // 45: etherloom.control.v1.Lock
-	(*AddLockRequest)(nil),              // 46: etherloom.control.v1.AddLockRequest
-	(*AddLockResponse)(nil),             // 47: etherloom.control.v1.AddLockResponse
-	(*ListLocksRequest)(nil),            // 48: etherloom.control.v1.ListLocksRequest
-	(*ListLocksResponse)(nil),           // 49: etherloom.control.v1.ListLocksResponse
-	(*RemoveLockRequest)(nil),           // 50: etherloom.control.v1.RemoveLockRequest
-	(*RemoveLockResponse)(nil),          // 51: etherloom.control.v1.RemoveLockResponse
-	(*ListNodesRequest)(nil),            // 52: etherloom.control.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),           // 53: etherloom.control.v1.ListNodesResponse
-	(*SetNodeStatusRequest)(nil),        // 54: etherloom.control.v1.SetNodeStatusRequest
-	(*SetNodeStatusResponse)(nil),       // 55: etherloom.control.v1.SetNodeStatusResponse
-	(*SetNodeAddressRequest)(nil),       // 56: etherloom.control.v1.SetNodeAddressRequest
-	(*SetNodeAddressResponse)(nil),      // 57: etherloom.control.v1.SetNodeAddressResponse
-	(*SetNodeRolesRequest)(nil),         // 58: etherloom.control.v1.SetNodeRolesRequest
-	(*SetNodeRolesResponse)(nil),        // 59: etherloom.control.v1.SetNodeRolesResponse
-	(*AddSegmentRequest)(nil),           // 60: etherloom.control.v1.AddSegmentRequest
-	(*AddSegmentResponse)(nil),          // 61: etherloom.control.v1.AddSegmentResponse
-	(*ListSegmentsRequest)(nil),         // 62: etherloom.control.v1.ListSegmentsRequest
-	(*ListSegmentsResponse)(nil),        // 63: etherloom.control.v1.ListSegmentsResponse
-	(*RemoveSegmentRequest)(nil),        // 64: etherloom.control.v1.RemoveSegmentRequest
-	(*RemoveSegmentResponse)(nil),       // 65: etherloom.control.v1.RemoveSegmentResponse
-	(*GrantRule)(nil),                   // 66: etherloom.control.v1.GrantRule
-	(*AddGrantRequest)(nil),             // 67: etherloom.control.v1.AddGrantRequest
-	(*AddGrantResponse)(nil),            // 68: etherloom.control.v1.AddGrantResponse
-	(*ListGrantsRequest)(nil),           // 69: etherloom.control.v1.ListGrantsRequest
-	(*ListGrantsResponse)(nil),          // 70: etherloom.control.v1.ListGrantsResponse
-	(*Group)(nil),                       // 71: etherloom.control.v1.Group
-	(*SetGroupRequest)(nil),             // 72: etherloom.control.v1.SetGroupRequest
-	(*SetGroupResponse)(nil),            // 73: etherloom.control.v1.SetGroupResponse
-	(*ListGroupsRequest)(nil),           // 74: etherloom.control.v1.ListGroupsRequest
-	(*ListGroupsResponse)(nil),          // 75: etherloom.control.v1.ListGroupsResponse
-	(*RemoveGroupRequest)(nil),          // 76: etherloom.control.v1.RemoveGroupRequest
-	(*RemoveGroupResponse)(nil),         // 77: etherloom.control.v1.RemoveGroupResponse
-	(*RemoveGrantRequest)(nil),          // 78: etherloom.control.v1.RemoveGrantRequest
-	(*RemoveGrantResponse)(nil),         // 79: etherloom.control.v1.RemoveGrantResponse
-	(*GetPolicyRequest)(nil),            // 80: etherloom.control.v1.GetPolicyRequest
-	(*GetPolicyResponse)(nil),           // 81: etherloom.control.v1.GetPolicyResponse
-	(*PendingPolicy)(nil),               // 82: etherloom.control.v1.PendingPolicy
-	(*CheckPolicyRequest)(nil),          // 83: etherloom.control.v1.CheckPolicyRequest
-	(*CheckPolicyResponse)(nil),         // 84: etherloom.control.v1.CheckPolicyResponse
-	(*PolicyTest)(nil),                  // 85: etherloom.control.v1.PolicyTest
-	(*PolicyDifference)(nil),            // 86: etherloom.control.v1.PolicyDifference
-	(*PolicyAccess)(nil),                // 87: etherloom.control.v1.PolicyAccess
-	(*ApplyPolicyRequest)(nil),          // 88: etherloom.control.v1.ApplyPolicyRequest
-	(*ApplyPolicyResponse)(nil),         // 89: etherloom.control.v1.ApplyPolicyResponse
-	(*ConfirmPolicyRequest)(nil),        // 90: etherloom.control.v1.ConfirmPolicyRequest
-	(*ConfirmPolicyResponse)(nil),       // 91: etherloom.control.v1.ConfirmPolicyResponse
-	(*UndoPolicyRequest)(nil),           // 92: etherloom.control.v1.UndoPolicyRequest
-	(*UndoPolicyResponse)(nil),          // 93: etherloom.control.v1.UndoPolicyResponse
-	(*AddRelayRequest)(nil),             // 94: etherloom.control.v1.AddRelayRequest
-	(*AddRelayResponse)(nil),            // 95: etherloom.control.v1.AddRelayResponse
-	(*RelayDescription)(nil),            // 96: etherloom.control.v1.RelayDescription
-	(*ListRelaysRequest)(nil),           // 97: etherloom.control.v1.ListRelaysRequest
-	(*ListRelaysResponse)(nil),          // 98: etherloom.control.v1.ListRelaysResponse
-	(*RemoveRelayRequest)(nil),          // 99: etherloom.control.v1.RemoveRelayRequest
-	(*RemoveRelayResponse)(nil),         // 100: etherloom.control.v1.RemoveRelayResponse
-	(*ListAuditRequest)(nil),            // 101: etherloom.control.v1.ListAuditRequest
-	(*ListAuditResponse)(nil),           // 102: etherloom.control.v1.ListAuditResponse
-	(*AuditEntry)(nil),                  // 103: etherloom.control.v1.AuditEntry
-	(*Admin)(nil),                       // 104: etherloom.control.v1.Admin
-	(*AddAdminRequest)(nil),             // 105: etherloom.control.v1.AddAdminRequest
-	(*AddAdminResponse)(nil),            // 106: etherloom.control.v1.AddAdminResponse
-	(*ListAdminsRequest)(nil),           // 107: etherloom.control.v1.ListAdminsRequest
-	(*ListAdminsResponse)(nil),          // 108: etherloom.control.v1.ListAdminsResponse
-	(*RevokeAdminRequest)(nil),          // 109: etherloom.control.v1.RevokeAdminRequest
-	(*RevokeAdminResponse)(nil),         // 110: etherloom.control.v1.RevokeAdminResponse
-	(*RaiseEpochRequest)(nil),           // 111: etherloom.control.v1.RaiseEpochRequest
-	(*RaiseEpochResponse)(nil),          // 112: etherloom.control.v1.RaiseEpochResponse
-	nil,                                 // 113: etherloom.control.v1.PostureReport.FilesEntry
-	nil,                                 // 114: etherloom.control.v1.PostureReport.ProcessesEntry
-	nil,                                 // 115: etherloom.control.v1.PostureReport.CommandsEntry
-	nil,                                 // 116: etherloom.control.v1.Delta.SetEntry
-	(*timestamppb.Timestamp)(nil),       // 117: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),         // 118: google.protobuf.Duration
+	(LeaseAct)(0),                       // 0: etherloom.control.v1.LeaseAct
+	(AddressMode)(0),                    // 1: etherloom.control.v1.AddressMode
+	(LeaseState)(0),                     // 2: etherloom.control.v1.LeaseState
+	(NodeStatus)(0),                     // 3: etherloom.control.v1.NodeStatus
+	(PolicyOutcome)(0),                  // 4: etherloom.control.v1.PolicyOutcome
+	(*BeginRequest)(nil),                // 5: etherloom.control.v1.BeginRequest
+	(*BeginResponse)(nil),               // 6: etherloom.control.v1.BeginResponse
+	(*EnrolRequest)(nil),                // 7: etherloom.control.v1.EnrolRequest
+	(*EnrolResponse)(nil),               // 8: etherloom.control.v1.EnrolResponse
+	(*Refusal)(nil),                     // 9: etherloom.control.v1.Refusal
+	(*DeclareAttachmentsRequest)(nil),   // 10: etherloom.control.v1.DeclareAttachmentsRequest
+	(*DeclaredAttachment)(nil),          // 11: etherloom.control.v1.DeclaredAttachment
+	(*DeclareAttachmentsResponse)(nil),  // 12: etherloom.control.v1.DeclareAttachmentsResponse
+	(*DeclaredResult)(nil),              // 13: etherloom.control.v1.DeclaredResult
+	(*NodeMessage)(nil),                 // 14: etherloom.control.v1.NodeMessage
+	(*PostureReport)(nil),               // 15: etherloom.control.v1.PostureReport
+	(*PostureFile)(nil),                 // 16: etherloom.control.v1.PostureFile
+	(*PostureProcess)(nil),              // 17: etherloom.control.v1.PostureProcess
+	(*PostureCommand)(nil),              // 18: etherloom.control.v1.PostureCommand
+	(*UseReport)(nil),                   // 19: etherloom.control.v1.UseReport
+	(*GrantUse)(nil),                    // 20: etherloom.control.v1.GrantUse
+	(*Hello)(nil),                       // 21: etherloom.control.v1.Hello
+	(*Signal)(nil),                      // 22: etherloom.control.v1.Signal
+	(*ControllerMessage)(nil),           // 23: etherloom.control.v1.ControllerMessage
+	(*Alive)(nil),                       // 24: etherloom.control.v1.Alive
+	(*RenewRequest)(nil),                // 25: etherloom.control.v1.RenewRequest
+	(*RenewResponse)(nil),               // 26: etherloom.control.v1.RenewResponse
+	(*ReportAddressRequest)(nil),        // 27: etherloom.control.v1.ReportAddressRequest
+	(*ReportAddressResponse)(nil),       // 28: etherloom.control.v1.ReportAddressResponse
+	(*ReportLeasesRequest)(nil),         // 29: etherloom.control.v1.ReportLeasesRequest
+	(*LeaseReport)(nil),                 // 30: etherloom.control.v1.LeaseReport
+	(*ReportLeasesResponse)(nil),        // 31: etherloom.control.v1.ReportLeasesResponse
+	(*LeaseRefusal)(nil),                // 32: etherloom.control.v1.LeaseRefusal
+	(*RaiseHandshakeNonceRequest)(nil),  // 33: etherloom.control.v1.RaiseHandshakeNonceRequest
+	(*RaiseHandshakeNonceResponse)(nil), // 34: etherloom.control.v1.RaiseHandshakeNonceResponse
+	(*Delta)(nil),                       // 35: etherloom.control.v1.Delta
+	(*StateHeader)(nil),                 // 36: etherloom.control.v1.StateHeader
+	(*AuditHead)(nil),                   // 37: etherloom.control.v1.AuditHead
+	(*Resource)(nil),                    // 38: etherloom.control.v1.Resource
+	(*Settings)(nil),                    // 39: etherloom.control.v1.Settings
+	(*Segment)(nil),                     // 40: etherloom.control.v1.Segment
+	(*Peer)(nil),                        // 41: etherloom.control.v1.Peer
+	(*Station)(nil),                     // 42: etherloom.control.v1.Station
+	(*Grant)(nil),                       // 43: etherloom.control.v1.Grant
+	(*Reach)(nil),                       // 44: etherloom.control.v1.Reach
+	(*Machine)(nil),                     // 45: etherloom.control.v1.Machine
+	(*SecondaryVLAN)(nil),               // 46: etherloom.control.v1.SecondaryVLAN
+	(*Attachment)(nil),                  // 47: etherloom.control.v1.Attachment
+	(*DhcpService)(nil),                 // 48: etherloom.control.v1.DhcpService
+	(*Lease)(nil),                       // 49: etherloom.control.v1.Lease
+	(*Relay)(nil),                       // 50: etherloom.control.v1.Relay
+	(*Revocation)(nil),                  // 51: etherloom.control.v1.Revocation
+	(*CreateTokenRequest)(nil),          // 52: etherloom.control.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),         // 53: etherloom.control.v1.CreateTokenResponse
+	(*Token)(nil),                       // 54: etherloom.control.v1.Token
+	(*ListTokensRequest)(nil),           // 55: etherloom.control.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),          // 56: etherloom.control.v1.ListTokensResponse
+	(*RevokeTokenRequest)(nil),          // 57: etherloom.control.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),         // 58: etherloom.control.v1.RevokeTokenResponse
+	(*Node)(nil),                        // 59: etherloom.control.v1.Node
+	(*Lock)(nil),                        // 60: etherloom.control.v1.Lock
+	(*AddLockRequest)(nil),              // 61: etherloom.control.v1.AddLockRequest
+	(*AddLockResponse)(nil),             // 62: etherloom.control.v1.AddLockResponse
+	(*ListLocksRequest)(nil),            // 63: etherloom.control.v1.ListLocksRequest
+	(*ListLocksResponse)(nil),           // 64: etherloom.control.v1.ListLocksResponse
+	(*RemoveLockRequest)(nil),           // 65: etherloom.control.v1.RemoveLockRequest
+	(*RemoveLockResponse)(nil),          // 66: etherloom.control.v1.RemoveLockResponse
+	(*ListNodesRequest)(nil),            // 67: etherloom.control.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),           // 68: etherloom.control.v1.ListNodesResponse
+	(*SetNodeStatusRequest)(nil),        // 69: etherloom.control.v1.SetNodeStatusRequest
+	(*SetNodeStatusResponse)(nil),       // 70: etherloom.control.v1.SetNodeStatusResponse
+	(*SetNodeAddressRequest)(nil),       // 71: etherloom.control.v1.SetNodeAddressRequest
+	(*SetNodeAddressResponse)(nil),      // 72: etherloom.control.v1.SetNodeAddressResponse
+	(*SetNodeRolesRequest)(nil),         // 73: etherloom.control.v1.SetNodeRolesRequest
+	(*SetNodeRolesResponse)(nil),        // 74: etherloom.control.v1.SetNodeRolesResponse
+	(*AddSegmentRequest)(nil),           // 75: etherloom.control.v1.AddSegmentRequest
+	(*AddSegmentResponse)(nil),          // 76: etherloom.control.v1.AddSegmentResponse
+	(*ListSegmentsRequest)(nil),         // 77: etherloom.control.v1.ListSegmentsRequest
+	(*ListSegmentsResponse)(nil),        // 78: etherloom.control.v1.ListSegmentsResponse
+	(*RemoveSegmentRequest)(nil),        // 79: etherloom.control.v1.RemoveSegmentRequest
+	(*RemoveSegmentResponse)(nil),       // 80: etherloom.control.v1.RemoveSegmentResponse
+	(*SetDhcpRequest)(nil),              // 81: etherloom.control.v1.SetDhcpRequest
+	(*SetDhcpResponse)(nil),             // 82: etherloom.control.v1.SetDhcpResponse
+	(*GetDhcpRequest)(nil),              // 83: etherloom.control.v1.GetDhcpRequest
+	(*GetDhcpResponse)(nil),             // 84: etherloom.control.v1.GetDhcpResponse
+	(*LeaseRule)(nil),                   // 85: etherloom.control.v1.LeaseRule
+	(*AttachmentRule)(nil),              // 86: etherloom.control.v1.AttachmentRule
+	(*AttachmentPort)(nil),              // 87: etherloom.control.v1.AttachmentPort
+	(*AddAttachmentRequest)(nil),        // 88: etherloom.control.v1.AddAttachmentRequest
+	(*AddAttachmentResponse)(nil),       // 89: etherloom.control.v1.AddAttachmentResponse
+	(*SetAttachmentRequest)(nil),        // 90: etherloom.control.v1.SetAttachmentRequest
+	(*ConfirmAttachmentRequest)(nil),    // 91: etherloom.control.v1.ConfirmAttachmentRequest
+	(*ConfirmAttachmentResponse)(nil),   // 92: etherloom.control.v1.ConfirmAttachmentResponse
+	(*SetAttachmentResponse)(nil),       // 93: etherloom.control.v1.SetAttachmentResponse
+	(*ListAttachmentsRequest)(nil),      // 94: etherloom.control.v1.ListAttachmentsRequest
+	(*ListAttachmentsResponse)(nil),     // 95: etherloom.control.v1.ListAttachmentsResponse
+	(*RemoveAttachmentRequest)(nil),     // 96: etherloom.control.v1.RemoveAttachmentRequest
+	(*RemoveAttachmentResponse)(nil),    // 97: etherloom.control.v1.RemoveAttachmentResponse
+	(*HostRule)(nil),                    // 98: etherloom.control.v1.HostRule
+	(*AddHostRequest)(nil),              // 99: etherloom.control.v1.AddHostRequest
+	(*AddHostResponse)(nil),             // 100: etherloom.control.v1.AddHostResponse
+	(*SetHostRequest)(nil),              // 101: etherloom.control.v1.SetHostRequest
+	(*SetHostResponse)(nil),             // 102: etherloom.control.v1.SetHostResponse
+	(*ListHostsRequest)(nil),            // 103: etherloom.control.v1.ListHostsRequest
+	(*ListHostsResponse)(nil),           // 104: etherloom.control.v1.ListHostsResponse
+	(*RemoveHostRequest)(nil),           // 105: etherloom.control.v1.RemoveHostRequest
+	(*RemoveHostResponse)(nil),          // 106: etherloom.control.v1.RemoveHostResponse
+	(*GrantRule)(nil),                   // 107: etherloom.control.v1.GrantRule
+	(*AddGrantRequest)(nil),             // 108: etherloom.control.v1.AddGrantRequest
+	(*AddGrantResponse)(nil),            // 109: etherloom.control.v1.AddGrantResponse
+	(*ListGrantsRequest)(nil),           // 110: etherloom.control.v1.ListGrantsRequest
+	(*ListGrantsResponse)(nil),          // 111: etherloom.control.v1.ListGrantsResponse
+	(*Group)(nil),                       // 112: etherloom.control.v1.Group
+	(*SetGroupRequest)(nil),             // 113: etherloom.control.v1.SetGroupRequest
+	(*SetGroupResponse)(nil),            // 114: etherloom.control.v1.SetGroupResponse
+	(*ListGroupsRequest)(nil),           // 115: etherloom.control.v1.ListGroupsRequest
+	(*ListGroupsResponse)(nil),          // 116: etherloom.control.v1.ListGroupsResponse
+	(*RemoveGroupRequest)(nil),          // 117: etherloom.control.v1.RemoveGroupRequest
+	(*RemoveGroupResponse)(nil),         // 118: etherloom.control.v1.RemoveGroupResponse
+	(*RemoveGrantRequest)(nil),          // 119: etherloom.control.v1.RemoveGrantRequest
+	(*RemoveGrantResponse)(nil),         // 120: etherloom.control.v1.RemoveGrantResponse
+	(*GetPolicyRequest)(nil),            // 121: etherloom.control.v1.GetPolicyRequest
+	(*GetPolicyResponse)(nil),           // 122: etherloom.control.v1.GetPolicyResponse
+	(*PendingPolicy)(nil),               // 123: etherloom.control.v1.PendingPolicy
+	(*CheckPolicyRequest)(nil),          // 124: etherloom.control.v1.CheckPolicyRequest
+	(*CheckPolicyResponse)(nil),         // 125: etherloom.control.v1.CheckPolicyResponse
+	(*PolicyTest)(nil),                  // 126: etherloom.control.v1.PolicyTest
+	(*PolicyDifference)(nil),            // 127: etherloom.control.v1.PolicyDifference
+	(*PolicyAccess)(nil),                // 128: etherloom.control.v1.PolicyAccess
+	(*ApplyPolicyRequest)(nil),          // 129: etherloom.control.v1.ApplyPolicyRequest
+	(*ApplyPolicyResponse)(nil),         // 130: etherloom.control.v1.ApplyPolicyResponse
+	(*ConfirmPolicyRequest)(nil),        // 131: etherloom.control.v1.ConfirmPolicyRequest
+	(*ConfirmPolicyResponse)(nil),       // 132: etherloom.control.v1.ConfirmPolicyResponse
+	(*UndoPolicyRequest)(nil),           // 133: etherloom.control.v1.UndoPolicyRequest
+	(*UndoPolicyResponse)(nil),          // 134: etherloom.control.v1.UndoPolicyResponse
+	(*AddRelayRequest)(nil),             // 135: etherloom.control.v1.AddRelayRequest
+	(*AddRelayResponse)(nil),            // 136: etherloom.control.v1.AddRelayResponse
+	(*RelayDescription)(nil),            // 137: etherloom.control.v1.RelayDescription
+	(*ListRelaysRequest)(nil),           // 138: etherloom.control.v1.ListRelaysRequest
+	(*ListRelaysResponse)(nil),          // 139: etherloom.control.v1.ListRelaysResponse
+	(*RemoveRelayRequest)(nil),          // 140: etherloom.control.v1.RemoveRelayRequest
+	(*RemoveRelayResponse)(nil),         // 141: etherloom.control.v1.RemoveRelayResponse
+	(*ListAuditRequest)(nil),            // 142: etherloom.control.v1.ListAuditRequest
+	(*ListAuditResponse)(nil),           // 143: etherloom.control.v1.ListAuditResponse
+	(*AuditEntry)(nil),                  // 144: etherloom.control.v1.AuditEntry
+	(*Admin)(nil),                       // 145: etherloom.control.v1.Admin
+	(*AddAdminRequest)(nil),             // 146: etherloom.control.v1.AddAdminRequest
+	(*AddAdminResponse)(nil),            // 147: etherloom.control.v1.AddAdminResponse
+	(*ListAdminsRequest)(nil),           // 148: etherloom.control.v1.ListAdminsRequest
+	(*ListAdminsResponse)(nil),          // 149: etherloom.control.v1.ListAdminsResponse
+	(*RevokeAdminRequest)(nil),          // 150: etherloom.control.v1.RevokeAdminRequest
+	(*RevokeAdminResponse)(nil),         // 151: etherloom.control.v1.RevokeAdminResponse
+	(*RaiseEpochRequest)(nil),           // 152: etherloom.control.v1.RaiseEpochRequest
+	(*RaiseEpochResponse)(nil),          // 153: etherloom.control.v1.RaiseEpochResponse
+	nil,                                 // 154: etherloom.control.v1.PostureReport.FilesEntry
+	nil,                                 // 155: etherloom.control.v1.PostureReport.ProcessesEntry
+	nil,                                 // 156: etherloom.control.v1.PostureReport.CommandsEntry
+	nil,                                 // 157: etherloom.control.v1.Delta.SetEntry
+	(*timestamppb.Timestamp)(nil),       // 158: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),         // 159: google.protobuf.Duration
 }
 var file_controlv1_control_proto_depIdxs = []int32{
-	1,   // 0: etherloom.control.v1.EnrolResponse.status:type_name -> etherloom.control.v1.NodeStatus
-	1,   // 1: etherloom.control.v1.Refusal.status:type_name -> etherloom.control.v1.NodeStatus
-	117, // 2: etherloom.control.v1.Refusal.until:type_name -> google.protobuf.Timestamp
-	15,  // 3: etherloom.control.v1.NodeMessage.hello:type_name -> etherloom.control.v1.Hello
-	16,  // 4: etherloom.control.v1.NodeMessage.signal:type_name -> etherloom.control.v1.Signal
-	9,   // 5: etherloom.control.v1.NodeMessage.posture:type_name -> etherloom.control.v1.PostureReport
-	13,  // 6: etherloom.control.v1.NodeMessage.use:type_name -> etherloom.control.v1.UseReport
-	113, // 7: etherloom.control.v1.PostureReport.files:type_name -> etherloom.control.v1.PostureReport.FilesEntry
-	114, // 8: etherloom.control.v1.PostureReport.processes:type_name -> etherloom.control.v1.PostureReport.ProcessesEntry
-	115, // 9: etherloom.control.v1.PostureReport.commands:type_name -> etherloom.control.v1.PostureReport.CommandsEntry
-	14,  // 10: etherloom.control.v1.UseReport.uses:type_name -> etherloom.control.v1.GrantUse
-	117, // 11: etherloom.control.v1.GrantUse.last:type_name -> google.protobuf.Timestamp
-	27,  // 12: etherloom.control.v1.Hello.audit_head:type_name -> etherloom.control.v1.AuditHead
-	25,  // 13: etherloom.control.v1.ControllerMessage.delta:type_name -> etherloom.control.v1.Delta
-	16,  // 14: etherloom.control.v1.ControllerMessage.signal:type_name -> etherloom.control.v1.Signal
-	18,  // 15: etherloom.control.v1.ControllerMessage.alive:type_name -> etherloom.control.v1.Alive
-	117, // 16: etherloom.control.v1.Alive.now:type_name -> google.protobuf.Timestamp
-	116, // 17: etherloom.control.v1.Delta.set:type_name -> etherloom.control.v1.Delta.SetEntry
-	117, // 18: etherloom.control.v1.StateHeader.issued:type_name -> google.protobuf.Timestamp
-	117, // 19: etherloom.control.v1.StateHeader.expires:type_name -> google.protobuf.Timestamp
-	27,  // 20: etherloom.control.v1.StateHeader.audit_head:type_name -> etherloom.control.v1.AuditHead
-	29,  // 21: etherloom.control.v1.Resource.settings:type_name -> etherloom.control.v1.Settings
-	30,  // 22: etherloom.control.v1.Resource.segment:type_name -> etherloom.control.v1.Segment
-	31,  // 23: etherloom.control.v1.Resource.self:type_name -> etherloom.control.v1.Peer
-	31,  // 24: etherloom.control.v1.Resource.peer:type_name -> etherloom.control.v1.Peer
-	33,  // 25: etherloom.control.v1.Resource.grant:type_name -> etherloom.control.v1.Grant
-	35,  // 26: etherloom.control.v1.Resource.relay:type_name -> etherloom.control.v1.Relay
-	36,  // 27: etherloom.control.v1.Resource.revocation:type_name -> etherloom.control.v1.Revocation
-	34,  // 28: etherloom.control.v1.Resource.reach:type_name -> etherloom.control.v1.Reach
-	118, // 29: etherloom.control.v1.Settings.certificate_lifetime:type_name -> google.protobuf.Duration
-	118, // 30: etherloom.control.v1.Settings.grace:type_name -> google.protobuf.Duration
-	118, // 31: etherloom.control.v1.Settings.link_idle:type_name -> google.protobuf.Duration
-	32,  // 32: etherloom.control.v1.Peer.stations:type_name -> etherloom.control.v1.Station
-	0,   // 33: etherloom.control.v1.Station.mode:type_name -> etherloom.control.v1.AddressMode
-	117, // 34: etherloom.control.v1.Grant.expires:type_name -> google.protobuf.Timestamp
-	117, // 35: etherloom.control.v1.Reach.expires:type_name -> google.protobuf.Timestamp
-	117, // 36: etherloom.control.v1.Relay.expires:type_name -> google.protobuf.Timestamp
-	117, // 37: etherloom.control.v1.Revocation.not_before:type_name -> google.protobuf.Timestamp
-	118, // 38: etherloom.control.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	39,  // 39: etherloom.control.v1.CreateTokenResponse.description:type_name -> etherloom.control.v1.Token
-	117, // 40: etherloom.control.v1.Token.created:type_name -> google.protobuf.Timestamp
-	117, // 41: etherloom.control.v1.Token.expires:type_name -> google.protobuf.Timestamp
-	39,  // 42: etherloom.control.v1.ListTokensResponse.tokens:type_name -> etherloom.control.v1.Token
-	1,   // 43: etherloom.control.v1.Node.status:type_name -> etherloom.control.v1.NodeStatus
-	32,  // 44: etherloom.control.v1.Node.stations:type_name -> etherloom.control.v1.Station
-	117, // 45: etherloom.control.v1.Node.enrolled:type_name -> google.protobuf.Timestamp
-	117, // 46: etherloom.control.v1.Node.certificate_expires:type_name -> google.protobuf.Timestamp
-	117, // 47: etherloom.control.v1.Node.revoked_before:type_name -> google.protobuf.Timestamp
-	45,  // 48: etherloom.control.v1.Node.locks:type_name -> etherloom.control.v1.Lock
-	117, // 49: etherloom.control.v1.Node.locked_until:type_name -> google.protobuf.Timestamp
-	9,   // 50: etherloom.control.v1.Node.posture:type_name -> etherloom.control.v1.PostureReport
-	117, // 51: etherloom.control.v1.Node.posture_received:type_name -> google.protobuf.Timestamp
-	117, // 52: etherloom.control.v1.Lock.created:type_name -> google.protobuf.Timestamp
-	117, // 53: etherloom.control.v1.Lock.expires:type_name -> google.protobuf.Timestamp
-	118, // 54: etherloom.control.v1.AddLockRequest.ttl:type_name -> google.protobuf.Duration
-	45,  // 55: etherloom.control.v1.AddLockResponse.lock:type_name -> etherloom.control.v1.Lock
-	44,  // 56: etherloom.control.v1.AddLockResponse.node:type_name -> etherloom.control.v1.Node
-	45,  // 57: etherloom.control.v1.ListLocksResponse.locks:type_name -> etherloom.control.v1.Lock
-	45,  // 58: etherloom.control.v1.RemoveLockResponse.lifted:type_name -> etherloom.control.v1.Lock
-	44,  // 59: etherloom.control.v1.RemoveLockResponse.held:type_name -> etherloom.control.v1.Node
-	44,  // 60: etherloom.control.v1.RemoveLockResponse.node:type_name -> etherloom.control.v1.Node
-	44,  // 61: etherloom.control.v1.ListNodesResponse.nodes:type_name -> etherloom.control.v1.Node
-	1,   // 62: etherloom.control.v1.SetNodeStatusRequest.status:type_name -> etherloom.control.v1.NodeStatus
-	44,  // 63: etherloom.control.v1.SetNodeStatusResponse.node:type_name -> etherloom.control.v1.Node
-	0,   // 64: etherloom.control.v1.SetNodeAddressRequest.mode:type_name -> etherloom.control.v1.AddressMode
-	44,  // 65: etherloom.control.v1.SetNodeAddressResponse.node:type_name -> etherloom.control.v1.Node
-	44,  // 66: etherloom.control.v1.SetNodeRolesResponse.node:type_name -> etherloom.control.v1.Node
-	30,  // 67: etherloom.control.v1.AddSegmentResponse.segment:type_name -> etherloom.control.v1.Segment
-	30,  // 68: etherloom.control.v1.ListSegmentsResponse.segments:type_name -> etherloom.control.v1.Segment
-	117, // 69: etherloom.control.v1.GrantRule.expires:type_name -> google.protobuf.Timestamp
-	117, // 70: etherloom.control.v1.GrantRule.created:type_name -> google.protobuf.Timestamp
-	117, // 71: etherloom.control.v1.GrantRule.last_used:type_name -> google.protobuf.Timestamp
-	117, // 72: etherloom.control.v1.AddGrantRequest.expires:type_name -> google.protobuf.Timestamp
-	66,  // 73: etherloom.control.v1.AddGrantResponse.grant:type_name -> etherloom.control.v1.GrantRule
-	66,  // 74: etherloom.control.v1.ListGrantsResponse.grants:type_name -> etherloom.control.v1.GrantRule
-	71,  // 75: etherloom.control.v1.SetGroupResponse.group:type_name -> etherloom.control.v1.Group
-	71,  // 76: etherloom.control.v1.ListGroupsResponse.groups:type_name -> etherloom.control.v1.Group
-	82,  // 77: etherloom.control.v1.GetPolicyResponse.pending:type_name -> etherloom.control.v1.PendingPolicy
-	117, // 78: etherloom.control.v1.PendingPolicy.until:type_name -> google.protobuf.Timestamp
-	85,  // 79: etherloom.control.v1.CheckPolicyResponse.tests:type_name -> etherloom.control.v1.PolicyTest
-	86,  // 80: etherloom.control.v1.CheckPolicyResponse.difference:type_name -> etherloom.control.v1.PolicyDifference
-	2,   // 81: etherloom.control.v1.PolicyTest.outcome:type_name -> etherloom.control.v1.PolicyOutcome
-	87,  // 82: etherloom.control.v1.PolicyDifference.access:type_name -> etherloom.control.v1.PolicyAccess
-	118, // 83: etherloom.control.v1.ApplyPolicyRequest.confirm:type_name -> google.protobuf.Duration
-	86,  // 84: etherloom.control.v1.ApplyPolicyResponse.difference:type_name -> etherloom.control.v1.PolicyDifference
-	82,  // 85: etherloom.control.v1.ApplyPolicyResponse.pending:type_name -> etherloom.control.v1.PendingPolicy
-	85,  // 86: etherloom.control.v1.ApplyPolicyResponse.failed:type_name -> etherloom.control.v1.PolicyTest
-	96,  // 87: etherloom.control.v1.ListRelaysResponse.relays:type_name -> etherloom.control.v1.RelayDescription
-	103, // 88: etherloom.control.v1.ListAuditResponse.entries:type_name -> etherloom.control.v1.AuditEntry
-	27,  // 89: etherloom.control.v1.ListAuditResponse.head:type_name -> etherloom.control.v1.AuditHead
-	117, // 90: etherloom.control.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	117, // 91: etherloom.control.v1.Admin.created:type_name -> google.protobuf.Timestamp
-	117, // 92: etherloom.control.v1.Admin.expires:type_name -> google.protobuf.Timestamp
-	118, // 93: etherloom.control.v1.AddAdminRequest.lifetime:type_name -> google.protobuf.Duration
-	104, // 94: etherloom.control.v1.AddAdminResponse.admin:type_name -> etherloom.control.v1.Admin
-	104, // 95: etherloom.control.v1.ListAdminsResponse.admins:type_name -> etherloom.control.v1.Admin
-	10,  // 96: etherloom.control.v1.PostureReport.FilesEntry.value:type_name -> etherloom.control.v1.PostureFile
-	11,  // 97: etherloom.control.v1.PostureReport.ProcessesEntry.value:type_name -> etherloom.control.v1.PostureProcess
-	12,  // 98: etherloom.control.v1.PostureReport.CommandsEntry.value:type_name -> etherloom.control.v1.PostureCommand
-	3,   // 99: etherloom.control.v1.EnrolService.Begin:input_type -> etherloom.control.v1.BeginRequest
-	5,   // 100: etherloom.control.v1.EnrolService.Enrol:input_type -> etherloom.control.v1.EnrolRequest
-	8,   // 101: etherloom.control.v1.NodeService.Sync:input_type -> etherloom.control.v1.NodeMessage
-	19,  // 102: etherloom.control.v1.NodeService.Renew:input_type -> etherloom.control.v1.RenewRequest
-	21,  // 103: etherloom.control.v1.NodeService.ReportAddress:input_type -> etherloom.control.v1.ReportAddressRequest
-	23,  // 104: etherloom.control.v1.NodeService.RaiseHandshakeNonce:input_type -> etherloom.control.v1.RaiseHandshakeNonceRequest
-	37,  // 105: etherloom.control.v1.AdminService.CreateToken:input_type -> etherloom.control.v1.CreateTokenRequest
-	40,  // 106: etherloom.control.v1.AdminService.ListTokens:input_type -> etherloom.control.v1.ListTokensRequest
-	42,  // 107: etherloom.control.v1.AdminService.RevokeToken:input_type -> etherloom.control.v1.RevokeTokenRequest
-	52,  // 108: etherloom.control.v1.AdminService.ListNodes:input_type -> etherloom.control.v1.ListNodesRequest
-	54,  // 109: etherloom.control.v1.AdminService.SetNodeStatus:input_type -> etherloom.control.v1.SetNodeStatusRequest
-	56,  // 110: etherloom.control.v1.AdminService.SetNodeAddress:input_type -> etherloom.control.v1.SetNodeAddressRequest
-	58,  // 111: etherloom.control.v1.AdminService.SetNodeRoles:input_type -> etherloom.control.v1.SetNodeRolesRequest
-	46,  // 112: etherloom.control.v1.AdminService.AddLock:input_type -> etherloom.control.v1.AddLockRequest
-	48,  // 113: etherloom.control.v1.AdminService.ListLocks:input_type -> etherloom.control.v1.ListLocksRequest
-	50,  // 114: etherloom.control.v1.AdminService.RemoveLock:input_type -> etherloom.control.v1.RemoveLockRequest
-	60,  // 115: etherloom.control.v1.AdminService.AddSegment:input_type -> etherloom.control.v1.AddSegmentRequest
-	62,  // 116: etherloom.control.v1.AdminService.ListSegments:input_type -> etherloom.control.v1.ListSegmentsRequest
-	64,  // 117: etherloom.control.v1.AdminService.RemoveSegment:input_type -> etherloom.control.v1.RemoveSegmentRequest
-	67,  // 118: etherloom.control.v1.AdminService.AddGrant:input_type -> etherloom.control.v1.AddGrantRequest
-	69,  // 119: etherloom.control.v1.AdminService.ListGrants:input_type -> etherloom.control.v1.ListGrantsRequest
-	78,  // 120: etherloom.control.v1.AdminService.RemoveGrant:input_type -> etherloom.control.v1.RemoveGrantRequest
-	72,  // 121: etherloom.control.v1.AdminService.SetGroup:input_type -> etherloom.control.v1.SetGroupRequest
-	74,  // 122: etherloom.control.v1.AdminService.ListGroups:input_type -> etherloom.control.v1.ListGroupsRequest
-	76,  // 123: etherloom.control.v1.AdminService.RemoveGroup:input_type -> etherloom.control.v1.RemoveGroupRequest
-	80,  // 124: etherloom.control.v1.AdminService.GetPolicy:input_type -> etherloom.control.v1.GetPolicyRequest
-	83,  // 125: etherloom.control.v1.AdminService.CheckPolicy:input_type -> etherloom.control.v1.CheckPolicyRequest
-	88,  // 126: etherloom.control.v1.AdminService.ApplyPolicy:input_type -> etherloom.control.v1.ApplyPolicyRequest
-	90,  // 127: etherloom.control.v1.AdminService.ConfirmPolicy:input_type -> etherloom.control.v1.ConfirmPolicyRequest
-	92,  // 128: etherloom.control.v1.AdminService.UndoPolicy:input_type -> etherloom.control.v1.UndoPolicyRequest
-	94,  // 129: etherloom.control.v1.AdminService.AddRelay:input_type -> etherloom.control.v1.AddRelayRequest
-	97,  // 130: etherloom.control.v1.AdminService.ListRelays:input_type -> etherloom.control.v1.ListRelaysRequest
-	99,  // 131: etherloom.control.v1.AdminService.RemoveRelay:input_type -> etherloom.control.v1.RemoveRelayRequest
-	101, // 132: etherloom.control.v1.AdminService.ListAudit:input_type -> etherloom.control.v1.ListAuditRequest
-	105, // 133: etherloom.control.v1.AdminService.AddAdmin:input_type -> etherloom.control.v1.AddAdminRequest
-	107, // 134: etherloom.control.v1.AdminService.ListAdmins:input_type -> etherloom.control.v1.ListAdminsRequest
-	109, // 135: etherloom.control.v1.AdminService.RevokeAdmin:input_type -> etherloom.control.v1.RevokeAdminRequest
-	111, // 136: etherloom.control.v1.AdminService.RaiseEpoch:input_type -> etherloom.control.v1.RaiseEpochRequest
-	4,   // 137: etherloom.control.v1.EnrolService.Begin:output_type -> etherloom.control.v1.BeginResponse
-	6,   // 138: etherloom.control.v1.EnrolService.Enrol:output_type -> etherloom.control.v1.EnrolResponse
-	17,  // 139: etherloom.control.v1.NodeService.Sync:output_type -> etherloom.control.v1.ControllerMessage
-	20,  // 140: etherloom.control.v1.NodeService.Renew:output_type -> etherloom.control.v1.RenewResponse
-	22,  // 141: etherloom.control.v1.NodeService.ReportAddress:output_type -> etherloom.control.v1.ReportAddressResponse
-	24,  // 142: etherloom.control.v1.NodeService.RaiseHandshakeNonce:output_type -> etherloom.control.v1.RaiseHandshakeNonceResponse
-	38,  // 143: etherloom.control.v1.AdminService.CreateToken:output_type -> etherloom.control.v1.CreateTokenResponse
-	41,  // 144: etherloom.control.v1.AdminService.ListTokens:output_type -> etherloom.control.v1.ListTokensResponse
-	43,  // 145: etherloom.control.v1.AdminService.RevokeToken:output_type -> etherloom.control.v1.RevokeTokenResponse
-	53,  // 146: etherloom.control.v1.AdminService.ListNodes:output_type -> etherloom.control.v1.ListNodesResponse
-	55,  // 147: etherloom.control.v1.AdminService.SetNodeStatus:output_type -> etherloom.control.v1.SetNodeStatusResponse
-	57,  // 148: etherloom.control.v1.AdminService.SetNodeAddress:output_type -> etherloom.control.v1.SetNodeAddressResponse
-	59,  // 149: etherloom.control.v1.AdminService.SetNodeRoles:output_type -> etherloom.control.v1.SetNodeRolesResponse
-	47,  // 150: etherloom.control.v1.AdminService.AddLock:output_type -> etherloom.control.v1.AddLockResponse
-	49,  // 151: etherloom.control.v1.AdminService.ListLocks:output_type -> etherloom.control.v1.ListLocksResponse
-	51,  // 152: etherloom.control.v1.AdminService.RemoveLock:output_type -> etherloom.control.v1.RemoveLockResponse
-	61,  // 153: etherloom.control.v1.AdminService.AddSegment:output_type -> etherloom.control.v1.AddSegmentResponse
-	63,  // 154: etherloom.control.v1.AdminService.ListSegments:output_type -> etherloom.control.v1.ListSegmentsResponse
-	65,  // 155: etherloom.control.v1.AdminService.RemoveSegment:output_type -> etherloom.control.v1.RemoveSegmentResponse
-	68,  // 156: etherloom.control.v1.AdminService.AddGrant:output_type -> etherloom.control.v1.AddGrantResponse
-	70,  // 157: etherloom.control.v1.AdminService.ListGrants:output_type -> etherloom.control.v1.ListGrantsResponse
-	79,  // 158: etherloom.control.v1.AdminService.RemoveGrant:output_type -> etherloom.control.v1.RemoveGrantResponse
-	73,  // 159: etherloom.control.v1.AdminService.SetGroup:output_type -> etherloom.control.v1.SetGroupResponse
-	75,  // 160: etherloom.control.v1.AdminService.ListGroups:output_type -> etherloom.control.v1.ListGroupsResponse
-	77,  // 161: etherloom.control.v1.AdminService.RemoveGroup:output_type -> etherloom.control.v1.RemoveGroupResponse
-	81,  // 162: etherloom.control.v1.AdminService.GetPolicy:output_type -> etherloom.control.v1.GetPolicyResponse
-	84,  // 163: etherloom.control.v1.AdminService.CheckPolicy:output_type -> etherloom.control.v1.CheckPolicyResponse
-	89,  // 164: etherloom.control.v1.AdminService.ApplyPolicy:output_type -> etherloom.control.v1.ApplyPolicyResponse
-	91,  // 165: etherloom.control.v1.AdminService.ConfirmPolicy:output_type -> etherloom.control.v1.ConfirmPolicyResponse
-	93,  // 166: etherloom.control.v1.AdminService.UndoPolicy:output_type -> etherloom.control.v1.UndoPolicyResponse
-	95,  // 167: etherloom.control.v1.AdminService.AddRelay:output_type -> etherloom.control.v1.AddRelayResponse
-	98,  // 168: etherloom.control.v1.AdminService.ListRelays:output_type -> etherloom.control.v1.ListRelaysResponse
-	100, // 169: etherloom.control.v1.AdminService.RemoveRelay:output_type -> etherloom.control.v1.RemoveRelayResponse
-	102, // 170: etherloom.control.v1.AdminService.ListAudit:output_type -> etherloom.control.v1.ListAuditResponse
-	106, // 171: etherloom.control.v1.AdminService.AddAdmin:output_type -> etherloom.control.v1.AddAdminResponse
-	108, // 172: etherloom.control.v1.AdminService.ListAdmins:output_type -> etherloom.control.v1.ListAdminsResponse
-	110, // 173: etherloom.control.v1.AdminService.RevokeAdmin:output_type -> etherloom.control.v1.RevokeAdminResponse
-	112, // 174: etherloom.control.v1.AdminService.RaiseEpoch:output_type -> etherloom.control.v1.RaiseEpochResponse
-	137, // [137:175] is the sub-list for method output_type
-	99,  // [99:137] is the sub-list for method input_type
-	99,  // [99:99] is the sub-list for extension type_name
-	99,  // [99:99] is the sub-list for extension extendee
-	0,   // [0:99] is the sub-list for field type_name
+	3,   // 0: etherloom.control.v1.EnrolResponse.status:type_name -> etherloom.control.v1.NodeStatus
+	3,   // 1: etherloom.control.v1.Refusal.status:type_name -> etherloom.control.v1.NodeStatus
+	158, // 2: etherloom.control.v1.Refusal.until:type_name -> google.protobuf.Timestamp
+	11,  // 3: etherloom.control.v1.DeclareAttachmentsRequest.attachments:type_name -> etherloom.control.v1.DeclaredAttachment
+	159, // 4: etherloom.control.v1.DeclaredAttachment.confirm:type_name -> google.protobuf.Duration
+	13,  // 5: etherloom.control.v1.DeclareAttachmentsResponse.results:type_name -> etherloom.control.v1.DeclaredResult
+	21,  // 6: etherloom.control.v1.NodeMessage.hello:type_name -> etherloom.control.v1.Hello
+	22,  // 7: etherloom.control.v1.NodeMessage.signal:type_name -> etherloom.control.v1.Signal
+	15,  // 8: etherloom.control.v1.NodeMessage.posture:type_name -> etherloom.control.v1.PostureReport
+	19,  // 9: etherloom.control.v1.NodeMessage.use:type_name -> etherloom.control.v1.UseReport
+	154, // 10: etherloom.control.v1.PostureReport.files:type_name -> etherloom.control.v1.PostureReport.FilesEntry
+	155, // 11: etherloom.control.v1.PostureReport.processes:type_name -> etherloom.control.v1.PostureReport.ProcessesEntry
+	156, // 12: etherloom.control.v1.PostureReport.commands:type_name -> etherloom.control.v1.PostureReport.CommandsEntry
+	20,  // 13: etherloom.control.v1.UseReport.uses:type_name -> etherloom.control.v1.GrantUse
+	158, // 14: etherloom.control.v1.GrantUse.last:type_name -> google.protobuf.Timestamp
+	37,  // 15: etherloom.control.v1.Hello.audit_head:type_name -> etherloom.control.v1.AuditHead
+	35,  // 16: etherloom.control.v1.ControllerMessage.delta:type_name -> etherloom.control.v1.Delta
+	22,  // 17: etherloom.control.v1.ControllerMessage.signal:type_name -> etherloom.control.v1.Signal
+	24,  // 18: etherloom.control.v1.ControllerMessage.alive:type_name -> etherloom.control.v1.Alive
+	158, // 19: etherloom.control.v1.Alive.now:type_name -> google.protobuf.Timestamp
+	30,  // 20: etherloom.control.v1.ReportLeasesRequest.reports:type_name -> etherloom.control.v1.LeaseReport
+	0,   // 21: etherloom.control.v1.LeaseReport.act:type_name -> etherloom.control.v1.LeaseAct
+	32,  // 22: etherloom.control.v1.ReportLeasesResponse.refused:type_name -> etherloom.control.v1.LeaseRefusal
+	157, // 23: etherloom.control.v1.Delta.set:type_name -> etherloom.control.v1.Delta.SetEntry
+	158, // 24: etherloom.control.v1.StateHeader.issued:type_name -> google.protobuf.Timestamp
+	158, // 25: etherloom.control.v1.StateHeader.expires:type_name -> google.protobuf.Timestamp
+	37,  // 26: etherloom.control.v1.StateHeader.audit_head:type_name -> etherloom.control.v1.AuditHead
+	39,  // 27: etherloom.control.v1.Resource.settings:type_name -> etherloom.control.v1.Settings
+	40,  // 28: etherloom.control.v1.Resource.segment:type_name -> etherloom.control.v1.Segment
+	41,  // 29: etherloom.control.v1.Resource.self:type_name -> etherloom.control.v1.Peer
+	41,  // 30: etherloom.control.v1.Resource.peer:type_name -> etherloom.control.v1.Peer
+	43,  // 31: etherloom.control.v1.Resource.grant:type_name -> etherloom.control.v1.Grant
+	50,  // 32: etherloom.control.v1.Resource.relay:type_name -> etherloom.control.v1.Relay
+	51,  // 33: etherloom.control.v1.Resource.revocation:type_name -> etherloom.control.v1.Revocation
+	44,  // 34: etherloom.control.v1.Resource.reach:type_name -> etherloom.control.v1.Reach
+	45,  // 35: etherloom.control.v1.Resource.machine:type_name -> etherloom.control.v1.Machine
+	47,  // 36: etherloom.control.v1.Resource.attachment:type_name -> etherloom.control.v1.Attachment
+	48,  // 37: etherloom.control.v1.Resource.dhcp:type_name -> etherloom.control.v1.DhcpService
+	49,  // 38: etherloom.control.v1.Resource.lease:type_name -> etherloom.control.v1.Lease
+	159, // 39: etherloom.control.v1.Settings.certificate_lifetime:type_name -> google.protobuf.Duration
+	159, // 40: etherloom.control.v1.Settings.grace:type_name -> google.protobuf.Duration
+	159, // 41: etherloom.control.v1.Settings.link_idle:type_name -> google.protobuf.Duration
+	42,  // 42: etherloom.control.v1.Peer.stations:type_name -> etherloom.control.v1.Station
+	1,   // 43: etherloom.control.v1.Station.mode:type_name -> etherloom.control.v1.AddressMode
+	158, // 44: etherloom.control.v1.Grant.expires:type_name -> google.protobuf.Timestamp
+	158, // 45: etherloom.control.v1.Reach.expires:type_name -> google.protobuf.Timestamp
+	46,  // 46: etherloom.control.v1.Machine.secondary:type_name -> etherloom.control.v1.SecondaryVLAN
+	159, // 47: etherloom.control.v1.Attachment.confirm:type_name -> google.protobuf.Duration
+	2,   // 48: etherloom.control.v1.Lease.state:type_name -> etherloom.control.v1.LeaseState
+	158, // 49: etherloom.control.v1.Relay.expires:type_name -> google.protobuf.Timestamp
+	158, // 50: etherloom.control.v1.Revocation.not_before:type_name -> google.protobuf.Timestamp
+	159, // 51: etherloom.control.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	54,  // 52: etherloom.control.v1.CreateTokenResponse.description:type_name -> etherloom.control.v1.Token
+	158, // 53: etherloom.control.v1.Token.created:type_name -> google.protobuf.Timestamp
+	158, // 54: etherloom.control.v1.Token.expires:type_name -> google.protobuf.Timestamp
+	54,  // 55: etherloom.control.v1.ListTokensResponse.tokens:type_name -> etherloom.control.v1.Token
+	3,   // 56: etherloom.control.v1.Node.status:type_name -> etherloom.control.v1.NodeStatus
+	42,  // 57: etherloom.control.v1.Node.stations:type_name -> etherloom.control.v1.Station
+	158, // 58: etherloom.control.v1.Node.enrolled:type_name -> google.protobuf.Timestamp
+	158, // 59: etherloom.control.v1.Node.certificate_expires:type_name -> google.protobuf.Timestamp
+	158, // 60: etherloom.control.v1.Node.revoked_before:type_name -> google.protobuf.Timestamp
+	60,  // 61: etherloom.control.v1.Node.locks:type_name -> etherloom.control.v1.Lock
+	158, // 62: etherloom.control.v1.Node.locked_until:type_name -> google.protobuf.Timestamp
+	15,  // 63: etherloom.control.v1.Node.posture:type_name -> etherloom.control.v1.PostureReport
+	158, // 64: etherloom.control.v1.Node.posture_received:type_name -> google.protobuf.Timestamp
+	158, // 65: etherloom.control.v1.Lock.created:type_name -> google.protobuf.Timestamp
+	158, // 66: etherloom.control.v1.Lock.expires:type_name -> google.protobuf.Timestamp
+	159, // 67: etherloom.control.v1.AddLockRequest.ttl:type_name -> google.protobuf.Duration
+	60,  // 68: etherloom.control.v1.AddLockResponse.lock:type_name -> etherloom.control.v1.Lock
+	59,  // 69: etherloom.control.v1.AddLockResponse.node:type_name -> etherloom.control.v1.Node
+	60,  // 70: etherloom.control.v1.ListLocksResponse.locks:type_name -> etherloom.control.v1.Lock
+	60,  // 71: etherloom.control.v1.RemoveLockResponse.lifted:type_name -> etherloom.control.v1.Lock
+	59,  // 72: etherloom.control.v1.RemoveLockResponse.held:type_name -> etherloom.control.v1.Node
+	59,  // 73: etherloom.control.v1.RemoveLockResponse.node:type_name -> etherloom.control.v1.Node
+	59,  // 74: etherloom.control.v1.ListNodesResponse.nodes:type_name -> etherloom.control.v1.Node
+	3,   // 75: etherloom.control.v1.SetNodeStatusRequest.status:type_name -> etherloom.control.v1.NodeStatus
+	59,  // 76: etherloom.control.v1.SetNodeStatusResponse.node:type_name -> etherloom.control.v1.Node
+	1,   // 77: etherloom.control.v1.SetNodeAddressRequest.mode:type_name -> etherloom.control.v1.AddressMode
+	59,  // 78: etherloom.control.v1.SetNodeAddressResponse.node:type_name -> etherloom.control.v1.Node
+	59,  // 79: etherloom.control.v1.SetNodeRolesResponse.node:type_name -> etherloom.control.v1.Node
+	40,  // 80: etherloom.control.v1.AddSegmentResponse.segment:type_name -> etherloom.control.v1.Segment
+	40,  // 81: etherloom.control.v1.ListSegmentsResponse.segments:type_name -> etherloom.control.v1.Segment
+	159, // 82: etherloom.control.v1.SetDhcpRequest.lease:type_name -> google.protobuf.Duration
+	48,  // 83: etherloom.control.v1.SetDhcpResponse.service:type_name -> etherloom.control.v1.DhcpService
+	48,  // 84: etherloom.control.v1.GetDhcpResponse.service:type_name -> etherloom.control.v1.DhcpService
+	85,  // 85: etherloom.control.v1.GetDhcpResponse.leases:type_name -> etherloom.control.v1.LeaseRule
+	158, // 86: etherloom.control.v1.LeaseRule.since:type_name -> google.protobuf.Timestamp
+	87,  // 87: etherloom.control.v1.AttachmentRule.ports:type_name -> etherloom.control.v1.AttachmentPort
+	46,  // 88: etherloom.control.v1.AttachmentRule.secondary:type_name -> etherloom.control.v1.SecondaryVLAN
+	3,   // 89: etherloom.control.v1.AttachmentPort.status:type_name -> etherloom.control.v1.NodeStatus
+	159, // 90: etherloom.control.v1.AttachmentPort.confirm:type_name -> google.protobuf.Duration
+	46,  // 91: etherloom.control.v1.AddAttachmentRequest.secondary:type_name -> etherloom.control.v1.SecondaryVLAN
+	159, // 92: etherloom.control.v1.AddAttachmentRequest.confirm:type_name -> google.protobuf.Duration
+	86,  // 93: etherloom.control.v1.AddAttachmentResponse.attachment:type_name -> etherloom.control.v1.AttachmentRule
+	46,  // 94: etherloom.control.v1.SetAttachmentRequest.secondary:type_name -> etherloom.control.v1.SecondaryVLAN
+	159, // 95: etherloom.control.v1.SetAttachmentRequest.confirm:type_name -> google.protobuf.Duration
+	86,  // 96: etherloom.control.v1.ConfirmAttachmentResponse.attachment:type_name -> etherloom.control.v1.AttachmentRule
+	86,  // 97: etherloom.control.v1.SetAttachmentResponse.attachment:type_name -> etherloom.control.v1.AttachmentRule
+	86,  // 98: etherloom.control.v1.ListAttachmentsResponse.attachments:type_name -> etherloom.control.v1.AttachmentRule
+	86,  // 99: etherloom.control.v1.RemoveAttachmentResponse.attachment:type_name -> etherloom.control.v1.AttachmentRule
+	98,  // 100: etherloom.control.v1.AddHostResponse.host:type_name -> etherloom.control.v1.HostRule
+	98,  // 101: etherloom.control.v1.SetHostResponse.host:type_name -> etherloom.control.v1.HostRule
+	98,  // 102: etherloom.control.v1.ListHostsResponse.hosts:type_name -> etherloom.control.v1.HostRule
+	158, // 103: etherloom.control.v1.GrantRule.expires:type_name -> google.protobuf.Timestamp
+	158, // 104: etherloom.control.v1.GrantRule.created:type_name -> google.protobuf.Timestamp
+	158, // 105: etherloom.control.v1.GrantRule.last_used:type_name -> google.protobuf.Timestamp
+	158, // 106: etherloom.control.v1.AddGrantRequest.expires:type_name -> google.protobuf.Timestamp
+	107, // 107: etherloom.control.v1.AddGrantResponse.grant:type_name -> etherloom.control.v1.GrantRule
+	107, // 108: etherloom.control.v1.ListGrantsResponse.grants:type_name -> etherloom.control.v1.GrantRule
+	112, // 109: etherloom.control.v1.SetGroupResponse.group:type_name -> etherloom.control.v1.Group
+	112, // 110: etherloom.control.v1.ListGroupsResponse.groups:type_name -> etherloom.control.v1.Group
+	123, // 111: etherloom.control.v1.GetPolicyResponse.pending:type_name -> etherloom.control.v1.PendingPolicy
+	158, // 112: etherloom.control.v1.PendingPolicy.until:type_name -> google.protobuf.Timestamp
+	126, // 113: etherloom.control.v1.CheckPolicyResponse.tests:type_name -> etherloom.control.v1.PolicyTest
+	127, // 114: etherloom.control.v1.CheckPolicyResponse.difference:type_name -> etherloom.control.v1.PolicyDifference
+	4,   // 115: etherloom.control.v1.PolicyTest.outcome:type_name -> etherloom.control.v1.PolicyOutcome
+	128, // 116: etherloom.control.v1.PolicyDifference.access:type_name -> etherloom.control.v1.PolicyAccess
+	159, // 117: etherloom.control.v1.ApplyPolicyRequest.confirm:type_name -> google.protobuf.Duration
+	127, // 118: etherloom.control.v1.ApplyPolicyResponse.difference:type_name -> etherloom.control.v1.PolicyDifference
+	123, // 119: etherloom.control.v1.ApplyPolicyResponse.pending:type_name -> etherloom.control.v1.PendingPolicy
+	126, // 120: etherloom.control.v1.ApplyPolicyResponse.failed:type_name -> etherloom.control.v1.PolicyTest
+	137, // 121: etherloom.control.v1.ListRelaysResponse.relays:type_name -> etherloom.control.v1.RelayDescription
+	144, // 122: etherloom.control.v1.ListAuditResponse.entries:type_name -> etherloom.control.v1.AuditEntry
+	37,  // 123: etherloom.control.v1.ListAuditResponse.head:type_name -> etherloom.control.v1.AuditHead
+	158, // 124: etherloom.control.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	158, // 125: etherloom.control.v1.Admin.created:type_name -> google.protobuf.Timestamp
+	158, // 126: etherloom.control.v1.Admin.expires:type_name -> google.protobuf.Timestamp
+	159, // 127: etherloom.control.v1.AddAdminRequest.lifetime:type_name -> google.protobuf.Duration
+	145, // 128: etherloom.control.v1.AddAdminResponse.admin:type_name -> etherloom.control.v1.Admin
+	145, // 129: etherloom.control.v1.ListAdminsResponse.admins:type_name -> etherloom.control.v1.Admin
+	16,  // 130: etherloom.control.v1.PostureReport.FilesEntry.value:type_name -> etherloom.control.v1.PostureFile
+	17,  // 131: etherloom.control.v1.PostureReport.ProcessesEntry.value:type_name -> etherloom.control.v1.PostureProcess
+	18,  // 132: etherloom.control.v1.PostureReport.CommandsEntry.value:type_name -> etherloom.control.v1.PostureCommand
+	5,   // 133: etherloom.control.v1.EnrolService.Begin:input_type -> etherloom.control.v1.BeginRequest
+	7,   // 134: etherloom.control.v1.EnrolService.Enrol:input_type -> etherloom.control.v1.EnrolRequest
+	14,  // 135: etherloom.control.v1.NodeService.Sync:input_type -> etherloom.control.v1.NodeMessage
+	25,  // 136: etherloom.control.v1.NodeService.Renew:input_type -> etherloom.control.v1.RenewRequest
+	27,  // 137: etherloom.control.v1.NodeService.ReportAddress:input_type -> etherloom.control.v1.ReportAddressRequest
+	33,  // 138: etherloom.control.v1.NodeService.RaiseHandshakeNonce:input_type -> etherloom.control.v1.RaiseHandshakeNonceRequest
+	29,  // 139: etherloom.control.v1.NodeService.ReportLeases:input_type -> etherloom.control.v1.ReportLeasesRequest
+	10,  // 140: etherloom.control.v1.NodeService.DeclareAttachments:input_type -> etherloom.control.v1.DeclareAttachmentsRequest
+	52,  // 141: etherloom.control.v1.AdminService.CreateToken:input_type -> etherloom.control.v1.CreateTokenRequest
+	55,  // 142: etherloom.control.v1.AdminService.ListTokens:input_type -> etherloom.control.v1.ListTokensRequest
+	57,  // 143: etherloom.control.v1.AdminService.RevokeToken:input_type -> etherloom.control.v1.RevokeTokenRequest
+	67,  // 144: etherloom.control.v1.AdminService.ListNodes:input_type -> etherloom.control.v1.ListNodesRequest
+	69,  // 145: etherloom.control.v1.AdminService.SetNodeStatus:input_type -> etherloom.control.v1.SetNodeStatusRequest
+	71,  // 146: etherloom.control.v1.AdminService.SetNodeAddress:input_type -> etherloom.control.v1.SetNodeAddressRequest
+	73,  // 147: etherloom.control.v1.AdminService.SetNodeRoles:input_type -> etherloom.control.v1.SetNodeRolesRequest
+	61,  // 148: etherloom.control.v1.AdminService.AddLock:input_type -> etherloom.control.v1.AddLockRequest
+	63,  // 149: etherloom.control.v1.AdminService.ListLocks:input_type -> etherloom.control.v1.ListLocksRequest
+	65,  // 150: etherloom.control.v1.AdminService.RemoveLock:input_type -> etherloom.control.v1.RemoveLockRequest
+	75,  // 151: etherloom.control.v1.AdminService.AddSegment:input_type -> etherloom.control.v1.AddSegmentRequest
+	77,  // 152: etherloom.control.v1.AdminService.ListSegments:input_type -> etherloom.control.v1.ListSegmentsRequest
+	79,  // 153: etherloom.control.v1.AdminService.RemoveSegment:input_type -> etherloom.control.v1.RemoveSegmentRequest
+	81,  // 154: etherloom.control.v1.AdminService.SetDhcp:input_type -> etherloom.control.v1.SetDhcpRequest
+	83,  // 155: etherloom.control.v1.AdminService.GetDhcp:input_type -> etherloom.control.v1.GetDhcpRequest
+	88,  // 156: etherloom.control.v1.AdminService.AddAttachment:input_type -> etherloom.control.v1.AddAttachmentRequest
+	90,  // 157: etherloom.control.v1.AdminService.SetAttachment:input_type -> etherloom.control.v1.SetAttachmentRequest
+	91,  // 158: etherloom.control.v1.AdminService.ConfirmAttachment:input_type -> etherloom.control.v1.ConfirmAttachmentRequest
+	94,  // 159: etherloom.control.v1.AdminService.ListAttachments:input_type -> etherloom.control.v1.ListAttachmentsRequest
+	96,  // 160: etherloom.control.v1.AdminService.RemoveAttachment:input_type -> etherloom.control.v1.RemoveAttachmentRequest
+	99,  // 161: etherloom.control.v1.AdminService.AddHost:input_type -> etherloom.control.v1.AddHostRequest
+	101, // 162: etherloom.control.v1.AdminService.SetHost:input_type -> etherloom.control.v1.SetHostRequest
+	103, // 163: etherloom.control.v1.AdminService.ListHosts:input_type -> etherloom.control.v1.ListHostsRequest
+	105, // 164: etherloom.control.v1.AdminService.RemoveHost:input_type -> etherloom.control.v1.RemoveHostRequest
+	108, // 165: etherloom.control.v1.AdminService.AddGrant:input_type -> etherloom.control.v1.AddGrantRequest
+	110, // 166: etherloom.control.v1.AdminService.ListGrants:input_type -> etherloom.control.v1.ListGrantsRequest
+	119, // 167: etherloom.control.v1.AdminService.RemoveGrant:input_type -> etherloom.control.v1.RemoveGrantRequest
+	113, // 168: etherloom.control.v1.AdminService.SetGroup:input_type -> etherloom.control.v1.SetGroupRequest
+	115, // 169: etherloom.control.v1.AdminService.ListGroups:input_type -> etherloom.control.v1.ListGroupsRequest
+	117, // 170: etherloom.control.v1.AdminService.RemoveGroup:input_type -> etherloom.control.v1.RemoveGroupRequest
+	121, // 171: etherloom.control.v1.AdminService.GetPolicy:input_type -> etherloom.control.v1.GetPolicyRequest
+	124, // 172: etherloom.control.v1.AdminService.CheckPolicy:input_type -> etherloom.control.v1.CheckPolicyRequest
+	129, // 173: etherloom.control.v1.AdminService.ApplyPolicy:input_type -> etherloom.control.v1.ApplyPolicyRequest
+	131, // 174: etherloom.control.v1.AdminService.ConfirmPolicy:input_type -> etherloom.control.v1.ConfirmPolicyRequest
+	133, // 175: etherloom.control.v1.AdminService.UndoPolicy:input_type -> etherloom.control.v1.UndoPolicyRequest
+	135, // 176: etherloom.control.v1.AdminService.AddRelay:input_type -> etherloom.control.v1.AddRelayRequest
+	138, // 177: etherloom.control.v1.AdminService.ListRelays:input_type -> etherloom.control.v1.ListRelaysRequest
+	140, // 178: etherloom.control.v1.AdminService.RemoveRelay:input_type -> etherloom.control.v1.RemoveRelayRequest
+	142, // 179: etherloom.control.v1.AdminService.ListAudit:input_type -> etherloom.control.v1.ListAuditRequest
+	146, // 180: etherloom.control.v1.AdminService.AddAdmin:input_type -> etherloom.control.v1.AddAdminRequest
+	148, // 181: etherloom.control.v1.AdminService.ListAdmins:input_type -> etherloom.control.v1.ListAdminsRequest
+	150, // 182: etherloom.control.v1.AdminService.RevokeAdmin:input_type -> etherloom.control.v1.RevokeAdminRequest
+	152, // 183: etherloom.control.v1.AdminService.RaiseEpoch:input_type -> etherloom.control.v1.RaiseEpochRequest
+	6,   // 184: etherloom.control.v1.EnrolService.Begin:output_type -> etherloom.control.v1.BeginResponse
+	8,   // 185: etherloom.control.v1.EnrolService.Enrol:output_type -> etherloom.control.v1.EnrolResponse
+	23,  // 186: etherloom.control.v1.NodeService.Sync:output_type -> etherloom.control.v1.ControllerMessage
+	26,  // 187: etherloom.control.v1.NodeService.Renew:output_type -> etherloom.control.v1.RenewResponse
+	28,  // 188: etherloom.control.v1.NodeService.ReportAddress:output_type -> etherloom.control.v1.ReportAddressResponse
+	34,  // 189: etherloom.control.v1.NodeService.RaiseHandshakeNonce:output_type -> etherloom.control.v1.RaiseHandshakeNonceResponse
+	31,  // 190: etherloom.control.v1.NodeService.ReportLeases:output_type -> etherloom.control.v1.ReportLeasesResponse
+	12,  // 191: etherloom.control.v1.NodeService.DeclareAttachments:output_type -> etherloom.control.v1.DeclareAttachmentsResponse
+	53,  // 192: etherloom.control.v1.AdminService.CreateToken:output_type -> etherloom.control.v1.CreateTokenResponse
+	56,  // 193: etherloom.control.v1.AdminService.ListTokens:output_type -> etherloom.control.v1.ListTokensResponse
+	58,  // 194: etherloom.control.v1.AdminService.RevokeToken:output_type -> etherloom.control.v1.RevokeTokenResponse
+	68,  // 195: etherloom.control.v1.AdminService.ListNodes:output_type -> etherloom.control.v1.ListNodesResponse
+	70,  // 196: etherloom.control.v1.AdminService.SetNodeStatus:output_type -> etherloom.control.v1.SetNodeStatusResponse
+	72,  // 197: etherloom.control.v1.AdminService.SetNodeAddress:output_type -> etherloom.control.v1.SetNodeAddressResponse
+	74,  // 198: etherloom.control.v1.AdminService.SetNodeRoles:output_type -> etherloom.control.v1.SetNodeRolesResponse
+	62,  // 199: etherloom.control.v1.AdminService.AddLock:output_type -> etherloom.control.v1.AddLockResponse
+	64,  // 200: etherloom.control.v1.AdminService.ListLocks:output_type -> etherloom.control.v1.ListLocksResponse
+	66,  // 201: etherloom.control.v1.AdminService.RemoveLock:output_type -> etherloom.control.v1.RemoveLockResponse
+	76,  // 202: etherloom.control.v1.AdminService.AddSegment:output_type -> etherloom.control.v1.AddSegmentResponse
+	78,  // 203: etherloom.control.v1.AdminService.ListSegments:output_type -> etherloom.control.v1.ListSegmentsResponse
+	80,  // 204: etherloom.control.v1.AdminService.RemoveSegment:output_type -> etherloom.control.v1.RemoveSegmentResponse
+	82,  // 205: etherloom.control.v1.AdminService.SetDhcp:output_type -> etherloom.control.v1.SetDhcpResponse
+	84,  // 206: etherloom.control.v1.AdminService.GetDhcp:output_type -> etherloom.control.v1.GetDhcpResponse
+	89,  // 207: etherloom.control.v1.AdminService.AddAttachment:output_type -> etherloom.control.v1.AddAttachmentResponse
+	93,  // 208: etherloom.control.v1.AdminService.SetAttachment:output_type -> etherloom.control.v1.SetAttachmentResponse
+	92,  // 209: etherloom.control.v1.AdminService.ConfirmAttachment:output_type -> etherloom.control.v1.ConfirmAttachmentResponse
+	95,  // 210: etherloom.control.v1.AdminService.ListAttachments:output_type -> etherloom.control.v1.ListAttachmentsResponse
+	97,  // 211: etherloom.control.v1.AdminService.RemoveAttachment:output_type -> etherloom.control.v1.RemoveAttachmentResponse
+	100, // 212: etherloom.control.v1.AdminService.AddHost:output_type -> etherloom.control.v1.AddHostResponse
+	102, // 213: etherloom.control.v1.AdminService.SetHost:output_type -> etherloom.control.v1.SetHostResponse
+	104, // 214: etherloom.control.v1.AdminService.ListHosts:output_type -> etherloom.control.v1.ListHostsResponse
+	106, // 215: etherloom.control.v1.AdminService.RemoveHost:output_type -> etherloom.control.v1.RemoveHostResponse
+	109, // 216: etherloom.control.v1.AdminService.AddGrant:output_type -> etherloom.control.v1.AddGrantResponse
+	111, // 217: etherloom.control.v1.AdminService.ListGrants:output_type -> etherloom.control.v1.ListGrantsResponse
+	120, // 218: etherloom.control.v1.AdminService.RemoveGrant:output_type -> etherloom.control.v1.RemoveGrantResponse
+	114, // 219: etherloom.control.v1.AdminService.SetGroup:output_type -> etherloom.control.v1.SetGroupResponse
+	116, // 220: etherloom.control.v1.AdminService.ListGroups:output_type -> etherloom.control.v1.ListGroupsResponse
+	118, // 221: etherloom.control.v1.AdminService.RemoveGroup:output_type -> etherloom.control.v1.RemoveGroupResponse
+	122, // 222: etherloom.control.v1.AdminService.GetPolicy:output_type -> etherloom.control.v1.GetPolicyResponse
+	125, // 223: etherloom.control.v1.AdminService.CheckPolicy:output_type -> etherloom.control.v1.CheckPolicyResponse
+	130, // 224: etherloom.control.v1.AdminService.ApplyPolicy:output_type -> etherloom.control.v1.ApplyPolicyResponse
+	132, // 225: etherloom.control.v1.AdminService.ConfirmPolicy:output_type -> etherloom.control.v1.ConfirmPolicyResponse
+	134, // 226: etherloom.control.v1.AdminService.UndoPolicy:output_type -> etherloom.control.v1.UndoPolicyResponse
+	136, // 227: etherloom.control.v1.AdminService.AddRelay:output_type -> etherloom.control.v1.AddRelayResponse
+	139, // 228: etherloom.control.v1.AdminService.ListRelays:output_type -> etherloom.control.v1.ListRelaysResponse
+	141, // 229: etherloom.control.v1.AdminService.RemoveRelay:output_type -> etherloom.control.v1.RemoveRelayResponse
+	143, // 230: etherloom.control.v1.AdminService.ListAudit:output_type -> etherloom.control.v1.ListAuditResponse
+	147, // 231: etherloom.control.v1.AdminService.AddAdmin:output_type -> etherloom.control.v1.AddAdminResponse
+	149, // 232: etherloom.control.v1.AdminService.ListAdmins:output_type -> etherloom.control.v1.ListAdminsResponse
+	151, // 233: etherloom.control.v1.AdminService.RevokeAdmin:output_type -> etherloom.control.v1.RevokeAdminResponse
+	153, // 234: etherloom.control.v1.AdminService.RaiseEpoch:output_type -> etherloom.control.v1.RaiseEpochResponse
+	184, // [184:235] is the sub-list for method output_type
+	133, // [133:184] is the sub-list for method input_type
+	133, // [133:133] is the sub-list for extension type_name
+	133, // [133:133] is the sub-list for extension extendee
+	0,   // [0:133] is the sub-list for field type_name
 }
 
 func init() { file_controlv1_control_proto_init() }
@@ -7948,18 +11267,18 @@ func file_controlv1_control_proto_init() {
 	if File_controlv1_control_proto != nil {
 		return
 	}
-	file_controlv1_control_proto_msgTypes[5].OneofWrappers = []any{
+	file_controlv1_control_proto_msgTypes[9].OneofWrappers = []any{
 		(*NodeMessage_Hello)(nil),
 		(*NodeMessage_Signal)(nil),
 		(*NodeMessage_Posture)(nil),
 		(*NodeMessage_Use)(nil),
 	}
-	file_controlv1_control_proto_msgTypes[14].OneofWrappers = []any{
+	file_controlv1_control_proto_msgTypes[18].OneofWrappers = []any{
 		(*ControllerMessage_Delta)(nil),
 		(*ControllerMessage_Signal)(nil),
 		(*ControllerMessage_Alive)(nil),
 	}
-	file_controlv1_control_proto_msgTypes[25].OneofWrappers = []any{
+	file_controlv1_control_proto_msgTypes[33].OneofWrappers = []any{
 		(*Resource_Settings)(nil),
 		(*Resource_Segment)(nil),
 		(*Resource_Self)(nil),
@@ -7968,14 +11287,18 @@ func file_controlv1_control_proto_init() {
 		(*Resource_Relay)(nil),
 		(*Resource_Revocation)(nil),
 		(*Resource_Reach)(nil),
+		(*Resource_Machine)(nil),
+		(*Resource_Attachment)(nil),
+		(*Resource_Dhcp)(nil),
+		(*Resource_Lease)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_controlv1_control_proto_rawDesc), len(file_controlv1_control_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   114,
+			NumEnums:      5,
+			NumMessages:   153,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

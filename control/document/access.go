@@ -79,10 +79,14 @@ type naming struct {
 
 func newNaming(m *model.Model) *naming {
 	w := &naming{m, map[string]string{}}
-	active := m.Active()
+	active := m.Meant()
 	add := func(s model.Selector) {
 		if ids := active(s); len(ids) > 1 {
-			w.known[fmt.Sprint(ids)] = fmt.Sprintf("%s (%d nodes)", m.Text(s), len(ids))
+			what := "nodes"
+			if slices.ContainsFunc(ids, func(id identity.ID) bool { return m.Nodes[id] == nil }) {
+				what = "machines"
+			}
+			w.known[fmt.Sprint(ids)] = fmt.Sprintf("%s (%d %s)", m.Text(s), len(ids), what)
 		}
 	}
 	labels := map[string]bool{}
@@ -106,7 +110,7 @@ func (w *naming) names(ids []identity.ID) []string {
 	}
 	var out []string
 	for _, id := range ids {
-		out = append(out, w.m.Nodes[id].Name)
+		out = append(out, w.m.Name(id))
 	}
 	return out
 }

@@ -13,7 +13,7 @@ import (
 // Outcome says what a test came to.
 type Outcome uint8
 
-// The outcomes. A test is void if no active node is at one of its ends: it says nothing about the policy, so it hinders nobody.
+// The outcomes. A test is void if no active node or machine is at one of its ends: it says nothing about the policy, so it hinders nobody.
 // Otherwise an incident (a node is locked, which fails whoever expects that it reaches something) would close the policy to
 // all who handle it.
 const (
@@ -76,14 +76,14 @@ func (j *judge) run(t *model.Test) Result {
 		}
 	}
 	if pairs == 0 {
-		r.Outcome, r.Found = Void, "there are no two active nodes that it is about"
+		r.Outcome, r.Found = Void, "there are no two active nodes or machines that it is about"
 	}
 	return r
 }
 
 // between says in words what is found between two nodes, and whether that is as expected.
 func (j *judge) between(w what, a, b identity.ID, t *model.Test) (string, bool) {
-	names := fmt.Sprintf("%s to %s", j.m.Nodes[a].Name, j.m.Nodes[b].Name)
+	names := fmt.Sprintf("%s to %s", j.m.Name(a), j.m.Name(b))
 	text, ok := "", true
 	for _, f := range j.ask(w, a, b, t.VNI) {
 		this := fmt.Sprintf("%s: denied: %s", names, f.why)

@@ -9,6 +9,7 @@ import (
 	"github.com/google/gopacket/layers"
 
 	"github.com/etherloom/etherloom/control/model"
+	"github.com/etherloom/etherloom/control/reading"
 	"github.com/etherloom/etherloom/ether"
 	"github.com/etherloom/etherloom/policy"
 )
@@ -114,6 +115,37 @@ tests:
 	}
 }
 
+// What a station may do by its role counts, also if others who are named alike have none; and a client's question is one that a
+// server would take.
+func TestCheckRoles(t *testing.T) {
+	querier := func(m *model.Model) *model.Node {
+		n := m.Nodes[6].Clone()
+		for i := range n.Stations {
+			n.Stations[i].Roles = []model.Role{"querier"}
+		}
+		return n
+	}
+	text := `
+groups:
+  - {name: alike, members: ["node:laptop", "node:phone", "node:guest"]}
+grants:
+  - {from: group:alike, to: node:db1, segment: lan}
+tests:
+  - {from: node:guest, to: node:db1, segment: lan, what: "proto:103", expect: allow}
+  - {from: node:phone, to: node:db1, segment: lan, what: "proto:103", expect: deny}
+  - {from: group:alike, to: node:db1, segment: lan, what: "proto:103", expect: deny}
+  - {from: group:alike, to: node:db1, segment: lan, what: "udp:67", expect: allow}
+  - {from: group:alike, to: node:db1, segment: lan, what: "udp:547", expect: allow}
+`
+	d := parse(t, text)
+	m := apply(t, network(querier(apply(t, network(), d))), d)
+	for i, want := range []Outcome{Passed, Passed, Failed, Passed, Passed} {
+		if r := Check(m, m.Tests, start)[i]; r.Outcome != want {
+			t.Error(r.String())
+		}
+	}
+}
+
 // A grant that has ended allows nothing, though nobody has deleted it yet.
 func TestCheckExpired(t *testing.T) {
 	m := apply(t, network(), parse(t, `
@@ -157,16 +189,19 @@ tests:
 // TestSpecimens: what is asked about is what a host sends: another decoder reads it, the sender may send it, and package policy
 // names it as the test does.
 func TestSpecimens(t *testing.T) {
-	a := stationOf(&model.Station{MAC: model.MAC{2, 0, 0, 0, 0, 1}, Mode: model.ModeAuto, Addresses: prefixes("10.0.0.1/24", "fd00::1/64")})
-	b := stationOf(&model.Station{MAC: model.MAC{2, 0, 0, 0, 0, 2}, Mode: model.ModeAuto, Addresses: prefixes("10.0.0.2/24", "fd00::2/64")})
-	only6 := stationOf(&model.Station{MAC: model.MAC{2, 0, 0, 0, 0, 3}, Mode: model.ModeDHCP})
-	dumb := stationOf(&model.Station{MAC: model.MAC{2, 0, 0, 0, 0, 4}, Mode: model.ModeNone})
+	stationOf := func(s model.Station) *policy.Station { return reading.Station(s.Proto()) }
+	a := stationOf(model.Station{MAC: model.MAC{2, 0, 0, 0, 0, 1}, Mode: model.ModeAuto, Addresses: prefixes("10.0.0.1/24", "fd00::1/64")})
+	b := stationOf(model.Station{MAC: model.MAC{2, 0, 0, 0, 0, 2}, Mode: model.ModeAuto, Addresses: prefixes("10.0.0.2/24", "fd00::2/64")})
+	only6 := stationOf(model.Station{MAC: model.MAC{2, 0, 0, 0, 0, 3}, Mode: model.ModeDHCP})
+	dumb := stationOf(model.Station{MAC: model.MAC{2, 0, 0, 0, 0, 4}, Mode: model.ModeNone})
 	for _, c := range []struct {
 		what   string
 		layers []gopacket.LayerType // of each frame's last one
 	}{
 		{"tcp:22", []gopacket.LayerType{layers.LayerTypeTCP, layers.LayerTypeTCP}},
 		{"udp:53", []gopacket.LayerType{layers.LayerTypeUDP, layers.LayerTypeUDP}},
+		{"udp:67", []gopacket.LayerType{layers.LayerTypeDHCPv4, layers.LayerTypeUDP}},
+		{"udp:547", []gopacket.LayerType{layers.LayerTypeUDP, layers.LayerTypeDHCPv6}},
 		{"icmp", []gopacket.LayerType{layers.LayerTypeICMPv4, layers.LayerTypeICMPv6Echo}},
 		{"proto:132", []gopacket.LayerType{layers.LayerTypeIPv4, layers.LayerTypeIPv6}},
 		{"broadcast", []gopacket.LayerType{layers.LayerTypeUDP}},
@@ -180,7 +215,8 @@ func TestSpecimens(t *testing.T) {
 		if w.String() != c.what {
 			t.Errorf("%s is written %s", c.what, w)
 		}
-		frames := w.specimens(a, b)
+		frames, err := w.specimens(a, b)
+		must(t, err)
 		if len(frames) != len(c.layers) {
 			t.Fatalf("%s: %d frames", c.what, len(frames))
 		}
@@ -191,7 +227,7 @@ func TestSpecimens(t *testing.T) {
 			}
 			f, err := ether.Parse(data)
 			must(t, err)
-			if _, v := a.policy.Check(&f, false); v != policy.Pass {
+			if _, v := a.Check(&f, false); v != policy.Pass {
 				t.Errorf("%s: the sender may not send frame %d: %v", c.what, i, v)
 			}
 			if got, ok := policy.TermOf(&f); !w.arp && (!ok || got.String() != c.what) {
@@ -200,10 +236,10 @@ func TestSpecimens(t *testing.T) {
 		}
 	}
 	w := what{term: policy.Term{Scope: policy.AnyPort, Protocol: ether.ProtoICMP}}
-	if got := w.specimens(a, only6); len(got) != 1 || got[0][12] != 0x86 {
+	if got, _ := w.specimens(a, only6); len(got) != 1 || got[0][12] != 0x86 {
 		t.Errorf("to one that has a link-local address only: %x", got)
 	}
-	if got := w.specimens(a, dumb); len(got) != 0 {
+	if got, _ := w.specimens(a, dumb); len(got) != 0 {
 		t.Errorf("to one without addresses: %x", got)
 	}
 }

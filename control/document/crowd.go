@@ -2,7 +2,6 @@ package document
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 
 	"github.com/etherloom/etherloom/control/model"
@@ -13,7 +12,7 @@ import (
 // mostWork is how many comparisons of terms are made: a second's worth. Beyond it the answer would not be read.
 const mostWork = 1 << 25
 
-// crowd is the nodes of a network, of which those that neither policy tells apart are one.
+// crowd is the nodes and machines of a network, of which those that neither policy tells apart are one.
 type crowd struct {
 	before, after *judge
 	numbers       map[string]int
@@ -23,7 +22,7 @@ type crowd struct {
 
 func newCrowd(before, after *judge) *crowd {
 	c := &crowd{before: before, after: after, numbers: map[string]int{}, of: map[place]int{}}
-	for _, id := range slices.Sorted(maps.Keys(after.m.Nodes)) {
+	for _, id := range after.m.Identities() {
 		for vni := range after.m.Segments {
 			at := place{id, vni}
 			key := fmt.Sprint(vni, ",", len(before.class(at)), ",", before.class(at), after.class(at))
@@ -82,6 +81,9 @@ func (r *reaching) add(g *model.Grant, from, to map[int]bool) {
 		for b := range to {
 			if a == b && len(r.nodes[a]) == 1 {
 				continue // a node and itself
+			}
+			if r.j.secondary(r.nodes[a][0]).Apart(r.j.secondary(r.nodes[b][0])) {
+				continue // no grant is between those
 			}
 			for _, t := range terms {
 				r.note(ends{g.VNI, a, b}, newCan(t, p.Segment))

@@ -54,8 +54,8 @@ type Entry struct {
 
 // Test is a test as it is written.
 type Test struct {
-	From, To string // node:NAME, label:KEY=VALUE or group:NAME
-	Segment  string // empty: the only segment there is
+	From, To string // node:NAME, label:KEY=VALUE, group:NAME, host:NAME or attachment:NODE/PORT
+	Segment  string // empty: that of a machine it names, or the only segment there is
 	What     string // such as tcp:5432
 	Allow    bool
 	Line     int

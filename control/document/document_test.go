@@ -179,6 +179,8 @@ func TestParseErrors(t *testing.T) {
 		{"no grants", "groups: []\n", `the key "grants" is missing`},
 		{"unknown key", "grants: []\nservices: []\n", `line 2: the policy document has no key "services": expected grants, groups, tests, version`},
 		{"unknown key of a grant", "grants:\n  - form: node:a\n    to: node:b\n", `line 2: a grant has no key "form": expected allow, direction`},
+		{"allows an empty list", "grants:\n  - {from: node:a, to: node:b, allow: []}\n", "line 2: allow: the list is empty: name what may begin"},
+		{"allows nothing", "grants:\n  - from: node:a\n    to: node:b\n    allow:\n", "line 4: allow: the list is empty"},
 		{"missing key", "grants:\n  - to: node:b\n", `line 2: a grant: the key "from" is missing`},
 		{"key twice", "grants:\n  - {from: node:a, to: node:b, from: node:c}\n", `line 2: a grant: the key "from" is there twice`},
 		{"alias", "grants: &g []\ntests: *g\n", "line 2: tests: expected a list, found an alias"},

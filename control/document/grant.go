@@ -19,9 +19,9 @@ import (
 // Grant is a grant as it is written.
 type Grant struct {
 	Name    string    // one DNS label, or empty
-	From    string    // node:NAME, label:KEY=VALUE or group:NAME
+	From    string    // node:NAME, label:KEY=VALUE, group:NAME, host:NAME or attachment:NODE/PORT
 	To      string    // the same, or segment:NAME
-	Segment string    // where a grant to nodes holds; empty: the only segment there is
+	Segment string    // where a grant to nodes holds; empty: that of a machine it names, or the only segment there is
 	Allow   []string  // terms; none: everything
 	Both    bool      // who is reached may begin, too
 	Observe bool      // passes nothing, is counted
@@ -39,13 +39,12 @@ func (g *Grant) Resolve(m *model.Model) (*model.Grant, error) {
 			return nil, fmt.Errorf("name of a grant: %w", err)
 		}
 	}
-	from, err := m.Select(g.From)
+	from, vni, target, err := resolveEnds(m, g.From, g.To, g.Segment)
 	if err != nil {
-		return nil, fmt.Errorf("from: %w", err)
+		return nil, err
 	}
-	vni, target, err := m.Target(g.To, g.Segment)
-	if err != nil {
-		return nil, fmt.Errorf("to: %w", err)
+	if when := strings.TrimSpace(g.When); when != "" && m.Home(from) != 0 {
+		return nil, fmt.Errorf("when: a condition is about a node, and %s is none: leave the condition out", g.From)
 	}
 	allow, err := termsOf(g.Allow)
 	if err != nil {
@@ -58,6 +57,25 @@ func (g *Grant) Resolve(m *model.Model) (*model.Grant, error) {
 		Name: g.Name, From: g.From, To: g.To, Node: from.Node, Label: from.Label, Group: from.Group, Target: target, VNI: vni,
 		Allow: allow, Both: g.Both, Observe: g.Observe, When: strings.TrimSpace(g.When), Expires: g.Expires,
 	}, nil
+}
+
+// resolveEnds resolves both ends of a grant or a test, and where it holds: if that is not said, where the machine is that it names.
+func resolveEnds(m *model.Model, from, to, on string) (model.Selector, model.VNI, *model.Selector, error) {
+	source, err := m.Select(from)
+	if err != nil {
+		return source, 0, nil, fmt.Errorf("from: %w", err)
+	}
+	if s := m.Segments[m.Home(source)]; s != nil && on == "" && !strings.HasPrefix(to, "segment:") {
+		on = s.Name
+	}
+	vni, target, err := m.Target(to, on)
+	if err != nil {
+		return source, 0, nil, fmt.Errorf("to: %w", err)
+	}
+	if err := m.CheckHome(source, vni); err != nil {
+		return source, 0, nil, fmt.Errorf("from: %w", err)
+	}
+	return source, vni, target, nil
 }
 
 // termsOf brings terms into the form in which they are kept; nil if they allow everything.

@@ -2,30 +2,32 @@ package document
 
 import (
 	"encoding/binary"
+	"fmt"
 	"maps"
 	"time"
 
 	"github.com/etherloom/etherloom/control/model"
+	"github.com/etherloom/etherloom/control/reading"
 	"github.com/etherloom/etherloom/ether"
 	"github.com/etherloom/etherloom/identity"
 	"github.com/etherloom/etherloom/policy"
 )
 
 // judge answers what the nodes of a network would do with a frame: it compiles policy as each of them would from what it is told,
-// and asks the sender and then the receiver.
+// and asks the sender and then the receiver. For a machine its gateway is asked, about the machine alone.
 type judge struct {
 	m        *model.Model
 	now      time.Time
 	active   func(model.Selector) []identity.ID
 	flows    *policy.Flows
 	grants   map[model.GrantID]*policy.Grant // nil: a grant that allows nothing
-	stations map[place]*station
+	stations map[place]*policy.Station       // by which frames are made: of a machine, what one such machine could use
 	views    map[place]*policy.View
 	classes  map[place]string
 	onVNI    map[model.VNI]map[policy.Identity]*policy.Station
 }
 
-// place is a node on a segment.
+// place is a node or a machine on a segment.
 type place struct {
 	id  identity.ID
 	vni model.VNI
@@ -34,21 +36,23 @@ type place struct {
 func newJudge(m *model.Model, now time.Time) *judge {
 	m = conditionsMet(m)
 	j := &judge{
-		m: m, now: now, active: m.Active(), flows: policy.NewFlows(), grants: map[model.GrantID]*policy.Grant{},
-		stations: map[place]*station{}, views: map[place]*policy.View{}, classes: map[place]string{},
+		m: m, now: now, active: m.Meant(), flows: policy.NewFlows(), grants: map[model.GrantID]*policy.Grant{},
+		stations: map[place]*policy.Station{}, views: map[place]*policy.View{}, classes: map[place]string{},
 		onVNI: map[model.VNI]map[policy.Identity]*policy.Station{},
 	}
-	for id := range m.Nodes {
-		for vni := range m.Segments {
-			s := stationOf(m.Station(id, vni))
-			if s == nil {
-				continue
+	for vni := range m.Segments {
+		all := map[policy.Identity]*policy.Station{}
+		for id := range m.Nodes {
+			if st := m.Station(id, vni); st != nil {
+				s := reading.Station(st.Proto())
+				j.stations[place{id, vni}], all[policy.Identity(id)] = s, s
 			}
-			if j.onVNI[vni] == nil {
-				j.onVNI[vni] = map[policy.Identity]*policy.Station{}
-			}
-			j.stations[place{id, vni}], j.onVNI[vni][policy.Identity(id)] = s, s.policy
 		}
+		for id, one := range m.StandIns(vni) {
+			j.stations[place{id, vni}] = reading.Station(one.Proto())
+			all[policy.Identity(id)] = reading.Machine(m.Profile(id).MachineProto())
+		}
+		j.onVNI[vni] = all
 	}
 	return j
 }
@@ -58,11 +62,10 @@ func newJudge(m *model.Model, now time.Time) *judge {
 func conditionsMet(m *model.Model) *model.Model {
 	facts := maps.Clone(m.Facts)
 	conditional := false
-	for key, f := range facts {
-		if g, is := f.(*model.Grant); is && g.When != "" {
-			met := *g
-			met.When = ""
-			facts[key], conditional = &met, true
+	for id, g := range m.Grants {
+		if g.When != "" {
+			met := &model.Verdict{Grant: id, Holders: m.Candidates(id)}
+			facts[met.Key()], conditional = met, true
 		}
 	}
 	if !conditional {
@@ -77,12 +80,8 @@ func (j *judge) grant(g *model.Grant) *policy.Grant {
 		return out
 	}
 	out := &policy.Grant{ID: policy.GrantID(g.ID), Segment: g.Target == nil, Both: g.Both, Observe: g.Observe, Expires: g.Expires}
-	for _, text := range g.Allow {
-		if t, err := policy.ParseTerm(text); err == nil {
-			out.Allow = append(out.Allow, t)
-		}
-	}
-	if len(g.Allow) > 0 && len(out.Allow) == 0 {
+	var ok bool
+	if out.Allow, ok = reading.Terms(g.Allow); !ok {
 		out = nil
 	}
 	j.grants[g.ID] = out
@@ -136,26 +135,44 @@ func profiles(list []*model.Profile) []policy.Identity {
 	return out
 }
 
+// kindsOf says which kinds of addresses a station has.
+func kindsOf(s *policy.Station) byte {
+	kinds := byte(1)
+	for _, a := range s.Addresses() {
+		switch {
+		case a.Is4():
+			kinds |= 2
+		case a.IsLinkLocalUnicast():
+			kinds |= 4
+		default:
+			kinds |= 8
+		}
+	}
+	return kinds
+}
+
+// machineKind keeps machines apart from nodes, and those of which nobody has listed the addresses from others: what they are asked
+// about by is only some of what they may use.
+func machineKind(p *model.Profile) byte {
+	switch {
+	case p.Machine == nil:
+		return 0
+	case len(p.Stations[0].Addresses) == 0:
+		return 16 | 32
+	}
+	return 16
+}
+
 // class is equal for nodes that policy treats alike on a segment: the same grants concern them at the same ends, and they have
-// addresses of the same kinds. So of many that are alike, two answer for all.
+// addresses of the same kinds and the same roles. So of many that are alike, two answer for all.
 func (j *judge) class(at place) string {
 	if c, known := j.classes[at]; known {
 		return c
 	}
 	var b []byte
 	if s := j.stations[at]; s != nil {
-		kinds := byte(1)
-		for _, a := range s.addrs {
-			switch {
-			case a.Is4():
-				kinds |= 2
-			case a.IsLinkLocalUnicast():
-				kinds |= 4
-			default:
-				kinds |= 8
-			}
-		}
-		b = append(b, kinds)
+		b = append(b, kindsOf(s)|machineKind(j.m.Profile(at.id)), byte(s.Roles))
+		b = append(b, fmt.Sprint(j.secondary(at.id))...)
 	}
 	mark := func(id model.GrantID, end byte) { b = append(binary.BigEndian.AppendUint32(b, uint32(id)), end) }
 	for _, v := range j.m.MemberOf(at.id) {
@@ -184,6 +201,14 @@ func (j *judge) class(at place) string {
 	return j.classes[at]
 }
 
+// secondary is where in a private VLAN somebody is.
+func (j *judge) secondary(id identity.ID) policy.SecondaryVLAN {
+	if p := j.m.Profile(id); p != nil && p.Machine != nil {
+		return policy.SecondaryVLAN(p.Machine.Secondary)
+	}
+	return policy.SecondaryVLAN{}
+}
+
 // spokesmen are at most two nodes of each class, in the order in which they come.
 func (j *judge) spokesmen(ids []identity.ID, vni model.VNI) []identity.ID {
 	seen := map[string]int{}
@@ -210,7 +235,10 @@ func (j *judge) ask(w what, from, to identity.ID, vni model.VNI) []found {
 	if a == nil || b == nil {
 		return []found{{why: policy.NoGrant.String()}}
 	}
-	frames := w.specimens(a, b)
+	frames, err := w.specimens(a, b)
+	if err != nil {
+		return []found{{why: err.Error()}}
+	}
 	if len(frames) == 0 {
 		return []found{{why: "the two have no addresses on the segment between which such a frame could go"}}
 	}
@@ -228,7 +256,7 @@ func (j *judge) carry(data []byte, from, to place) found {
 		return found{why: err.Error()}
 	}
 	p := &policy.Passage{Frame: f, Source: policy.Identity(from.id), Flows: j.flows, Now: j.now, Dry: true}
-	if _, v := j.stations[from].policy.Check(&f, false); v != policy.Pass {
+	if _, v := j.view(from).Station(p.Source).Check(&f, false); v != policy.Pass {
 		return found{why: v.String()}
 	}
 	id, verdict := j.view(from).Egress(p, policy.Identity(to.id))

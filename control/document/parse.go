@@ -214,7 +214,7 @@ func (p *parser) grant(n *yaml.Node) Entry {
 	g := Entry{Line: n.Line}
 	p.mapping(n, "a grant", keys{
 		"name": p.text("name", &g.Name), "from": p.text("from", &g.From), "to": p.text("to", &g.To), "segment": p.text("segment", &g.Segment),
-		"allow":     p.texts("allow", maxTerms, &g.Allow),
+		"allow":     p.allow(&g.Allow),
 		"direction": p.choice("direction", "out", "both", &g.Both),
 		"mode":      p.choice("mode", "enforce", "observe", &g.Observe),
 		"expires": func(n *yaml.Node) {
@@ -227,6 +227,19 @@ func (p *parser) grant(n *yaml.Node) Entry {
 		"when": p.textOf("when", condition.MaxLength, &g.When),
 	}, "from", "to")
 	return g
+}
+
+// allow reads what a grant allows. An empty list is refused: who writes one may mean that nothing is allowed, while a grant without terms
+// allows everything.
+func (p *parser) allow(into *[]string) func(*yaml.Node) {
+	read := p.texts("allow", maxTerms, into)
+	return func(n *yaml.Node) {
+		if n.Kind == yaml.SequenceNode && len(n.Content) == 0 || n.Kind == yaml.ScalarNode && n.Tag == "!!null" {
+			p.wrong(n, "allow: the list is empty: name what may begin, such as tcp:22, or leave the key out to allow everything")
+			return
+		}
+		read(n)
+	}
 }
 
 func (p *parser) test(n *yaml.Node) Test {

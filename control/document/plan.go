@@ -142,16 +142,12 @@ func (d *Document) planTests(m, with *model.Model, p *Plan, errs *mistakes) {
 
 // Resolve says what a test means in a network.
 func (t *Test) Resolve(m *model.Model) (model.Test, error) {
-	from, err := m.Select(t.From)
+	from, vni, to, err := resolveEnds(m, t.From, t.To, t.Segment)
 	if err != nil {
-		return model.Test{}, fmt.Errorf("from: %w", err)
-	}
-	vni, to, err := m.Target(t.To, t.Segment)
-	if err != nil {
-		return model.Test{}, fmt.Errorf("to: %w", err)
+		return model.Test{}, err
 	}
 	if to == nil {
-		return model.Test{}, fmt.Errorf("to: a frame is for a node, found %q: name node:NAME, label:KEY=VALUE or group:NAME, and the segment by segment: NAME", t.To)
+		return model.Test{}, fmt.Errorf("to: a frame is for a node or a machine, found %q: name one, a label or a group, and the segment by segment: NAME", t.To)
 	}
 	w, err := parseWhat(t.What)
 	if err != nil {

@@ -22,7 +22,7 @@ func (m *Model) census() census {
 	return c
 }
 
-// selected returns the nodes that a selector means, whatever their status, by id.
+// selected returns the nodes and machines that a selector means, whatever their status, by id.
 func (c census) selected(s Selector) []identity.ID {
 	var ids []identity.ID
 	switch {
@@ -38,26 +38,35 @@ func (c census) selected(s Selector) []identity.ID {
 			}
 		}
 	}
-	ids = slices.DeleteFunc(ids, func(id identity.ID) bool { return c.m.Nodes[id] == nil })
+	ids = slices.DeleteFunc(ids, func(id identity.ID) bool { return c.m.profiles[id] == nil })
 	slices.Sort(ids)
 	return slices.Compact(ids)
 }
 
 // active returns those of them that are active.
 func (c census) active(s Selector) []identity.ID {
-	return slices.DeleteFunc(c.selected(s), func(id identity.ID) bool { return c.m.Status(c.m.Nodes[id]) != StatusActive })
+	return slices.DeleteFunc(c.selected(s), func(id identity.ID) bool { return !c.m.Active(id) })
 }
 
-// Active returns the active nodes that each selector means, by number. It answers many questions about one Model.
-func (m *Model) Active() func(Selector) []identity.ID {
+// Meant returns the active nodes and machines that each selector means, by number. It answers many questions about one Model.
+func (m *Model) Meant() func(Selector) []identity.ID {
 	c := m.census()
 	return c.active
 }
 
-// revoked returns those of them that are cut off and have a station on a segment.
+// revoked returns those of them that are cut off and have a station on a segment, and those who spoke for machines among them and
+// are cut off.
 func (c census) revoked(s Selector, vni VNI) []identity.ID {
-	return slices.DeleteFunc(c.selected(s), func(id identity.ID) bool {
-		n := c.m.Nodes[id]
-		return !c.m.cutOff(n) || n.station(vni) == nil
-	})
+	var out []identity.ID
+	for _, id := range c.selected(s) {
+		if n := c.m.Nodes[id]; n != nil {
+			if c.m.cutOff(n) && n.station(vni) != nil {
+				out = append(out, id)
+			}
+		} else if c.m.profiles[id].station(vni) != nil {
+			out = append(out, c.m.cutGatewaysOf(id)...)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }

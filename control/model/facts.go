@@ -157,6 +157,8 @@ type Node struct {
 	// CutAt is when it was removed, SlotUntil when the last TURN credential ends that it may hold then.
 	CutAt     time.Time `json:"cut_at,omitzero"`
 	SlotUntil time.Time `json:"slot_until,omitzero"`
+	// Spoke are the attachments whose gateway it was when it was removed.
+	Spoke []identity.ID `json:"spoke,omitempty"`
 	// Forgotten means that nothing that was ever signed for a locked or removed node can still be valid, so that its
 	// peers need not be told of it. A new certificate ends that.
 	Forgotten bool `json:"forgotten,omitempty"`
@@ -202,15 +204,17 @@ type Segment struct {
 	MTU  uint32       `json:"mtu"`
 	IPv4 netip.Prefix `json:"ipv4"`
 	IPv6 netip.Prefix `json:"ipv6"` // a /64
+
+	Transparent bool `json:"transparent,omitempty"` // VLAN tags inside it are carried unchanged
 }
 
 // Key is "segment/VNI".
 func (s *Segment) Key() string { return fmt.Sprintf("segment/%d", s.VNI) }
 
-// Selector says who is meant: one of its fields is set. A node's name is resolved when the selector is made, so that a machine
-// which later takes a freed name gets nothing by it; who bears a label or is in a group may change.
+// Selector says who is meant: one of its fields is set. A name is resolved when the selector is made, so that a machine which later
+// takes a freed name gets nothing by it; who bears a label or is in a group may change.
 type Selector struct {
-	Node  identity.ID `json:"node,omitempty"`
+	Node  identity.ID `json:"node,omitempty"`  // the identity of a node, a host, or an attachment
 	Label string      `json:"label,omitempty"` // KEY=VALUE
 	Group string      `json:"group,omitempty"`
 }
@@ -222,7 +226,7 @@ type Grant struct {
 	Name string  `json:"name,omitempty"` // unique among grants
 	From string  `json:"from"`
 	To   string  `json:"to"`
-	// Node, Label or Group is the source.
+	// Node, Label or Group is the source. Node may be the identity of a host or an attachment, too.
 	Node    identity.ID `json:"node,omitempty"`
 	Label   string      `json:"label,omitempty"`
 	Group   string      `json:"group,omitempty"`
@@ -251,7 +255,7 @@ type Used struct {
 // Key is "used/GRANT".
 func (u *Used) Key() string { return fmt.Sprintf("used/%d", u.Grant) }
 
-// Group is a name for some nodes.
+// Group is a name for some nodes and machines.
 type Group struct {
 	Name    string        `json:"name"`
 	Members []string      `json:"members,omitempty"` // selectors, as the administrator wrote them

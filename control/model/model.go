@@ -1,8 +1,8 @@
 // Package model holds what is true of one network, and what follows from it.
 //
 // Facts are the durable records: the certificate authority, settings, controllers, administrators, tokens, nodes,
-// segments, groups, grants, tests, verdicts, locks, relays, and the head of the audit log. Each has a key, under which package store keeps it. Only
-// what must survive goes into a fact; who is connected now is nobody's fact.
+// segments, groups, grants, tests, verdicts, locks, relays, attachments, hosts, DHCP services, leases, and the head of the audit log. Each has a key, under which
+// package store keeps it. Only what must survive goes into a fact; who is connected now is nobody's fact.
 //
 // A Model is all facts at one revision of the store, with what follows from them worked out: who bears which name, who
 // is a member of which segment by which grants, and the View that the members of a segment have of it. It never
@@ -18,6 +18,9 @@
 //
 // Nothing here reads a clock: what the passing of time makes true becomes a fact by an act of a controller (package
 // server, steward.go). So every controller at the same revision has the same Model.
+//
+// Machines behind a gateway (attachment.go, host.go, machine.go) have identities and Profiles like nodes, and a place on their one
+// segment from the start. A node is told what concerns it, and what concerns those for whom it may speak.
 //
 // The rules by which new facts may come about (addresses.go, prefix.go, selector.go) are functions of the Model; the
 // store runs them in transactions.
@@ -56,6 +59,10 @@ type Model struct {
 	Tests       []Test
 	Pending     *Pending // nil: nothing waits to be confirmed
 	Relays      map[string]*Relay
+	Attachments map[identity.ID]*Attachment
+	Hosts       map[identity.ID]*Host
+	DHCP        map[VNI]*DHCP
+	Leases      map[string]*Lease // by key
 
 	// Version is the revision of the store at which the last fact changed; 0 before the network was made. All
 	// controllers agree on it.
@@ -74,6 +81,17 @@ type Model struct {
 	lockedBy map[identity.ID][]*Lock
 	vacant   []vacancy
 
+	// What nodes are told: of the segments and grants that concern them, or a machine that they may speak for.
+	viewsFor   map[identity.ID][]*View
+	reachesFor map[identity.ID][]*Reach
+	outletsOf  map[identity.ID][]*Outlet
+
+	hosts         map[string]*Host
+	hostsBehind   map[identity.ID][]*Host       // by attachment
+	attachmentsOf map[identity.ID][]*Attachment // by node
+	cutGateways   map[identity.ID][]identity.ID // by attachment: nodes that are cut off
+	leasesOf      map[identity.ID][]*Lease      // by machine
+
 	candidates map[GrantID][]identity.ID
 }
 
@@ -84,7 +102,7 @@ type Shared struct {
 	Relays      []*Relay // by name
 }
 
-// Profile is a node as its peers see it.
+// Profile is a node, or a machine behind gateways, as others see it.
 type Profile struct {
 	ID       identity.ID
 	Name     string
@@ -94,6 +112,7 @@ type Profile struct {
 	Nonce    uint64
 	Slot     uint32
 	Stations []Station // by VNI
+	Machine  *Machine  // nil: a node
 }
 
 // View is a segment as its members see it.
@@ -139,6 +158,10 @@ func Derive(f Facts, version uint64, previous *Model) *Model {
 		names:  map[string]*Node{}, keys: map[string]string{}, segments: map[string]*Segment{},
 		profiles: map[identity.ID]*Profile{}, views: map[VNI]*View{}, memberOf: map[identity.ID][]*View{},
 		reaches: map[GrantID]*Reach{}, reachOf: map[identity.ID][]*Reach{},
+		Attachments: map[identity.ID]*Attachment{}, Hosts: map[identity.ID]*Host{},
+		viewsFor: map[identity.ID][]*View{}, reachesFor: map[identity.ID][]*Reach{}, outletsOf: map[identity.ID][]*Outlet{},
+		hosts: map[string]*Host{}, hostsBehind: map[identity.ID][]*Host{}, attachmentsOf: map[identity.ID][]*Attachment{},
+		DHCP: map[VNI]*DHCP{}, Leases: map[string]*Lease{}, leasesOf: map[identity.ID][]*Lease{},
 	}
 	for _, x := range f {
 		m.sort(x)
@@ -146,9 +169,12 @@ func Derive(f Facts, version uint64, previous *Model) *Model {
 	m.deriveShared(previous.Shared)
 	m.deriveNames()
 	m.deriveLocks()
+	m.indexMachines()
+	m.indexLeases()
 	for id, n := range m.Nodes {
 		m.profiles[id] = profile(n, previous)
 	}
+	m.deriveMachines(previous)
 	m.deriveViews(previous)
 	return m
 }
@@ -176,6 +202,14 @@ func (m *Model) sort(x Fact) {
 		m.Segments[x.VNI] = x
 	case *Relay:
 		m.Relays[x.Name] = x
+	case *Attachment:
+		m.Attachments[x.ID] = x
+	case *Host:
+		m.Hosts[x.ID] = x
+	case *DHCP:
+		m.DHCP[x.VNI] = x
+	case *Lease:
+		m.Leases[x.Key()] = x
 	default:
 		m.sortPolicy(x)
 	}
@@ -281,7 +315,7 @@ func (m *Model) SegmentNamed(name string) *Segment { return m.segments[name] }
 // theirs for ever: a key that was once given up may be in other hands.
 func (m *Model) KeyOwner(key []byte) string { return m.keys[string(key)] }
 
-// Profile returns a node as its peers see it, or nil.
+// Profile returns a node or a machine as others see it, or nil.
 func (m *Model) Profile(id identity.ID) *Profile { return m.profiles[id] }
 
 // Station returns what a node may use on a segment, or nil.
@@ -299,11 +333,17 @@ func (m *Model) ViewOf(vni VNI) *View { return m.views[vni] }
 // Reaches returns whom each grant to nodes is about.
 func (m *Model) Reaches() map[GrantID]*Reach { return m.reaches }
 
-// MemberOf returns the views of the segments that a node is a member of, by VNI.
+// MemberOf returns the views of the segments that a node or a machine is a member of, by VNI.
 func (m *Model) MemberOf(id identity.ID) []*View { return m.memberOf[id] }
 
-// ReachOf returns the grants to nodes that concern a node, at either end, by id.
+// ReachOf returns the grants to nodes that concern a node or a machine, at either end, by id.
 func (m *Model) ReachOf(id identity.ID) []*Reach { return m.reachOf[id] }
+
+// ViewsFor returns the views that a node is told: of the segments that it, or a machine that it may speak for, is a member of.
+func (m *Model) ViewsFor(id identity.ID) []*View { return m.viewsFor[id] }
+
+// ReachesFor returns the grants to nodes that a node is told: those that concern it, or a machine that it may speak for.
+func (m *Model) ReachesFor(id identity.ID) []*Reach { return m.reachesFor[id] }
 
 // Vacant reports whether a member has no station yet.
 func (m *Model) Vacant() bool { return len(m.vacant) > 0 }

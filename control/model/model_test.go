@@ -234,10 +234,10 @@ func TestSelectors(t *testing.T) {
 		{"label:site", "KEY=VALUE"},
 		{"group:g", ""},
 		{"group:x", "`group list`"},
-		{"service:x", "node:NAME, label:KEY=VALUE or group:NAME"},
-		{"segment:seg1", "node:NAME, label:KEY=VALUE or group:NAME"},
-		{"", "node:NAME, label:KEY=VALUE or group:NAME"},
-		{"n1", "node:NAME, label:KEY=VALUE or group:NAME"},
+		{"service:x", "node:NAME, label:KEY=VALUE, group:NAME, host:NAME or attachment:NODE/PORT"},
+		{"segment:seg1", "node:NAME, label:KEY=VALUE, group:NAME, host:NAME or attachment:NODE/PORT"},
+		{"", "node:NAME, label:KEY=VALUE, group:NAME, host:NAME or attachment:NODE/PORT"},
+		{"n1", "node:NAME, label:KEY=VALUE, group:NAME, host:NAME or attachment:NODE/PORT"},
 	} {
 		s, err := m.Select(c.from)
 		if c.want == "" && (err != nil || !one(s)) || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
@@ -310,7 +310,10 @@ func FuzzSelectors(f *testing.F) {
 	f.Add("segment:seg1")
 	f.Add("10.64.0.0/20")
 	f.Add("token:t1")
-	m := Derive(facts(segment(1, "10.64.0.0/20"), node(1), &Token{ID: "t1"}), 1, nil)
+	f.Add("host:h")
+	f.Add("attachment:n1/p")
+	m := Derive(facts(segment(1, "10.64.0.0/20"), gateway(1), &Token{ID: "t1"}, &Attachment{ID: 2, VNI: 1, Ports: []AttachmentPort{{Node: 1, Name: "p", NIC: "eth0"}}},
+		&Host{ID: 3, Name: "h", MAC: MAC{2, 3}, VNI: 1, Attachments: []identity.ID{2}}), 1, nil)
 	f.Fuzz(func(t *testing.T, text string) {
 		if s, err := m.Select(text); err == nil && !one(s) {
 			t.Fatalf("Select(%q) = %+v", text, s)
@@ -380,7 +383,10 @@ func TestRecords(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	for _, x := range []Fact{node(7, "a=b"), segment(1, "10.64.0.0/20"), &Verdict{Grant: 9, Holders: []identity.ID{1}}, &Token{ID: "ab", Hash: make([]byte, 32)}} {
+	for _, x := range []Fact{
+		node(7, "a=b"), segment(1, "10.64.0.0/20"), &Verdict{Grant: 9, Holders: []identity.ID{1}}, &Token{ID: "ab", Hash: make([]byte, 32)},
+		&Attachment{ID: 9, VNI: 9, Ports: []AttachmentPort{{Node: 1, Name: "p", NIC: "eth0"}}}, &Host{ID: 9, Name: "h", VNI: 9, Attachments: []identity.ID{8}},
+	} {
 		b, _ := Encode(x)
 		f.Add(x.Key(), b)
 	}
@@ -393,7 +399,9 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("%q was read as %q", key, x.Key())
 		}
 		// Whatever can be read can be derived from without harm.
-		m := Derive(facts(x, node(1, "a=b"), segment(9, "10.64.0.0/20"), &Grant{ID: 9, Label: "a=b", VNI: 9, When: "true"}), 1, nil)
+		m := Derive(facts(x, node(1, "a=b"), segment(9, "10.64.0.0/20"), &Grant{ID: 9, Label: "a=b", VNI: 9, When: "true"}, gateway(2),
+			&Attachment{ID: 8, VNI: 9, Ports: []AttachmentPort{{Node: 2, Name: "p", NIC: "eth0"}}}, &Grant{ID: 8, Node: 9, VNI: 9}), 1, nil)
+		_ = m.StandIns(9)
 		_ = m.AuditHead()
 		_, _ = m.Seat(10, nil)
 		if _, err := Encode(x); err != nil {

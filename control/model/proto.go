@@ -81,6 +81,7 @@ func (s *Segment) Proto() *controlv1.Segment {
 	}
 	return &controlv1.Segment{
 		Vni: uint32(s.VNI), Name: s.Name, Mtu: s.MTU, Ipv4Prefix: text(s.IPv4), Ipv6Prefix: text(s.IPv6),
+		Transparent: s.Transparent,
 	}
 }
 

@@ -93,6 +93,14 @@ func blank(key string) Fact {
 		return new(Segment)
 	case "relay":
 		return new(Relay)
+	case "attachment":
+		return new(Attachment)
+	case "host":
+		return new(Host)
+	case "dhcp":
+		return new(DHCP)
+	case "lease":
+		return new(Lease)
 	}
 	return blankPolicy(kind)
 }

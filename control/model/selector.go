@@ -9,7 +9,11 @@ import (
 	"github.com/etherloom/etherloom/identity"
 )
 
-// Select resolves a selector: node:NAME, label:KEY=VALUE or group:NAME.
+// selectors says how a selector may look, for an error.
+const selectors = "node:NAME, label:KEY=VALUE, group:NAME, host:NAME or attachment:NODE/PORT"
+
+// Select resolves a selector: node:NAME, label:KEY=VALUE, group:NAME, or of machines behind a gateway host:NAME, and
+// attachment:NODE/PORT for those there whom nobody named.
 func (m *Model) Select(text string) (Selector, error) {
 	kind, rest, _ := strings.Cut(text, ":")
 	switch kind {
@@ -31,12 +35,15 @@ func (m *Model) Select(text string) (Selector, error) {
 			return Selector{}, fmt.Errorf("no group is called %q: `group list` shows those there are, `group set` makes one", rest)
 		}
 		return Selector{Group: rest}, nil
+	case "host", "attachment":
+		id, err := m.machineCalled(kind, rest)
+		return Selector{Node: id}, err
 	}
-	return Selector{}, fmt.Errorf("who is meant is said by node:NAME, label:KEY=VALUE or group:NAME, found %q", text)
+	return Selector{}, fmt.Errorf("who is meant is said by %s, found %q", selectors, text)
 }
 
 // Target resolves what a grant reaches: segment:NAME, or those whom Select finds on the segment that on names; if it names
-// none, on the only one there is.
+// none, on that of the machine, or on the only one there is.
 func (m *Model) Target(text, on string) (VNI, *Selector, error) {
 	if name, is := strings.CutPrefix(text, "segment:"); is {
 		if on != "" && on != name {
@@ -49,6 +56,9 @@ func (m *Model) Target(text, on string) (VNI, *Selector, error) {
 	if err != nil {
 		return 0, nil, fmt.Errorf("%w; a target may also be segment:NAME", err)
 	}
+	if home := m.Home(s); on == "" && home != 0 {
+		return home, &s, nil
+	}
 	if on == "" && len(m.Segments) != 1 {
 		return 0, nil, fmt.Errorf("there are %d segments (%s): say on which of them with --segment NAME", len(m.Segments),
 			strings.Join(slices.Sorted(maps.Keys(m.segments)), ", "))
@@ -59,6 +69,9 @@ func (m *Model) Target(text, on string) (VNI, *Selector, error) {
 		}
 	}
 	vni, err := m.segmentCalled(on)
+	if err == nil {
+		err = m.CheckHome(s, vni)
+	}
 	return vni, &s, err
 }
 
@@ -70,7 +83,7 @@ func (m *Model) segmentCalled(name string) (VNI, error) {
 	return s.VNI, nil
 }
 
-// NewGroup resolves the members of a group: node:NAME and label:KEY=VALUE. Groups have no groups in them.
+// NewGroup resolves the members of a group: all that Select knows but groups.
 func (m *Model) NewGroup(name string, members []string) (*Group, error) {
 	if err := identity.CheckHostName(name); err != nil {
 		return nil, fmt.Errorf("group: %w", err)
@@ -82,7 +95,7 @@ func (m *Model) NewGroup(name string, members []string) (*Group, error) {
 		case err != nil:
 			return nil, err
 		case s.Group != "":
-			return nil, fmt.Errorf("a group's members are node:NAME and label:KEY=VALUE, found %q: name its members instead", text)
+			return nil, fmt.Errorf("a group's members are nodes, labels, hosts and attachments, found %q: name its members instead", text)
 		case s.Node != 0:
 			g.Nodes = append(g.Nodes, s.Node)
 		default:
@@ -99,7 +112,7 @@ func (m *Model) WithGroups(groups map[string]*Group) *Model {
 	return &c
 }
 
-// Text writes a selector with the names of today; "" if it means a node that was removed.
+// Text writes a selector with the names of today; "" if it means a node or a machine that was removed.
 func (m *Model) Text(s Selector) string {
 	switch {
 	case s.Label != "":
@@ -107,8 +120,17 @@ func (m *Model) Text(s Selector) string {
 	case s.Group != "":
 		return "group:" + s.Group
 	}
-	if n := m.Nodes[s.Node]; n != nil && n.OwnStatus != StatusRemoved {
+	if n := m.Nodes[s.Node]; n != nil {
+		if n.OwnStatus == StatusRemoved {
+			return ""
+		}
 		return "node:" + n.Name
+	}
+	if h := m.Hosts[s.Node]; h != nil {
+		return "host:" + h.Name
+	}
+	if a := m.Attachments[s.Node]; a != nil {
+		return "attachment:" + m.AttachmentName(a)
 	}
 	return ""
 }

@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"slices"
 
+	"github.com/etherloom/etherloom/ether"
 	"github.com/etherloom/etherloom/identity"
 )
 
@@ -123,10 +124,28 @@ func (m *Model) checkAddress(n *Node, seg *Segment, a netip.Addr) error {
 	if !usable(a) || a == seg.IPv4.Addr() || a == lastOf(seg.IPv4) {
 		return fmt.Errorf("address %s is not one that a host can have on segment %q", a, seg.Name)
 	}
-	if owner := m.occupied(seg.VNI).addresses[a]; owner != 0 && owner != n.ID && m.Nodes[owner].OwnStatus != StatusRemoved {
-		return fmt.Errorf("address %s is in use on segment %q by node %q: choose another", a, seg.Name, m.Nodes[owner].Name)
+	if owner := m.occupied(seg.VNI).addresses[a]; owner != n.ID && m.holds(owner) {
+		return fmt.Errorf("address %s is in use on segment %q by %s: choose another", a, seg.Name, m.who(owner))
+	}
+	return m.checkLeased(a, seg)
+}
+
+// checkLeased is an error if an address is that of the segment's DHCP service, or is leased.
+func (m *Model) checkLeased(a netip.Addr, seg *Segment) error {
+	if d := m.DHCP[seg.VNI]; d != nil && a == d.Server {
+		return fmt.Errorf("address %s is that of the DHCP service of segment %q: choose another", a, seg.Name)
+	}
+	if l := m.LeaseAt(seg.VNI, a); l != nil && m.DHCP[seg.VNI] != nil && l.Machine != 0 {
+		return fmt.Errorf("address %s is leased on segment %q to %s, MAC %s: choose another", a, seg.Name, m.who(l.Machine), l.MAC)
 	}
 	return nil
+}
+
+// holds reports whether an owner of an address keeps an administrator from giving it to another: any but nobody, and a node that was
+// removed.
+func (m *Model) holds(owner identity.ID) bool {
+	n := m.Nodes[owner]
+	return owner != 0 && (n == nil || n.OwnStatus != StatusRemoved)
 }
 
 // newStation allocates what a mode allocates.
@@ -164,16 +183,17 @@ func (m *Model) newMAC(vni VNI, id identity.ID, taken occupancy) MAC {
 	}
 }
 
-// occupancy is which node has which address and MAC on one segment.
+// occupancy is which node or host has which address and MAC on one segment.
 type occupancy struct {
 	addresses map[netip.Addr]identity.ID
 	macs      map[MAC]identity.ID
+	dhcp      *DHCP // the segment's service: nobody is given its address, nor one of its pool
 }
 
 // occupied collects what is in use on a segment. Addresses of a removed node stay in use until it is forgotten, so that
-// no neighbour's cache leads to a wrong machine.
+// no neighbour's cache leads to a wrong machine. Those of a host are its own while it has its record.
 func (m *Model) occupied(vni VNI) occupancy {
-	o := occupancy{addresses: map[netip.Addr]identity.ID{}, macs: map[MAC]identity.ID{}}
+	o := occupancy{addresses: map[netip.Addr]identity.ID{}, macs: map[MAC]identity.ID{}, dhcp: m.DHCP[vni]}
 	for id, n := range m.Nodes {
 		s := n.station(vni)
 		if s == nil {
@@ -186,7 +206,29 @@ func (m *Model) occupied(vni VNI) occupancy {
 			}
 		}
 	}
+	for id, h := range m.Hosts {
+		if h.VNI != vni {
+			continue
+		}
+		o.macs[h.MAC] = id
+		for _, p := range h.Addresses {
+			o.addresses[p.Addr()] = id
+		}
+	}
 	return o
+}
+
+// linkLocal returns whose a link-local address is because it is made of a MAC, or 0.
+func (o occupancy) linkLocal(a netip.Addr) identity.ID {
+	if !a.Is6() || !a.IsLinkLocalUnicast() {
+		return 0
+	}
+	for mac, id := range o.macs {
+		if ether.MAC(mac).LinkLocal() == a {
+			return id
+		}
+	}
+	return 0
 }
 
 func (o occupancy) release(id identity.ID) {
@@ -209,7 +251,7 @@ var ErrFull = errors.New("no free address left")
 func (o occupancy) lowestFree(seg *Segment) (netip.Addr, error) {
 	last := lastOf(seg.IPv4)
 	for a := seg.IPv4.Addr().Next(); a != last; a = a.Next() {
-		if o.addresses[a] == 0 {
+		if o.addresses[a] == 0 && !o.dhcp.reserves(a) {
 			return a, nil
 		}
 	}
@@ -233,7 +275,8 @@ func (o occupancy) freeIPv6(seg *Segment, id identity.ID) netip.Addr {
 // lastOf returns the last address of an IPv4 prefix, to which broadcasts go.
 func lastOf(p netip.Prefix) netip.Addr {
 	b := p.Addr().As4()
-	n := binary.BigEndian.Uint32(b[:]) | 1<<(32-p.Bits()) - 1
+	n := binary.BigEndian.Uint32(b[:])
+	n |= 1<<(32-p.Bits()) - 1 // in one expression - would come after |
 	binary.BigEndian.PutUint32(b[:], n)
 	return netip.AddrFrom4(b)
 }
@@ -241,7 +284,7 @@ func lastOf(p netip.Prefix) netip.Addr {
 // Clone returns a record that can be changed without changing n.
 func (n *Node) Clone() *Node {
 	c := *n
-	c.Stations = slices.Clone(n.Stations)
+	c.Stations, c.Spoke = slices.Clone(n.Stations), slices.Clone(n.Spoke)
 	return &c
 }
 
@@ -257,7 +300,7 @@ func (n *Node) Forget() *Node {
 	c := n.Clone()
 	c.Forgotten = true
 	if c.OwnStatus == StatusRemoved {
-		c.Stations = nil
+		c.Stations, c.Spoke = nil, nil
 	}
 	return c
 }

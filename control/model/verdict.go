@@ -77,7 +77,7 @@ func (v *Verdict) Flipped(id identity.ID) *Flip {
 }
 
 // Candidates returns the active nodes that the source of a grant with a condition selects, whether or not they meet it,
-// by id. They are the Model's.
+// by id. They are the Model's. Machines are not among them: nothing is known of them that a condition could ask for.
 func (m *Model) Candidates(id GrantID) []identity.ID { return m.candidates[id] }
 
 // meeting narrows what a grant's source selects to those that meet its condition.
@@ -85,6 +85,7 @@ func (m *Model) meeting(g *Grant, selected []identity.ID) []identity.ID {
 	if g.When == "" {
 		return selected
 	}
+	selected = slices.DeleteFunc(selected, func(id identity.ID) bool { return m.Nodes[id] == nil })
 	m.candidates[g.ID] = selected
 	v := m.Verdicts[g.ID]
 	var out []identity.ID

@@ -20,7 +20,7 @@ func (m *Model) deriveViews(previous *Model) {
 	}
 	revoked := m.revoked()
 	for _, vni := range slices.Sorted(maps.Keys(m.Segments)) {
-		v := &View{Segment: m.Segments[vni], Grants: grants[vni], Revoked: revoked[vni]}
+		v := &View{Segment: m.Segments[vni], Grants: grants[vni], Revoked: who.withGateways(revoked[vni], grants[vni])}
 		m.seat(v)
 		if old := previous.views[vni]; old != nil && v.equal(old) {
 			v = old
@@ -28,6 +28,9 @@ func (m *Model) deriveViews(previous *Model) {
 		m.views[vni] = v
 		for _, p := range v.Members {
 			m.memberOf[p.ID] = append(m.memberOf[p.ID], v)
+		}
+		for _, id := range listeners(v.Members) {
+			m.viewsFor[id] = append(m.viewsFor[id], v)
 		}
 	}
 	m.deriveReaches(who, previous)
@@ -58,10 +61,14 @@ func (m *Model) seat(v *View) {
 
 func byID(a, b *Profile) int { return cmp.Compare(a.ID, b.ID) }
 
-// seated reports whether a node has a station on a segment; one that has none yet is vacant.
+// seated reports whether a node has a station on a segment; one that has none yet is vacant. A machine is on its one segment and
+// never on another.
 func (m *Model) seated(id identity.ID, vni VNI) bool {
 	if m.profiles[id].station(vni) != nil {
 		return true
+	}
+	if m.profiles[id].Machine != nil {
+		return false
 	}
 	if v := (vacancy{id, vni}); !slices.Contains(m.vacant, v) {
 		m.vacant = append(m.vacant, v)
@@ -81,6 +88,9 @@ func (m *Model) deriveReaches(who census, previous *Model) {
 		if len(from) > 0 && len(to) > 0 {
 			r.From, r.To = m.ends(from, g), m.ends(to, g)
 		}
+		if len(r.From) == 0 || len(r.To) == 0 {
+			r.From, r.To = nil, nil // such as a grant to a machine that is on another segment
+		}
 		r.RevokedFrom, r.RevokedTo = who.revoked(g.Source(), g.VNI), who.revoked(*g.Target, g.VNI)
 		if old := previous.reaches[id]; old != nil && r.equal(old) {
 			r = old
@@ -88,6 +98,9 @@ func (m *Model) deriveReaches(who census, previous *Model) {
 		m.reaches[id] = r
 		for _, p := range r.both() {
 			m.reachOf[p.ID] = append(m.reachOf[p.ID], r)
+		}
+		for _, id := range listeners(r.both()) {
+			m.reachesFor[id] = append(m.reachesFor[id], r)
 		}
 	}
 }
@@ -106,7 +119,7 @@ func (m *Model) ends(ids []identity.ID, g *Grant) []*Profile {
 	return out
 }
 
-// both are the nodes at either end, each once.
+// both are those at either end, each once.
 func (r *Reach) both() []*Profile {
 	all := slices.Concat(r.From, r.To)
 	slices.SortFunc(all, byID)
@@ -132,6 +145,23 @@ func (m *Model) revoked() map[VNI][]identity.ID {
 		}
 	}
 	return out
+}
+
+// withGateways adds to those who are revoked on a segment the gateways, cut off, of machines that are its members or would be.
+func (c census) withGateways(revoked []identity.ID, grants []*Access) []identity.ID {
+	out := slices.Clone(revoked)
+	for _, a := range grants {
+		if a.Grant.Observe {
+			continue
+		}
+		for _, id := range c.selected(a.Grant.Source()) {
+			if p := c.m.profiles[id]; p.Machine != nil && p.station(a.Grant.VNI) != nil {
+				out = append(out, c.m.cutGatewaysOf(id)...)
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // cutOff reports whether the node is locked or removed, and others may not have heard of it.

@@ -18,9 +18,16 @@ import (
 // adminService is what administrators call. The gate has checked the caller, for every method alike.
 type adminService struct{ c *Controller }
 
-// update is a transaction in the name of the administrator who calls.
+// update is a transaction in the name of the administrator who calls. It repeats the gate's question: the administrator may have been
+// revoked since, by way of another controller of which this one hears with the transaction.
 func (s *adminService) update(ctx context.Context, f func(*store.Tx) error) error {
-	return s.c.store.Update(ctx, callerOf(ctx).actor(), f)
+	who := callerOf(ctx)
+	return s.c.store.Update(ctx, who.actor(), func(tx *store.Tx) error {
+		if err := checkAdmin(tx.Model, who.leaf, tx.Now()); err != nil {
+			return err
+		}
+		return f(tx)
+	})
 }
 
 // maxText is how long a free text of an administrator's may be.

@@ -19,8 +19,8 @@ func (s *adminService) AddGrant(ctx context.Context, r *controlv1.AddGrantReques
 	if err != nil {
 		return nil, err
 	}
-	if when := strings.TrimSpace(r.GetWhen()); when != "" {
-		if _, err := s.c.judge.compiler.Compile(when); err != nil {
+	if r.GetWhen() != "" {
+		if _, err := s.c.judge.compiler.Compile(strings.TrimSpace(r.GetWhen())); err != nil {
 			return nil, refuse(connect.CodeInvalidArgument, "%w", err)
 		}
 	}

@@ -94,6 +94,9 @@ func setStatus(tx *store.Tx, n *model.Node, r *controlv1.SetNodeStatusRequest, b
 		_, err := putLock(tx, target, r.GetMessage(), 0, by)
 		return err
 	case controlv1.NodeStatus_NODE_STATUS_REMOVED:
+		if err := removePorts(tx, n); err != nil {
+			return err
+		}
 		tx.Put("node.remove", removed(tx, n, r.GetMessage()))
 		return nil
 	default:
@@ -110,6 +113,9 @@ func removed(tx *store.Tx, n *model.Node, message string) *model.Node {
 		c.CutAt = tx.Now()
 	}
 	c.SlotUntil = tx.Model.Settings.CredentialsUntil
+	for _, a := range tx.Model.AttachmentsOf(n.ID) {
+		c.Spoke = append(c.Spoke, a.ID)
+	}
 	return c
 }
 

@@ -211,6 +211,7 @@ func (s *adminService) UndoPolicy(ctx context.Context, _ *controlv1.UndoPolicyRe
 
 // rollBack puts back what was before the change that waits to be confirmed.
 func rollBack(tx *store.Tx) {
+	tx.SeatWhoFits() // others may have joined meanwhile
 	m, p := tx.Model, tx.Model.Pending
 	note := policyNote{Grants: document.UndoLines(m, p)}
 	for _, id := range p.NewGrants {

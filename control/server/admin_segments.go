@@ -16,7 +16,7 @@ import (
 func (s *adminService) AddSegment(ctx context.Context, r *controlv1.AddSegmentRequest) (*controlv1.AddSegmentResponse, error) {
 	var seg *model.Segment
 	err := s.update(ctx, func(tx *store.Tx) (err error) {
-		seg, err = addSegment(tx, r.GetName(), r.GetIpv4Prefix(), r.GetIpv6Prefix(), r.GetMtu())
+		seg, err = addSegment(tx, r)
 		return err
 	})
 	if err != nil {
@@ -28,7 +28,8 @@ func (s *adminService) AddSegment(ctx context.Context, r *controlv1.AddSegmentRe
 const defaultMTU = 1500
 
 // addSegment puts a segment; empty prefixes are chosen.
-func addSegment(tx *store.Tx, name, ipv4, ipv6 string, mtu uint32) (*model.Segment, error) {
+func addSegment(tx *store.Tx, r *controlv1.AddSegmentRequest) (*model.Segment, error) {
+	name, ipv4, ipv6, mtu := r.GetName(), r.GetIpv4Prefix(), r.GetIpv6Prefix(), r.GetMtu()
 	if err := identity.CheckHostName(name); err != nil {
 		return nil, refuse(connect.CodeInvalidArgument, "segment: %w", err)
 	}
@@ -46,7 +47,7 @@ func addSegment(tx *store.Tx, name, ipv4, ipv6 string, mtu uint32) (*model.Segme
 	if err != nil {
 		return nil, refuse(connect.CodeResourceExhausted, "%w", err)
 	}
-	seg := &model.Segment{VNI: vni, Name: name, MTU: mtu}
+	seg := &model.Segment{VNI: vni, Name: name, MTU: mtu, Transparent: r.GetTransparent()}
 	if ipv4 == "" {
 		seg.IPv4, err = m.ChooseIPv4(ownPrefixes())
 	} else {
@@ -76,7 +77,7 @@ func (s *adminService) ListSegments(context.Context, *controlv1.ListSegmentsRequ
 	return out, nil
 }
 
-// RemoveSegment removes a segment that no grant names any more.
+// RemoveSegment removes a segment that no grant names any more, and on which no attachment is.
 func (s *adminService) RemoveSegment(ctx context.Context, r *controlv1.RemoveSegmentRequest) (*controlv1.RemoveSegmentResponse, error) {
 	err := s.updatePolicy(ctx, false, func(tx *store.Tx) error {
 		seg := tx.Model.SegmentNamed(r.GetName())
@@ -96,6 +97,19 @@ func (s *adminService) RemoveSegment(ctx context.Context, r *controlv1.RemoveSeg
 		if tests := testsNaming(tx.Model, func(t *model.Test) bool { return t.VNI == seg.VNI }); len(tests) > 0 {
 			return refuse(connect.CodeFailedPrecondition, "segment %q is still named by test %s of the policy: take it out first with "+
 				"`etherloom policy apply`", seg.Name, strings.Join(tests, ", "))
+		}
+		var ports []string
+		for _, a := range inOrder(tx.Model.Attachments) {
+			if a.VNI == seg.VNI {
+				ports = append(ports, tx.Model.AttachmentName(a))
+			}
+		}
+		if len(ports) > 0 {
+			return refuse(connect.CodeFailedPrecondition, "segment %q still has attachment %s: remove it first with "+
+				"`etherloom attachment remove NODE/PORT`", seg.Name, strings.Join(ports, ", "))
+		}
+		if d := tx.Model.DHCP[seg.VNI]; d != nil {
+			tx.Delete("dhcp.disable", d)
 		}
 		tx.Delete("segment.remove", seg)
 		return nil

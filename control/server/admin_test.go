@@ -26,6 +26,15 @@ func TestSegments(t *testing.T) {
 	if dmz.Vni != 2 || dmz.Ipv4Prefix != "192.168.50.0/24" || dmz.Ipv6Prefix != "fd99::/64" || dmz.Mtu != 9000 {
 		t.Errorf("segment is %v", dmz)
 	}
+	tunnel, err := d.admin.AddSegment(t.Context(), &controlv1.AddSegmentRequest{Name: "tunnel", Transparent: true})
+	must(t, err)
+	listed, err := d.admin.ListSegments(t.Context(), &controlv1.ListSegmentsRequest{})
+	must(t, err)
+	for _, seg := range append(listed.GetSegments(), tunnel.GetSegment(), dmz) {
+		if seg.GetTransparent() != (seg.GetName() == "tunnel") {
+			t.Errorf("segment is %v", seg)
+		}
+	}
 	for _, c := range []struct {
 		name, v4, v6 string
 		mtu          uint32
@@ -58,7 +67,7 @@ func TestSegments(t *testing.T) {
 	wantError(t, remove("dmz"), connect.CodeNotFound, "`etherloom segment list`")
 	again, err := add("dmz", "", "", 0)
 	must(t, err)
-	if again.Vni != 3 || again.Ipv4Prefix == "" {
+	if again.Vni != 4 || again.Ipv4Prefix == "" {
 		t.Errorf("a segment of the same name is %v", again)
 	}
 }
@@ -73,7 +82,9 @@ func TestGrants(t *testing.T) {
 	for _, c := range []struct{ from, to, text string }{
 		{"node:x", "segment:lan", `no node is called "x"`},
 		{"group:x", "segment:lan", `no group is called "x"`},
-		{"attachment:x/y", "segment:lan", "node:NAME, label:KEY=VALUE or group:NAME"},
+		{"attachment:x/y", "segment:lan", `no attachment "x/y"`},
+		{"host:x", "segment:lan", `no host is called "x"`},
+		{"service:x", "segment:lan", "node:NAME, label:KEY=VALUE, group:NAME, host:NAME or attachment:NODE/PORT"},
 		{"label:x", "segment:lan", "KEY=VALUE"},
 		{"node:a", "segment:x", `no segment is called "x"`},
 		{"node:a", "service:x", "segment:NAME"},

@@ -89,9 +89,9 @@ func (c *Controller) enrol(tx *store.Tx, e identity.Enrolment) (*model.Node, *id
 	if err != nil {
 		return nil, nil, err
 	}
-	if tx.Model.NodeNamed(e.Name) != nil {
-		return nil, nil, refuse(connect.CodeAlreadyExists, "a node called %q is in the network already: choose another name with --name, "+
-			"or have that one removed", e.Name)
+	if kind := tx.Model.NameTaken(e.Name); kind != "" {
+		return nil, nil, refuse(connect.CodeAlreadyExists, "a %s called %q is in the network already: choose another name with --name, "+
+			"or have that one removed", kind, e.Name)
 	}
 	// A key that was ever registered may be in other hands, so it is never accepted again, also not after its node was
 	// removed.

@@ -66,7 +66,7 @@ func TestLockTargets(t *testing.T) {
 			t.Errorf("%s: lock is %v", target, l)
 		}
 		eventually(t, "the stream ends", func() bool { return b.failed() != nil })
-		if took := time.Since(began); took > time.Second {
+		if took := time.Since(began); took > promptly {
 			t.Errorf("%s: the cut took %v", target, took)
 		}
 		if r := refusal(t, b.failed()); r.Status != controlv1.NodeStatus_NODE_STATUS_LOCKED || r.Message != "lost laptop" || r.Until != nil {
@@ -215,10 +215,10 @@ func TestLockBeforeJoin(t *testing.T) {
 	}
 }
 
-// TestLockExpires: a lock whose time is over is taken away within a second, as a change like any other, and not before.
+// TestLockExpires: a lock whose time is over is taken away soon, as a change like any other, and not before.
 func TestLockExpires(t *testing.T) {
 	d, a, b, _ := team(t)
-	l := d.lock("label:lost=yes", "for a while", 1500*time.Millisecond)
+	l := d.lock("label:lost=yes", "for a while", 4*time.Second)
 	end := l.Expires.AsTime()
 	eventually(t, "the stream ends", func() bool { return b.failed() != nil })
 	if r := refusal(t, b.failed()); !r.Until.AsTime().Equal(end) {
@@ -227,7 +227,7 @@ func TestLockExpires(t *testing.T) {
 	wantError(t, b.failed(), connect.CodePermissionDenied, "until "+end.Format(time.RFC3339)+": for a while")
 	eventually(t, "its peer holds it revoked", func() bool { return a.contents().Revocations[b.id] != nil })
 	eventually(t, "the peer is back", func() bool { return len(a.contents().Peers) == 1 && len(a.contents().Revocations) == 0 })
-	if late := time.Since(end); late < 0 || late > time.Second {
+	if late := time.Since(end); late < 0 || late > promptly {
 		t.Errorf("it expired %v after its time", late)
 	}
 	entries, _ := auditEntries(t, d)

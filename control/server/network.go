@@ -14,6 +14,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/etherloom/etherloom/control/controlv1"
 	"github.com/etherloom/etherloom/control/credential"
 	"github.com/etherloom/etherloom/control/model"
 	"github.com/etherloom/etherloom/control/store"
@@ -131,7 +132,7 @@ func (c *Controller) found(tx *store.Tx, authority *model.Authority, admin *mode
 	tx.Put("settings.set", settings)
 	admin.ID = tx.NextAdmin()
 	tx.Put("admin.add", admin)
-	_, err := addSegment(tx, "lan", "", "", 0)
+	_, err := addSegment(tx, &controlv1.AddSegmentRequest{Name: "lan"})
 	return err
 }
 

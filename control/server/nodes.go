@@ -25,6 +25,8 @@ type nodeService struct {
 	hellos  *buckets[identity.ID]
 	signals *buckets[identity.ID]
 	reports *buckets[identity.ID]
+	uses    *buckets[identity.ID]
+	leases  *buckets[identity.ID]
 }
 
 func newNodeService(c *Controller) *nodeService {
@@ -32,6 +34,8 @@ func newNodeService(c *Controller) *nodeService {
 		c:       c,
 		hellos:  newBuckets[identity.ID](1, 20, maxSources),
 		reports: newBuckets[identity.ID](10, 20, maxSources),
+		uses:    newBuckets[identity.ID](1, 20, maxSources), // a node says so once a minute
+		leases:  newBuckets[identity.ID](10, 20, maxSources),
 		signals: newBuckets[identity.ID](c.opts.Limits.Signals, c.opts.Limits.SignalBurst, maxSources),
 	}
 }

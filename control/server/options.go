@@ -30,6 +30,8 @@ type Options struct {
 	LinkIdle            time.Duration // default 5 min
 	Pool                netip.Prefix  // IPv4 prefixes of segments are chosen from it; default 10.64.0.0/10
 
+	NoDeclare bool // gateways cannot attach VLANs by themselves, only administrators can
+
 	PostureMaxAge time.Duration // how long a node that is not heard still counts as it was; default 5 min
 	PostureGrace  time.Duration // after a start, for nodes to come back before they count as not heard; default 30 s
 

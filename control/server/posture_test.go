@@ -106,7 +106,7 @@ func TestCondition(t *testing.T) {
 	eventually(t, "a has lost it, at both ends", func() bool {
 		return len(a.contents().Segments) == 0 && len(b.contents().Peers) == 0
 	})
-	if took := time.Since(began); took > time.Second {
+	if took := time.Since(began); took > promptly {
 		t.Errorf("it took %v", took)
 	}
 	if after := b.contents().Segments; len(after) != 1 || len(before) != 1 {
@@ -137,6 +137,7 @@ func TestConditionMistakes(t *testing.T) {
 	for when, want := range map[string]string{
 		"posture.encrypted":              "line 1, column 8: undefined field 'encrypted'",
 		"posture.kernel":                 "of type string",
+		" ":                              "line 1, column", // which is not to say that there is none
 		strings.Repeat(" true ||", 1000): "at most 2048",
 	} {
 		_, err := d.admin.AddGrant(t.Context(), &controlv1.AddGrantRequest{From: "node:a", To: "segment:lan", When: when})
@@ -178,7 +179,7 @@ func TestConditionOnTime(t *testing.T) {
 	d.clock.advance(time.Hour)
 	began := time.Now()
 	eventually(t, "it is after the window", withheld(a))
-	if took := time.Since(began); took > 2*time.Second {
+	if took := time.Since(began); took > promptly {
 		t.Errorf("it took %v", took)
 	}
 }

@@ -53,13 +53,15 @@ const maxChores = 25
 
 // chores does what is due.
 func (c *Controller) chores(tx *store.Tx) error {
+	tx.SeatWhoFits() // a lock that ends may make members, and a full segment must not keep up everything else
 	m, now := tx.Model, tx.Now()
 	if m.Pending != nil && !m.Pending.Until.After(now) {
 		rollBack(tx) // nobody confirmed it
 		return nil
 	}
 	left := expire(tx, maxChores)
-	left -= forgetUses(tx, left)
+	left -= forgetGrants(tx, left)
+	left = tendLeases(tx, left)
 	for _, id := range slices.Sorted(maps.Keys(m.Nodes)) {
 		n := m.Nodes[id]
 		if end := forgetAt(m, n); left > 0 && !end.IsZero() && !end.After(now) {
@@ -101,13 +103,21 @@ func expire(tx *store.Tx, left int) int {
 	return left
 }
 
-// forgetUses deletes what was kept of the use of grants that are gone, up to so many facts, and says how many.
-func forgetUses(tx *store.Tx, most int) (n int) {
-	for _, id := range slices.Sorted(maps.Keys(tx.Model.Used)) {
-		if n < most && tx.Model.Grants[id] == nil {
-			tx.Delete("grant.forget", tx.Model.Used[id])
+// forgetGrants deletes what was kept of the use of grants that are gone, and the verdicts on those that a document took away, up to so
+// many facts, and says how many.
+func forgetGrants(tx *store.Tx, most int) (n int) {
+	m := tx.Model
+	forget := func(id model.GrantID, f model.Fact) {
+		if n < most && m.Grants[id] == nil {
+			tx.Delete("grant.forget", f)
 			n++
 		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(m.Used)) {
+		forget(id, m.Used[id])
+	}
+	for _, id := range slices.Sorted(maps.Keys(m.Verdicts)) {
+		forget(id, m.Verdicts[id])
 	}
 	return n
 }
@@ -131,10 +141,9 @@ func (c *Controller) nextChore(m *model.Model) time.Time {
 			next = end
 		}
 	}
-	for id := range m.Used {
-		if m.Grants[id] == nil {
-			next = time.Time{}
-		}
+	next = nextLease(m, next)
+	if gone(m, m.Used) || gone(m, m.Verdicts) {
+		next = time.Time{}
 	}
 	for id, o := range m.Controllers {
 		if end := controllerEnd(m, o); id != c.selfID() && end.Before(next) {
@@ -147,6 +156,16 @@ func (c *Controller) nextChore(m *model.Model) time.Time {
 		}
 	}
 	return next
+}
+
+// gone reports whether something is kept about a grant that is gone.
+func gone[F any](m *model.Model, about map[model.GrantID]F) bool {
+	for id := range about {
+		if m.Grants[id] == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // grantEnd is when a grant is to be deleted: when it expires, or at once if a node that it names was removed.

@@ -151,7 +151,9 @@ func (st *stream) read(ctx context.Context, s *nodeService, first *controlv1.Hel
 				return err
 			}
 		case *controlv1.NodeMessage_Use:
-			s.c.heedUse(ctx, st, kind.Use)
+			if s.uses.allow(st.node, s.c.now()) { // what is not heard now is said again when the grant is used again
+				s.c.heedUse(ctx, st, kind.Use)
+			}
 		case *controlv1.NodeMessage_Hello:
 			if err := s.mayHello(st); err != nil {
 				return err

@@ -46,7 +46,7 @@ func TestCut(t *testing.T) {
 		eventually(t, "the stream ends", func() bool { return a.failed() != nil })
 		took := time.Since(start)
 		t.Logf("%s: stream cut %.1f ms after the command began", c.action, float64(took.Microseconds())/1000)
-		if took > time.Second {
+		if took > promptly {
 			t.Errorf("the cut took %v", took)
 		}
 		wantError(t, a.failed(), connect.CodePermissionDenied, "lost laptop")
@@ -187,7 +187,7 @@ func TestStreamManners(t *testing.T) {
 	d := newDesk(t, func(o *Options) { o.Patience, o.Alive = time.Second, time.Second })
 	a := d.join("a", d.token())
 	open := func(first *controlv1.NodeMessage) error {
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		stream, err := a.api.Sync(ctx)
 		must(t, err)
@@ -216,7 +216,7 @@ func TestStreamManners(t *testing.T) {
 		if msg.GetAlive().GetNow() == nil {
 			t.Errorf("came %v", msg)
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(patience):
 		t.Error("no sign of life")
 	}
 	for range 40 {
@@ -253,7 +253,7 @@ func TestStreamsOfOneNode(t *testing.T) {
 		if string(msg.GetSignal().GetSealed()) != "hi" {
 			t.Errorf("came %v", msg)
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(patience):
 		t.Error("the newest stream got no signal")
 	}
 	list, err := d.admin.ListNodes(t.Context(), &controlv1.ListNodesRequest{Name: "a"})
@@ -399,24 +399,28 @@ func TestRenew(t *testing.T) {
 	wantError(t, err, connect.CodeUnauthenticated, "certificate has expired")
 }
 
-// TestStreamEndsWithItsCertificate: see TestRenew.
+// TestStreamEndsWithItsCertificate: see TestRenew. The clock is set ahead so far that the stream has seconds left, which is
+// enough to open it on a busy machine too.
 func TestStreamEndsWithItsCertificate(t *testing.T) {
-	d := newDesk(t, func(o *Options) { o.CertificateLifetime, o.Grace = time.Second, 10*time.Second })
-	a := d.join("a", d.token()).sync()
+	d := newDesk(t, func(o *Options) { o.CertificateLifetime, o.Grace = time.Hour, time.Hour })
+	a := d.join("a", d.token())
+	d.clock.advance(mustLeaf(t, d, a).NotAfter.Sub(d.clock.now()) - 6*time.Second)
+	a.sync()
+	eventually(t, "it is told its state", func() bool { return a.holds() != nil })
+	if err := a.failed(); err != nil {
+		t.Errorf("the stream ended before its certificate: %v", err)
+	}
 	eventually(t, "the stream ends", func() bool { return a.failed() != nil })
 	wantError(t, a.failed(), connect.CodeUnauthenticated, "renew it and connect again")
-	if a.holds() == nil {
-		t.Error("it had told nothing before")
-	}
 }
 
 // TestStateExpiry: the state's time is moved on while nothing changes, and counts from when the store last answered.
 func TestStateExpiry(t *testing.T) {
-	d := newDesk(t, func(o *Options) { o.Grace = 4 * time.Second })
+	d := newDesk(t, func(o *Options) { o.Grace = 12 * time.Second })
 	a := d.join("a", d.token()).sync()
 	eventually(t, "the node has its state", func() bool { return a.holds() != nil })
 	first := a.holds()
-	if left := time.Until(first.Expires()); left > 4*time.Second || left < 2*time.Second {
+	if left := time.Until(first.Expires()); left > 12*time.Second || left < 6*time.Second {
 		t.Errorf("a new state is good for %v", left)
 	}
 	eventually(t, "it is renewed", func() bool { return a.holds().Expires().After(first.Expires().Add(500 * time.Millisecond)) })

@@ -54,7 +54,7 @@ func mayUse(s state.State, id uint32) bool {
 // storeUses makes facts of the days that are no facts yet.
 func (c *Controller) storeUses(ctx context.Context, who *caller) error {
 	news := func(m *model.Model) (out []*model.Used) {
-		used := c.hub.uses()
+		used := c.hub.uses(m)
 		for _, id := range slices.Sorted(maps.Keys(used)) {
 			at := used[id].UTC().Truncate(day)
 			if old := m.Used[id]; m.Grants[id] != nil && (old == nil || old.Day.Before(at)) && len(out) < maxUsesStored {
@@ -79,7 +79,7 @@ func (c *Controller) storeUses(ctx context.Context, who *caller) error {
 
 // lastUsed is when a grant was used last, as far as this controller knows; nil if never.
 func (c *Controller) lastUsed(m *model.Model, id model.GrantID) *timestamppb.Timestamp {
-	at := c.hub.uses()[id]
+	at := c.hub.lastUse(id)
 	if u := m.Used[id]; u != nil && u.Day.After(at) {
 		at = u.Day
 	}
@@ -98,9 +98,16 @@ func (h *hub) use(id model.GrantID, at time.Time) {
 	}
 }
 
-// uses are the times when grants were used last since the controller began.
-func (h *hub) uses() map[model.GrantID]time.Time {
+// uses are the times when grants were used last since the controller began. Those that are gone are forgotten.
+func (h *hub) uses(m *model.Model) map[model.GrantID]time.Time {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	maps.DeleteFunc(h.used, func(id model.GrantID, _ time.Time) bool { return m.Grants[id] == nil })
 	return maps.Clone(h.used)
+}
+
+func (h *hub) lastUse(id model.GrantID) time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.used[id]
 }

@@ -70,3 +70,29 @@ func TestUse(t *testing.T) {
 }
 
 const day24 = 24 * time.Hour
+
+// TestUseFlood: a node that tells of its use again and again is not heard each time, for each costs a look at all grants.
+func TestUseFlood(t *testing.T) {
+	d, a, _ := pair(t)
+	id := d.grant("node:a", "segment:lan")
+	eventually(t, "a has the grant", func() bool { return a.contents().Grants[id] != nil })
+	newest := d.clock.now().Add(-time.Hour)
+	const many = 200
+	for i := range many {
+		r := &controlv1.UseReport{Uses: []*controlv1.GrantUse{{Grant: id, Last: timestamppb.New(newest.Add(time.Duration(i-many) * time.Second))}}}
+		must(t, a.stream.Send(&controlv1.NodeMessage{Kind: &controlv1.NodeMessage_Use{Use: r}}))
+	}
+	a.report(1, true)
+	eventually(t, "all were read", func() bool { d, ok := d.ctl.dossiers.get(a.id); return ok && d.report.GetSequence() == 1 })
+	if at := d.ctl.hub.lastUse(model.GrantID(id)); at.IsZero() || !at.Before(newest.Add(-2*time.Second)) {
+		t.Errorf("of %d reports the last was heard: used %v", many, at)
+	}
+	if err := a.failed(); err != nil {
+		t.Errorf("the stream has ended: %v", err)
+	}
+	_, err := d.admin.RemoveGrant(t.Context(), &controlv1.RemoveGrantRequest{Id: id})
+	must(t, err)
+	if uses := d.ctl.hub.uses(d.ctl.store.Model()); len(uses) != 0 || !d.ctl.hub.lastUse(model.GrantID(id)).IsZero() {
+		t.Errorf("the use of a grant that is gone is kept: %v", uses)
+	}
+}

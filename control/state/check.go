@@ -23,8 +23,16 @@ var (
 	errMTU     = errors.New("MTU is not within 576 to 9216")
 	errPort    = errors.New("port is not within 1 to 65535, or the range ends before it begins")
 	errBoth    = errors.New("a grant is to a segment or to nodes, not to both")
+	errProbe   = errors.New("probe key has not 32 bytes, or preference is above 65535")
 	errTime    = errors.New("duration is negative or out of range")
 	errNoHost  = errors.New("relay without a name or a host")
+	errVLAN    = errors.New("VLAN is not within 0 to 4094")
+	errLink    = errors.New("attachment is on a NIC or on a bridge, one of the two")
+	errMove    = errors.New("a bridge is joined: nothing of its host is moved")
+	errLACP    = errors.New("attachment speaks LACP and is not all-active, or is on a bridge")
+	errTagging = errors.New("attachment has a way to tag that is not known, or that needs a VLAN and has none")
+
+	errSecondary = errors.New("machine is isolated, and of a community")
 )
 
 // check holds the content of a resource against its form, so that the node's own code need not doubt it.
@@ -46,6 +54,14 @@ func check(r *controlv1.Resource) error {
 		return checkRelay(k.Relay)
 	case *controlv1.Resource_Revocation:
 		return checkID(k.Revocation.GetId())
+	case *controlv1.Resource_Machine:
+		return checkMachine(k.Machine)
+	case *controlv1.Resource_Attachment:
+		return checkAttachment(k.Attachment)
+	case *controlv1.Resource_Dhcp:
+		return checkDHCP(k.Dhcp)
+	case *controlv1.Resource_Lease:
+		return checkLease(k.Lease)
 	}
 	return errNoKind
 }
@@ -116,11 +132,22 @@ func checkStation(s *controlv1.Station) error {
 	if err := checkVNI(s.GetVni()); err != nil {
 		return err
 	}
-	// IEEE 802-2014 section 8.2: the least significant bit of the first octet marks a group address, which nobody owns.
-	if len(s.GetMac()) != 6 || s.GetMac()[0]&1 != 0 {
+	if err := checkMAC(s.GetMac()); err != nil {
+		return err
+	}
+	return checkAddresses(s.GetAddresses())
+}
+
+// checkMAC: IEEE 802-2014 section 8.2: the least significant bit of the first octet marks a group address, which nobody owns.
+func checkMAC(mac []byte) error {
+	if len(mac) != 6 || mac[0]&1 != 0 {
 		return errMAC
 	}
-	for _, a := range s.GetAddresses() {
+	return nil
+}
+
+func checkAddresses(list []string) error {
+	for _, a := range list {
 		if _, err := netip.ParsePrefix(a); err != nil {
 			return fmt.Errorf("%q is not ADDRESS/LENGTH", a)
 		}

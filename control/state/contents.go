@@ -20,6 +20,10 @@ type Contents struct {
 	Reaches     map[uint32]*controlv1.Reach
 	Relays      map[string]*controlv1.Relay
 	Revocations map[identity.ID]*controlv1.Revocation
+	Machines    map[identity.ID]*controlv1.Machine
+	Attachments map[identity.ID]*controlv1.Attachment
+	DHCP        map[uint32]*controlv1.DhcpService  // by VNI
+	Leases      map[identity.ID][]*controlv1.Lease // by machine, in no order
 }
 
 // Contents decodes and checks a state.
@@ -27,7 +31,9 @@ func (s State) Contents() (*Contents, error) {
 	c := &Contents{
 		Segments: map[uint32]*controlv1.Segment{}, Peers: map[identity.ID]*controlv1.Peer{},
 		Grants: map[uint32]*controlv1.Grant{}, Reaches: map[uint32]*controlv1.Reach{}, Relays: map[string]*controlv1.Relay{},
-		Revocations: map[identity.ID]*controlv1.Revocation{},
+		Revocations: map[identity.ID]*controlv1.Revocation{}, Machines: map[identity.ID]*controlv1.Machine{},
+		Attachments: map[identity.ID]*controlv1.Attachment{},
+		DHCP:        map[uint32]*controlv1.DhcpService{}, Leases: map[identity.ID][]*controlv1.Lease{},
 	}
 	for key, value := range s {
 		r, err := decode(key, value)
@@ -57,6 +63,15 @@ func (c *Contents) put(r *controlv1.Resource) {
 		c.Relays[k.Relay.GetName()] = k.Relay
 	case *controlv1.Resource_Revocation:
 		c.Revocations[identity.ID(k.Revocation.GetId())] = k.Revocation
+	case *controlv1.Resource_Machine:
+		c.Machines[identity.ID(k.Machine.GetId())] = k.Machine
+	case *controlv1.Resource_Attachment:
+		c.Attachments[identity.ID(k.Attachment.GetId())] = k.Attachment
+	case *controlv1.Resource_Dhcp:
+		c.DHCP[k.Dhcp.GetVni()] = k.Dhcp
+	case *controlv1.Resource_Lease:
+		of := identity.ID(k.Lease.GetMachine())
+		c.Leases[of] = append(c.Leases[of], k.Lease)
 	}
 }
 

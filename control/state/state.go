@@ -2,8 +2,8 @@
 // network said so. Controllers and nodes share it, so that both mean the same.
 //
 // A State maps keys to serialised Resources. The key follows from the resource ("settings", "segment/VNI", "self",
-// "peer/ID", "grant/ID", "relay/NAME", "revocation/ID"), so one fact has one place. A controller sends it as Deltas,
-// each of which leads from one version of the state to another:
+// "peer/ID", "grant/ID", "reach/ID", "relay/NAME", "revocation/ID", "machine/ID", "attachment/ID", "dhcp/VNI",
+// "lease/VNI/ADDRESS"), so one fact has one place. A controller sends it as Deltas, each of which leads from one version of the state to another:
 //
 //	+-----------------------------------------------------------------------------------------------+
 //	| Delta                                                                                         |
@@ -72,6 +72,14 @@ func Key(r *controlv1.Resource) (string, error) {
 		return "relay/" + k.Relay.GetName(), nil
 	case *controlv1.Resource_Revocation:
 		return fmt.Sprintf("revocation/%d", k.Revocation.GetId()), nil
+	case *controlv1.Resource_Machine:
+		return fmt.Sprintf("machine/%d", k.Machine.GetId()), nil
+	case *controlv1.Resource_Attachment:
+		return fmt.Sprintf("attachment/%d", k.Attachment.GetId()), nil
+	case *controlv1.Resource_Dhcp:
+		return fmt.Sprintf("dhcp/%d", k.Dhcp.GetVni()), nil
+	case *controlv1.Resource_Lease:
+		return fmt.Sprintf("lease/%d/%s", k.Lease.GetVni(), k.Lease.GetAddress()), nil
 	}
 	return "", errNoKind
 }

@@ -7,7 +7,10 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
+
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/etherloom/etherloom/control/controlv1"
 	"github.com/etherloom/etherloom/identity"
@@ -37,6 +40,17 @@ func resources() []*controlv1.Resource {
 		{Kind: &controlv1.Resource_Relay{Relay: &controlv1.Relay{Name: "r", Hosts: []string{"192.0.2.1"}, Port: 3478, ProbePort: 3479}}},
 		{Kind: &controlv1.Resource_Revocation{Revocation: &controlv1.Revocation{Id: 3}}},
 		{Kind: &controlv1.Resource_Reach{Reach: &controlv1.Reach{Id: 2, Vni: 1, Sources: []uint32{1}, Targets: []uint32{2}, Allow: []string{"tcp:22"}}}},
+		{Kind: &controlv1.Resource_Machine{Machine: &controlv1.Machine{
+			Id: 4, Name: "printer", Vni: 1, Mac: []byte{2, 0, 0, 0, 0, 4}, Addresses: []string{"10.64.0.4/20"}, Gateways: []uint32{2}, Attachments: []uint32{5},
+			Secondary: &controlv1.SecondaryVLAN{Community: "shops"},
+		}}},
+		{Kind: &controlv1.Resource_Attachment{Attachment: &controlv1.Attachment{Id: 5, Vni: 1, Port: "site", Nic: "eth1", Vlan: 10, Native: "untagged", Priority: "always", ProbeKey: make([]byte, 32)}}},
+		{Kind: &controlv1.Resource_Dhcp{Dhcp: &controlv1.DhcpService{
+			Vni: 1, Server: "10.0.0.254", Mac: []byte{2, 0, 0, 0, 0, 9}, PoolFrom: "10.0.0.1", PoolTo: "10.0.0.9", LeaseSeconds: 60, Router: "10.0.0.10", Dns: []string{"192.0.2.1"},
+		}}},
+		{Kind: &controlv1.Resource_Lease{Lease: &controlv1.Lease{
+			Vni: 1, Address: "10.0.0.1", Machine: 5, Mac: []byte{2, 0, 0, 0, 0, 1}, State: controlv1.LeaseState_LEASE_STATE_BOUND, Name: "host",
+		}}},
 	}
 }
 
@@ -116,7 +130,9 @@ func TestContents(t *testing.T) {
 	c, err := s.Contents()
 	must(t, err)
 	if c.Settings.GetZone() != "etherloom.internal" || c.Self.GetId() != 1 || len(c.Segments) != 1 || c.Peers[2] == nil ||
-		c.Grants[1] == nil || c.Relays["r"] == nil || c.Revocations[3] == nil {
+		c.Grants[1] == nil || c.Relays["r"] == nil || c.Revocations[3] == nil ||
+		c.Reaches[2] == nil || c.Machines[4].GetName() != "printer" || c.Attachments[5].GetPort() != "site" ||
+		c.DHCP[1].GetServer() != "10.0.0.254" || len(c.Leases[5]) != 1 {
 		t.Errorf("contents are %+v", c)
 	}
 	if n := reflect.TypeOf(*c).NumField(); n != len(resources()) {
@@ -132,26 +148,66 @@ func TestContentsRefuses(t *testing.T) {
 		return r
 	}
 	for name, r := range map[string]*controlv1.Resource{
-		"empty":            {},
-		"VNI 0":            edit(1, func(r *controlv1.Resource) { r.GetSegment().Vni = 0 }),
-		"VNI of 25 bits":   edit(1, func(r *controlv1.Resource) { r.GetSegment().Vni = 1 << 24 }),
-		"MTU too small":    edit(1, func(r *controlv1.Resource) { r.GetSegment().Mtu = 575 }),
-		"prefix with host": edit(1, func(r *controlv1.Resource) { r.GetSegment().Ipv4Prefix = "10.0.0.1/8" }),
-		"segment name":     edit(1, func(r *controlv1.Resource) { r.GetSegment().Name = "../x" }),
-		"self 0":           edit(2, func(r *controlv1.Resource) { r.GetSelf().Id = 0 }),
-		"short key":        edit(3, func(r *controlv1.Resource) { r.GetPeer().StaticKey = make([]byte, 31) }),
-		"peer name":        edit(3, func(r *controlv1.Resource) { r.GetPeer().Name = "a.b" }),
-		"short MAC":        edit(3, func(r *controlv1.Resource) { r.GetPeer().Stations[0].Mac = []byte{2} }),
-		"group MAC":        edit(3, func(r *controlv1.Resource) { r.GetPeer().Stations[0].Mac[0] = 3 }),
-		"bare address":     edit(3, func(r *controlv1.Resource) { r.GetPeer().Stations[0].Addresses[0] = "10.0.0.1" }),
-		"station VNI":      edit(3, func(r *controlv1.Resource) { r.GetPeer().Stations[0].Vni = 1 << 24 }),
-		"grant 0":          edit(4, func(r *controlv1.Resource) { r.GetGrant().Id = 0 }),
-		"source 0":         edit(4, func(r *controlv1.Resource) { r.GetGrant().Sources[1] = 0 }),
-		"grant VNI":        edit(4, func(r *controlv1.Resource) { r.GetGrant().Vni = 0 }),
-		"relay port":       edit(5, func(r *controlv1.Resource) { r.GetRelay().Port = 65536 }),
-		"relay probe port": edit(5, func(r *controlv1.Resource) { r.GetRelay().ProbePort = 65536 }),
-		"no relay host":    edit(5, func(r *controlv1.Resource) { r.GetRelay().Hosts = nil }),
-		"revoked nobody":   edit(6, func(r *controlv1.Resource) { r.GetRevocation().Id = 0 }),
+		"empty":             {},
+		"VNI 0":             edit(1, func(r *controlv1.Resource) { r.GetSegment().Vni = 0 }),
+		"VNI of 25 bits":    edit(1, func(r *controlv1.Resource) { r.GetSegment().Vni = 1 << 24 }),
+		"MTU too small":     edit(1, func(r *controlv1.Resource) { r.GetSegment().Mtu = 575 }),
+		"prefix with host":  edit(1, func(r *controlv1.Resource) { r.GetSegment().Ipv4Prefix = "10.0.0.1/8" }),
+		"segment name":      edit(1, func(r *controlv1.Resource) { r.GetSegment().Name = "../x" }),
+		"self 0":            edit(2, func(r *controlv1.Resource) { r.GetSelf().Id = 0 }),
+		"short key":         edit(3, func(r *controlv1.Resource) { r.GetPeer().StaticKey = make([]byte, 31) }),
+		"peer name":         edit(3, func(r *controlv1.Resource) { r.GetPeer().Name = "a.b" }),
+		"short MAC":         edit(3, func(r *controlv1.Resource) { r.GetPeer().Stations[0].Mac = []byte{2} }),
+		"group MAC":         edit(3, func(r *controlv1.Resource) { r.GetPeer().Stations[0].Mac[0] = 3 }),
+		"bare address":      edit(3, func(r *controlv1.Resource) { r.GetPeer().Stations[0].Addresses[0] = "10.0.0.1" }),
+		"station VNI":       edit(3, func(r *controlv1.Resource) { r.GetPeer().Stations[0].Vni = 1 << 24 }),
+		"grant 0":           edit(4, func(r *controlv1.Resource) { r.GetGrant().Id = 0 }),
+		"source 0":          edit(4, func(r *controlv1.Resource) { r.GetGrant().Sources[1] = 0 }),
+		"grant VNI":         edit(4, func(r *controlv1.Resource) { r.GetGrant().Vni = 0 }),
+		"relay port":        edit(5, func(r *controlv1.Resource) { r.GetRelay().Port = 65536 }),
+		"relay probe port":  edit(5, func(r *controlv1.Resource) { r.GetRelay().ProbePort = 65536 }),
+		"no relay host":     edit(5, func(r *controlv1.Resource) { r.GetRelay().Hosts = nil }),
+		"machine 0":         edit(8, func(r *controlv1.Resource) { r.GetMachine().Id = 0 }),
+		"machine VNI":       edit(8, func(r *controlv1.Resource) { r.GetMachine().Vni = 0 }),
+		"machine short MAC": edit(8, func(r *controlv1.Resource) { r.GetMachine().Mac = []byte{2} }),
+		"machine group MAC": edit(8, func(r *controlv1.Resource) { r.GetMachine().Mac[0] = 3 }),
+		"machine address":   edit(8, func(r *controlv1.Resource) { r.GetMachine().Addresses[0] = "10.0.0.1" }),
+		"gateway 0":         edit(8, func(r *controlv1.Resource) { r.GetMachine().Gateways[0] = 0 }),
+		"behind 0":          edit(8, func(r *controlv1.Resource) { r.GetMachine().Attachments[0] = 0 }),
+		"attachment 0":      edit(9, func(r *controlv1.Resource) { r.GetAttachment().Id = 0 }),
+		"attachment VNI":    edit(9, func(r *controlv1.Resource) { r.GetAttachment().Vni = 1 << 24 }),
+		"attachment name":   edit(9, func(r *controlv1.Resource) { r.GetAttachment().Port = "a/b" }),
+		"no link":           edit(9, func(r *controlv1.Resource) { r.GetAttachment().Nic = "" }),
+		"two links":         edit(9, func(r *controlv1.Resource) { r.GetAttachment().Bridge = "br0" }),
+		"a bridge's host":   edit(9, func(r *controlv1.Resource) { a := r.GetAttachment(); a.Nic, a.Bridge, a.MoveHost = "", "br0", true }),
+		"time to confirm":   edit(9, func(r *controlv1.Resource) { r.GetAttachment().Confirm = durationpb.New(-1) }),
+		"VLAN 4095":         edit(9, func(r *controlv1.Resource) { r.GetAttachment().Vlan = 4095 }),
+		"native":            edit(9, func(r *controlv1.Resource) { r.GetAttachment().Native = "x" }),
+		"native, no VLAN":   edit(9, func(r *controlv1.Resource) { r.GetAttachment().Vlan = 0 }),
+		"service, no VLAN":  edit(9, func(r *controlv1.Resource) { a := r.GetAttachment(); a.Vlan, a.Native, a.Service = 0, "", true }),
+		"priority":          edit(9, func(r *controlv1.Resource) { r.GetAttachment().Priority = "x" }),
+		"service VNI":       edit(10, func(r *controlv1.Resource) { r.GetDhcp().Vni = 0 }),
+		"service MAC":       edit(10, func(r *controlv1.Resource) { r.GetDhcp().Mac[0] = 3 }),
+		"service address":   edit(10, func(r *controlv1.Resource) { r.GetDhcp().Server = "" }),
+		"half a pool":       edit(10, func(r *controlv1.Resource) { r.GetDhcp().PoolTo = "" }),
+		"pool of IPv6":      edit(10, func(r *controlv1.Resource) { r.GetDhcp().PoolFrom = "fd00::1" }),
+		"service router":    edit(10, func(r *controlv1.Resource) { r.GetDhcp().Router = "x" }),
+		"service DNS":       edit(10, func(r *controlv1.Resource) { r.GetDhcp().Dns = []string{"fd00::1"} }),
+		"lease of 59 s":     edit(10, func(r *controlv1.Resource) { r.GetDhcp().LeaseSeconds = 59 }),
+		"service domain":    edit(10, func(r *controlv1.Resource) { r.GetDhcp().Domain = strings.Repeat("a", 254) }),
+		"lease VNI":         edit(11, func(r *controlv1.Resource) { r.GetLease().Vni = 1 << 24 }),
+		"lease of nobody":   edit(11, func(r *controlv1.Resource) { r.GetLease().Machine = 0 }),
+		"lease short MAC":   edit(11, func(r *controlv1.Resource) { r.GetLease().Mac = nil }),
+		"lease of IPv6":     edit(11, func(r *controlv1.Resource) { r.GetLease().Address = "fd00::1" }),
+		"lease name":        edit(11, func(r *controlv1.Resource) { r.GetLease().Name = "a\x1b" }),
+		"lease long name":   edit(11, func(r *controlv1.Resource) { r.GetLease().Name = strings.Repeat("a", 64) }),
+		"redundancy":        edit(9, func(r *controlv1.Resource) { r.GetAttachment().Redundancy = "single-active" }),
+		"LACP by turns":     edit(9, func(r *controlv1.Resource) { r.GetAttachment().Lacp = true }),
+		"LACP of a bridge": edit(9, func(r *controlv1.Resource) {
+			a := r.GetAttachment()
+			a.Nic, a.Bridge, a.Redundancy, a.Lacp = "", "br0", "all-active", true
+		}),
+		"revoked nobody": edit(6, func(r *controlv1.Resource) { r.GetRevocation().Id = 0 }),
 	} {
 		key, err := Key(r)
 		if err != nil {
@@ -161,6 +217,14 @@ func TestContentsRefuses(t *testing.T) {
 		if _, err := (State{key: value}).Contents(); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
+	}
+	unnamed := edit(8, func(r *controlv1.Resource) {
+		m := r.GetMachine()
+		m.Name, m.Mac, m.Addresses, m.Gateways = "gw/site", nil, nil, nil
+	})
+	key, value, _ := Encode(unnamed)
+	if _, err := (State{key: value}).Contents(); err != nil {
+		t.Errorf("those whom nobody named, without a gateway now: %v", err)
 	}
 	_, peer, _ := Encode(resources()[3])
 	if _, err := (State{"peer/9": peer}).Contents(); err == nil {
@@ -184,6 +248,16 @@ func FuzzContents(f *testing.F) {
 		for id, p := range c.Peers {
 			if id == 0 || len(p.GetStaticKey()) != 32 || identity.CheckHostName(p.GetName()) != nil {
 				t.Fatalf("accepted peer %v", p)
+			}
+		}
+		for id, m := range c.Machines {
+			if id == 0 || len(m.GetMac()) != 0 && (len(m.GetMac()) != 6 || m.GetMac()[0]&1 != 0) {
+				t.Fatalf("accepted machine %v", m)
+			}
+		}
+		for _, a := range c.Attachments {
+			if a.GetVlan() > maxVLAN || a.GetNic() == "" && a.GetBridge() == "" {
+				t.Fatalf("accepted attachment %v", a)
 			}
 		}
 		for vni := range c.Segments {

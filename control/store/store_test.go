@@ -47,6 +47,17 @@ func (l *logs) String() string {
 	return l.b.String()
 }
 
+// besides is what is logged but for lines with a message that may come of a machine with much else to do.
+func (l *logs) besides(message string) string {
+	var out strings.Builder
+	for line := range strings.Lines(l.String()) {
+		if !strings.Contains(line, fmt.Sprintf("msg=%q", message)) {
+			out.WriteString(line)
+		}
+	}
+	return out.String()
+}
+
 // shortDir is a temporary directory whose path leaves room for a socket's name.
 func shortDir(t testing.TB) string {
 	t.Helper()
@@ -148,8 +159,8 @@ func TestUpdate(t *testing.T) {
 	if err := verify(t, s); err != nil {
 		t.Error(err)
 	}
-	if strings.Contains(out.String(), "level=") {
-		t.Errorf("log is not quiet:\n%s", out)
+	if loud := out.besides("etcd is slow"); loud != "" {
+		t.Errorf("log is not quiet:\n%s", loud)
 	}
 }
 
@@ -261,11 +272,14 @@ func TestConcurrentUpdates(t *testing.T) {
 	}
 }
 
+// patience is how long something may take on a machine with much else to do.
+const patience = 30 * time.Second
+
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); {
+	for end := time.Now().Add(patience); !ok(); {
 		if time.Now().After(end) {
-			t.Fatalf("not within 10 s: %s", what)
+			t.Fatalf("not within %v: %s", patience, what)
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
@@ -366,7 +380,11 @@ func TestUpdateTooLarge(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "in parts") || len(far.Model().Tokens) != 0 {
 		t.Errorf("a change of 100 facts: %v", err)
 	}
-	must(t, own.Update(t.Context(), tester, tokens(1000)))
+	err = own.Update(t.Context(), tester, tokens(1000))
+	for end := time.Now().Add(patience); Unavailable(err) && time.Now().Before(end); { // so much may take too long on a busy machine
+		err = own.Update(t.Context(), tester, tokens(1000))
+	}
+	must(t, err)
 	if n := len(own.Model().Tokens); n != 1000 {
 		t.Errorf("there are %d tokens", n)
 	}

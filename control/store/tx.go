@@ -23,6 +23,7 @@ type Tx struct {
 	counters model.Counters
 	changes  []change
 	policy   bool // the version of the policy was raised
+	crowded  bool // who finds no room on a segment goes without
 }
 
 // change is one entry of the audit log to be.
@@ -164,6 +165,10 @@ func (tx *Tx) NextLock() model.LockID {
 	return tx.counters.Lock
 }
 
+// SeatWhoFits makes the transaction good also if a segment has no room for some that become members by it. Without it that is
+// model.ErrFull, which is for somebody who can choose otherwise.
+func (tx *Tx) SeatWhoFits() { tx.crowded = true }
+
 // seat gives stations to the members that the transaction leaves without one, as far as there is room.
 func (tx *Tx) seat() error {
 	if len(tx.changes) == 0 && !tx.Model.Vacant() {
@@ -172,7 +177,11 @@ func (tx *Tx) seat() error {
 	m := model.Derive(tx.facts, tx.Model.Version, tx.Model)
 	// The head and two comparisons are still to come; a node takes two operations, its record and its entry.
 	room := (defaultOps - len(tx.touched) - len(tx.changes) - 3) / 2
-	nodes, err := m.Seat(max(room, 0), tx.Model)
+	before := tx.Model
+	if tx.crowded {
+		before = m
+	}
+	nodes, err := m.Seat(max(room, 0), before)
 	if err != nil {
 		return err
 	}

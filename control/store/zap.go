@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"runtime"
 	"slices"
+	"strings"
 
 	"go.uber.org/zap/zapcore"
 )
@@ -48,7 +49,12 @@ func (c *zapCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	case e.Level > zapcore.WarnLevel:
 		level = slog.LevelError
 	}
-	c.log.LogAttrs(context.Background(), level, "etcd", slog.String("event", e.Message), slog.Any("detail", enc.Fields))
+	event, detail := slog.String("event", e.Message), slog.Any("detail", enc.Fields)
+	if slow(e.Message) {
+		c.log.LogAttrs(context.Background(), level, "etcd is slow", event, detail)
+	} else {
+		c.log.LogAttrs(context.Background(), level, "etcd", event, detail)
+	}
 	return nil
 }
 
@@ -64,6 +70,12 @@ func routine(message string) bool {
 		"Failed to detect schema version",
 		"failed to update storage version",
 	}, message)
+}
+
+// slow reports whether a complaint is that the disk or the processors are too busy. Nothing is wrong then but that it takes longer.
+func slow(message string) bool {
+	return slices.ContainsFunc([]string{"took too long", "taking too long", "slow fdatasync", "queueing up", "might have slow network"},
+		func(part string) bool { return strings.Contains(message, part) })
 }
 
 // dying stands in for the end of the process, which is what etcd means by logging at level fatal or panic.

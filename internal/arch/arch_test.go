@@ -45,7 +45,9 @@ func TestImportRules(t *testing.T) {
 	const quiet = "internal/quietfd"
 	for pkg, allowed := range map[string][]string{
 		// The frame world.
-		"ether": {}, "fdb": {"ether"}, "policy": {"ether"}, "switch": {"ether", "fdb", "policy"}, "bridge": {"ether", quiet},
+		"ether": {}, "fdb": {"ether"}, "policy": {"ether"}, "switch": {"ether", "fdb", "policy"}, "bridge": {"ether", quiet, "internal/atomicfile"},
+		"bridge/election": {}, "bridge/probe": {"ether"}, "bridge/lacp": {"ether"},
+		"node/herald": {"ether", "fdb", "policy", "switch"}, "node/dhcpd": {"ether", "policy"},
 		// The datagram world.
 		"identity": {}, "transport/relay": {}, "transport": {"identity", "transport/relay", quiet},
 		// What is found of a machine is nobody's business but node's; conditions are judged by reports alone.
@@ -53,6 +55,7 @@ func TestImportRules(t *testing.T) {
 		// Names know neither.
 		"dnsd": {}, "dnsd/hostdns": {},
 		// Control knows who parties are, and nothing of frames or datagrams.
+		"control/reading": {"control/controlv1", "ether", "policy"}, "internal/sample": {"ether"},
 		"control/state": {"control/controlv1", "identity"}, "control/audit": {"control/controlv1", "identity"},
 		"control/client": {"control/controlv1", "control/controlv1/controlv1connect", "control/credential", "control/state", "identity"},
 	} {

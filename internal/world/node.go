@@ -90,7 +90,7 @@ func (n *Node) Start(ctx context.Context, args ...string) error {
 		return err
 	}
 	n.Daemon = p
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute) // on a machine with much else to do
 	defer cancel()
 	if err := p.WaitLog(ctx, "daemon is running"); err != nil {
 		log, _ := p.Log()

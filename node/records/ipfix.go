@@ -15,6 +15,8 @@ import (
 	"github.com/vmware/go-ipfix/pkg/exporter"
 	"github.com/vmware/go-ipfix/pkg/registry"
 	"k8s.io/klog/v2"
+
+	"github.com/etherloom/etherloom/ether"
 )
 
 // Exporter sends records to an IPFIX collector. Each segment is an observation domain, with its VNI as number, and the node is
@@ -38,6 +40,7 @@ type domain struct {
 type shape struct {
 	kind   string
 	v4, v6 bool
+	vlans  int // inside a transparent segment
 }
 
 // ParseCollector reads where a collector is: HOST:PORT, reached by UDP, or tcp://HOST:PORT.
@@ -127,7 +130,7 @@ func (e *Exporter) export(ctx context.Context, list []Record) error {
 		if r.Type != Flow && (r.Type != Denied || r.Source == nil) {
 			continue
 		}
-		g := group{r.VNI, shape{r.Type, r.Src.Is4(), r.Src.Is6()}}
+		g := group{r.VNI, shape{r.Type, r.Src.Is4(), r.Src.Is6(), len(vlansOf(r))}}
 		groups[g] = append(groups[g], r)
 	}
 	for g, part := range groups {
@@ -266,8 +269,17 @@ func mac(name string, of func(*Record) string) field {
 	}}
 }
 
-// etherHeader is the length of an Ethernet header, in bytes: IPFIX counts the octets of packets without it.
-const etherHeader = 14
+// The lengths of an Ethernet header and of a VLAN tag in it, in bytes: IPFIX counts the octets of packets without them.
+const (
+	etherHeader uint64 = 14
+	vlanTag     uint64 = 4
+)
+
+// vlansOf are the VLANs inside a transparent segment, the outer one first.
+func vlansOf(r *Record) []uint16 {
+	v, _ := ether.ParseVLANs(r.VLAN) // it was written by their String
+	return v.List()
+}
 
 // fieldsOf lists the elements of records (IANA's registry for IPFIX; RFC 5103 for those of answers).
 func fieldsOf(s shape) []field {
@@ -289,6 +301,12 @@ func fieldsOf(s shape) []field {
 		u8("protocolIdentifier", protocolOf),
 		u16("sourceTransportPort", func(r *Record) uint16 { return r.SrcPort }),
 		u16("destinationTransportPort", func(r *Record) uint16 { return r.DstPort }))
+	if s.vlans > 0 {
+		out = append(out, u16("dot1qVlanId", func(r *Record) uint16 { return vlansOf(r)[0] }))
+	}
+	if s.vlans > 1 {
+		out = append(out, u16("dot1qCustomerVlanId", func(r *Record) uint16 { return vlansOf(r)[1] }))
+	}
 	if s.kind == Denied {
 		return append(out, mac("sourceMacAddress", func(r *Record) string { return r.SrcMAC }), mac("destinationMacAddress", func(r *Record) string { return r.DstMAC }),
 			u16("ethernetType", func(r *Record) uint16 {
@@ -297,9 +315,10 @@ func fieldsOf(s shape) []field {
 			}),
 			u8("firewallEvent", func(*Record) uint8 { return flowDenied }))
 	}
+	header := etherHeader + vlanTag*uint64(s.vlans) //nolint:gosec // two at most
 	return append(out,
-		u64("octetDeltaCount", false, func(r *Record) uint64 { return r.Octets - etherHeader*r.Frames }),
-		u64("reverseOctetDeltaCount", true, func(r *Record) uint64 { return r.AnswerOctets - etherHeader*r.AnswerFrames }),
+		u64("octetDeltaCount", false, func(r *Record) uint64 { return r.Octets - header*r.Frames }),
+		u64("reverseOctetDeltaCount", true, func(r *Record) uint64 { return r.AnswerOctets - header*r.AnswerFrames }),
 		u64("reversePacketDeltaCount", true, func(r *Record) uint64 { return r.AnswerFrames }),
 		u8("flowEndReason", endReason))
 }

@@ -66,8 +66,11 @@ func TestIPFIX(t *testing.T) {
 	}
 	arp := denied
 	arp.EtherType, arp.Protocol, arp.Src, arp.Dst, arp.DstPort = "0x88b5", 0, netip.Addr{}, netip.Addr{}, 0
+	tagged, inside := denied, flow
+	tagged.VLAN, tagged.Frames = "10", 8
+	inside.VLAN, inside.End = "s20.10", "idle"
 	for _, network := range []string{"udp", "tcp"} {
-		got := exported(t, network, []Record{flow, six, denied, arp})
+		got := exported(t, network, []Record{flow, six, denied, arp, tagged, inside})
 		find := func(what string, match func(map[string]any) bool) map[string]any {
 			for _, m := range got {
 				if match(m) {
@@ -100,7 +103,13 @@ func TestIPFIX(t *testing.T) {
 		has("flow of IPv6", find("flow of IPv6", func(m map[string]any) bool { return m["flowEndReason"] == uint8(4) }), map[string]any{
 			"domain": uint32(6), "sourceIPv6Address": "2001:db8::1", "destinationIPv6Address": "2001:db8::2", "protocolIdentifier": uint8(58),
 		})
-		has("denied", find("denied", func(m map[string]any) bool { return m["ethernetType"] == uint16(0x800) }), map[string]any{
+		has("denied on a VLAN", find("denied on a VLAN", func(m map[string]any) bool { return m["packetDeltaCount"] == uint64(8) }), map[string]any{
+			"dot1qVlanId": uint16(10), "dot1qCustomerVlanId": nil, "ethernetType": uint16(0x800),
+		})
+		has("flow on two VLANs", find("flow on two VLANs", func(m map[string]any) bool { return m["flowEndReason"] == uint8(1) }), map[string]any{
+			"dot1qVlanId": uint16(20), "dot1qCustomerVlanId": uint16(10), "octetDeltaCount": uint64(300 - 3*22), "reverseOctetDeltaCount": uint64(200 - 2*22),
+		})
+		has("denied", find("denied", func(m map[string]any) bool { return m["ethernetType"] == uint16(0x800) && m["dot1qVlanId"] == nil }), map[string]any{
 			"domain": uint32(5), "sourceIPv4Address": "192.0.2.1", "destinationTransportPort": uint16(80), "firewallEvent": uint8(3),
 			"sourceMacAddress": "02:00:00:00:00:01", "destinationMacAddress": "02:00:00:00:00:02", "packetDeltaCount": uint64(9),
 		})

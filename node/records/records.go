@@ -42,6 +42,7 @@ type Record struct {
 	Dst       netip.Addr `json:"dst,omitzero"`
 	SrcPort   uint16     `json:"src_port,omitempty"` // of ICMP echo both are its identifier
 	DstPort   uint16     `json:"dst_port,omitempty"`
+	VLAN      string     `json:"vlan,omitempty"` // inside a transparent segment, such as 10, or 20.10 with the outer one first
 	SrcMAC    string     `json:"src_mac,omitempty"`
 	DstMAC    string     `json:"dst_mac,omitempty"`
 	First     time.Time  `json:"first,omitzero"`

@@ -56,6 +56,12 @@ const (
 	// NodeServiceRaiseHandshakeNonceProcedure is the fully-qualified name of the NodeService's
 	// RaiseHandshakeNonce RPC.
 	NodeServiceRaiseHandshakeNonceProcedure = "/etherloom.control.v1.NodeService/RaiseHandshakeNonce"
+	// NodeServiceReportLeasesProcedure is the fully-qualified name of the NodeService's ReportLeases
+	// RPC.
+	NodeServiceReportLeasesProcedure = "/etherloom.control.v1.NodeService/ReportLeases"
+	// NodeServiceDeclareAttachmentsProcedure is the fully-qualified name of the NodeService's
+	// DeclareAttachments RPC.
+	NodeServiceDeclareAttachmentsProcedure = "/etherloom.control.v1.NodeService/DeclareAttachments"
 	// AdminServiceCreateTokenProcedure is the fully-qualified name of the AdminService's CreateToken
 	// RPC.
 	AdminServiceCreateTokenProcedure = "/etherloom.control.v1.AdminService/CreateToken"
@@ -89,6 +95,33 @@ const (
 	// AdminServiceRemoveSegmentProcedure is the fully-qualified name of the AdminService's
 	// RemoveSegment RPC.
 	AdminServiceRemoveSegmentProcedure = "/etherloom.control.v1.AdminService/RemoveSegment"
+	// AdminServiceSetDhcpProcedure is the fully-qualified name of the AdminService's SetDhcp RPC.
+	AdminServiceSetDhcpProcedure = "/etherloom.control.v1.AdminService/SetDhcp"
+	// AdminServiceGetDhcpProcedure is the fully-qualified name of the AdminService's GetDhcp RPC.
+	AdminServiceGetDhcpProcedure = "/etherloom.control.v1.AdminService/GetDhcp"
+	// AdminServiceAddAttachmentProcedure is the fully-qualified name of the AdminService's
+	// AddAttachment RPC.
+	AdminServiceAddAttachmentProcedure = "/etherloom.control.v1.AdminService/AddAttachment"
+	// AdminServiceSetAttachmentProcedure is the fully-qualified name of the AdminService's
+	// SetAttachment RPC.
+	AdminServiceSetAttachmentProcedure = "/etherloom.control.v1.AdminService/SetAttachment"
+	// AdminServiceConfirmAttachmentProcedure is the fully-qualified name of the AdminService's
+	// ConfirmAttachment RPC.
+	AdminServiceConfirmAttachmentProcedure = "/etherloom.control.v1.AdminService/ConfirmAttachment"
+	// AdminServiceListAttachmentsProcedure is the fully-qualified name of the AdminService's
+	// ListAttachments RPC.
+	AdminServiceListAttachmentsProcedure = "/etherloom.control.v1.AdminService/ListAttachments"
+	// AdminServiceRemoveAttachmentProcedure is the fully-qualified name of the AdminService's
+	// RemoveAttachment RPC.
+	AdminServiceRemoveAttachmentProcedure = "/etherloom.control.v1.AdminService/RemoveAttachment"
+	// AdminServiceAddHostProcedure is the fully-qualified name of the AdminService's AddHost RPC.
+	AdminServiceAddHostProcedure = "/etherloom.control.v1.AdminService/AddHost"
+	// AdminServiceSetHostProcedure is the fully-qualified name of the AdminService's SetHost RPC.
+	AdminServiceSetHostProcedure = "/etherloom.control.v1.AdminService/SetHost"
+	// AdminServiceListHostsProcedure is the fully-qualified name of the AdminService's ListHosts RPC.
+	AdminServiceListHostsProcedure = "/etherloom.control.v1.AdminService/ListHosts"
+	// AdminServiceRemoveHostProcedure is the fully-qualified name of the AdminService's RemoveHost RPC.
+	AdminServiceRemoveHostProcedure = "/etherloom.control.v1.AdminService/RemoveHost"
 	// AdminServiceAddGrantProcedure is the fully-qualified name of the AdminService's AddGrant RPC.
 	AdminServiceAddGrantProcedure = "/etherloom.control.v1.AdminService/AddGrant"
 	// AdminServiceListGrantsProcedure is the fully-qualified name of the AdminService's ListGrants RPC.
@@ -256,6 +289,11 @@ type NodeServiceClient interface {
 	// RaiseHandshakeNonce makes handshakes of a node whose clock was set back, or whose disk was restored, count as
 	// newer than all before.
 	RaiseHandshakeNonce(context.Context, *controlv1.RaiseHandshakeNonceRequest) (*controlv1.RaiseHandshakeNonceResponse, error)
+	// ReportLeases tells what machines behind a gateway have asked of the DHCP services. What becomes of it is told in the state.
+	ReportLeases(context.Context, *controlv1.ReportLeasesRequest) (*controlv1.ReportLeasesResponse, error)
+	// DeclareAttachments says which ports onto VLANs the node's own administrator wants, all of them: those that it declared before and
+	// does not any more are removed. It needs the role gateway. What an administrator of the network has made stays as it is.
+	DeclareAttachments(context.Context, *controlv1.DeclareAttachmentsRequest) (*controlv1.DeclareAttachmentsResponse, error)
 }
 
 // NewNodeServiceClient constructs a client for the etherloom.control.v1.NodeService service. By
@@ -293,6 +331,18 @@ func NewNodeServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(nodeServiceMethods.ByName("RaiseHandshakeNonce")),
 			connect.WithClientOptions(opts...),
 		),
+		reportLeases: connect.NewClient[controlv1.ReportLeasesRequest, controlv1.ReportLeasesResponse](
+			httpClient,
+			baseURL+NodeServiceReportLeasesProcedure,
+			connect.WithSchema(nodeServiceMethods.ByName("ReportLeases")),
+			connect.WithClientOptions(opts...),
+		),
+		declareAttachments: connect.NewClient[controlv1.DeclareAttachmentsRequest, controlv1.DeclareAttachmentsResponse](
+			httpClient,
+			baseURL+NodeServiceDeclareAttachmentsProcedure,
+			connect.WithSchema(nodeServiceMethods.ByName("DeclareAttachments")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -302,6 +352,8 @@ type nodeServiceClient struct {
 	renew               *connect.Client[controlv1.RenewRequest, controlv1.RenewResponse]
 	reportAddress       *connect.Client[controlv1.ReportAddressRequest, controlv1.ReportAddressResponse]
 	raiseHandshakeNonce *connect.Client[controlv1.RaiseHandshakeNonceRequest, controlv1.RaiseHandshakeNonceResponse]
+	reportLeases        *connect.Client[controlv1.ReportLeasesRequest, controlv1.ReportLeasesResponse]
+	declareAttachments  *connect.Client[controlv1.DeclareAttachmentsRequest, controlv1.DeclareAttachmentsResponse]
 }
 
 // Sync calls etherloom.control.v1.NodeService.Sync.
@@ -336,6 +388,24 @@ func (c *nodeServiceClient) RaiseHandshakeNonce(ctx context.Context, req *contro
 	return nil, err
 }
 
+// ReportLeases calls etherloom.control.v1.NodeService.ReportLeases.
+func (c *nodeServiceClient) ReportLeases(ctx context.Context, req *controlv1.ReportLeasesRequest) (*controlv1.ReportLeasesResponse, error) {
+	response, err := c.reportLeases.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// DeclareAttachments calls etherloom.control.v1.NodeService.DeclareAttachments.
+func (c *nodeServiceClient) DeclareAttachments(ctx context.Context, req *controlv1.DeclareAttachmentsRequest) (*controlv1.DeclareAttachmentsResponse, error) {
+	response, err := c.declareAttachments.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // NodeServiceHandler is an implementation of the etherloom.control.v1.NodeService service.
 type NodeServiceHandler interface {
 	// Sync is the long-lived stream: hello and signals up, signed state and signals down. A node that is locked or removed
@@ -348,6 +418,11 @@ type NodeServiceHandler interface {
 	// RaiseHandshakeNonce makes handshakes of a node whose clock was set back, or whose disk was restored, count as
 	// newer than all before.
 	RaiseHandshakeNonce(context.Context, *controlv1.RaiseHandshakeNonceRequest) (*controlv1.RaiseHandshakeNonceResponse, error)
+	// ReportLeases tells what machines behind a gateway have asked of the DHCP services. What becomes of it is told in the state.
+	ReportLeases(context.Context, *controlv1.ReportLeasesRequest) (*controlv1.ReportLeasesResponse, error)
+	// DeclareAttachments says which ports onto VLANs the node's own administrator wants, all of them: those that it declared before and
+	// does not any more are removed. It needs the role gateway. What an administrator of the network has made stays as it is.
+	DeclareAttachments(context.Context, *controlv1.DeclareAttachmentsRequest) (*controlv1.DeclareAttachmentsResponse, error)
 }
 
 // NewNodeServiceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -381,6 +456,18 @@ func NewNodeServiceHandler(svc NodeServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(nodeServiceMethods.ByName("RaiseHandshakeNonce")),
 		connect.WithHandlerOptions(opts...),
 	)
+	nodeServiceReportLeasesHandler := connect.NewUnaryHandlerSimple(
+		NodeServiceReportLeasesProcedure,
+		svc.ReportLeases,
+		connect.WithSchema(nodeServiceMethods.ByName("ReportLeases")),
+		connect.WithHandlerOptions(opts...),
+	)
+	nodeServiceDeclareAttachmentsHandler := connect.NewUnaryHandlerSimple(
+		NodeServiceDeclareAttachmentsProcedure,
+		svc.DeclareAttachments,
+		connect.WithSchema(nodeServiceMethods.ByName("DeclareAttachments")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/etherloom.control.v1.NodeService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case NodeServiceSyncProcedure:
@@ -391,6 +478,10 @@ func NewNodeServiceHandler(svc NodeServiceHandler, opts ...connect.HandlerOption
 			nodeServiceReportAddressHandler.ServeHTTP(w, r)
 		case NodeServiceRaiseHandshakeNonceProcedure:
 			nodeServiceRaiseHandshakeNonceHandler.ServeHTTP(w, r)
+		case NodeServiceReportLeasesProcedure:
+			nodeServiceReportLeasesHandler.ServeHTTP(w, r)
+		case NodeServiceDeclareAttachmentsProcedure:
+			nodeServiceDeclareAttachmentsHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -416,6 +507,14 @@ func (UnimplementedNodeServiceHandler) RaiseHandshakeNonce(context.Context, *con
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("etherloom.control.v1.NodeService.RaiseHandshakeNonce is not implemented"))
 }
 
+func (UnimplementedNodeServiceHandler) ReportLeases(context.Context, *controlv1.ReportLeasesRequest) (*controlv1.ReportLeasesResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("etherloom.control.v1.NodeService.ReportLeases is not implemented"))
+}
+
+func (UnimplementedNodeServiceHandler) DeclareAttachments(context.Context, *controlv1.DeclareAttachmentsRequest) (*controlv1.DeclareAttachmentsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("etherloom.control.v1.NodeService.DeclareAttachments is not implemented"))
+}
+
 // AdminServiceClient is a client for the etherloom.control.v1.AdminService service.
 type AdminServiceClient interface {
 	CreateToken(context.Context, *controlv1.CreateTokenRequest) (*controlv1.CreateTokenResponse, error)
@@ -433,6 +532,24 @@ type AdminServiceClient interface {
 	AddSegment(context.Context, *controlv1.AddSegmentRequest) (*controlv1.AddSegmentResponse, error)
 	ListSegments(context.Context, *controlv1.ListSegmentsRequest) (*controlv1.ListSegmentsResponse, error)
 	RemoveSegment(context.Context, *controlv1.RemoveSegmentRequest) (*controlv1.RemoveSegmentResponse, error)
+	// SetDhcp makes a segment have a DHCP service, says anew what it does, or ends it.
+	SetDhcp(context.Context, *controlv1.SetDhcpRequest) (*controlv1.SetDhcpResponse, error)
+	// GetDhcp tells of a segment's DHCP service and its leases.
+	GetDhcp(context.Context, *controlv1.GetDhcpRequest) (*controlv1.GetDhcpResponse, error)
+	// AddAttachment makes a gateway's port onto a VLAN a part of a segment.
+	AddAttachment(context.Context, *controlv1.AddAttachmentRequest) (*controlv1.AddAttachmentResponse, error)
+	// SetAttachment says anew which frames of which link are a port's.
+	SetAttachment(context.Context, *controlv1.SetAttachmentRequest) (*controlv1.SetAttachmentResponse, error)
+	// ConfirmAttachment says that the gateway is still reached, and so shall leave its host moved.
+	ConfirmAttachment(context.Context, *controlv1.ConfirmAttachmentRequest) (*controlv1.ConfirmAttachmentResponse, error)
+	ListAttachments(context.Context, *controlv1.ListAttachmentsRequest) (*controlv1.ListAttachmentsResponse, error)
+	RemoveAttachment(context.Context, *controlv1.RemoveAttachmentRequest) (*controlv1.RemoveAttachmentResponse, error)
+	// AddHost names a machine behind a gateway, and pins its MAC.
+	AddHost(context.Context, *controlv1.AddHostRequest) (*controlv1.AddHostResponse, error)
+	// SetHost says anew all of a host but its name; its identity, and what names it, stay.
+	SetHost(context.Context, *controlv1.SetHostRequest) (*controlv1.SetHostResponse, error)
+	ListHosts(context.Context, *controlv1.ListHostsRequest) (*controlv1.ListHostsResponse, error)
+	RemoveHost(context.Context, *controlv1.RemoveHostRequest) (*controlv1.RemoveHostResponse, error)
 	AddGrant(context.Context, *controlv1.AddGrantRequest) (*controlv1.AddGrantResponse, error)
 	ListGrants(context.Context, *controlv1.ListGrantsRequest) (*controlv1.ListGrantsResponse, error)
 	RemoveGrant(context.Context, *controlv1.RemoveGrantRequest) (*controlv1.RemoveGrantResponse, error)
@@ -549,6 +666,72 @@ func NewAdminServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			httpClient,
 			baseURL+AdminServiceRemoveSegmentProcedure,
 			connect.WithSchema(adminServiceMethods.ByName("RemoveSegment")),
+			connect.WithClientOptions(opts...),
+		),
+		setDhcp: connect.NewClient[controlv1.SetDhcpRequest, controlv1.SetDhcpResponse](
+			httpClient,
+			baseURL+AdminServiceSetDhcpProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("SetDhcp")),
+			connect.WithClientOptions(opts...),
+		),
+		getDhcp: connect.NewClient[controlv1.GetDhcpRequest, controlv1.GetDhcpResponse](
+			httpClient,
+			baseURL+AdminServiceGetDhcpProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("GetDhcp")),
+			connect.WithClientOptions(opts...),
+		),
+		addAttachment: connect.NewClient[controlv1.AddAttachmentRequest, controlv1.AddAttachmentResponse](
+			httpClient,
+			baseURL+AdminServiceAddAttachmentProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("AddAttachment")),
+			connect.WithClientOptions(opts...),
+		),
+		setAttachment: connect.NewClient[controlv1.SetAttachmentRequest, controlv1.SetAttachmentResponse](
+			httpClient,
+			baseURL+AdminServiceSetAttachmentProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("SetAttachment")),
+			connect.WithClientOptions(opts...),
+		),
+		confirmAttachment: connect.NewClient[controlv1.ConfirmAttachmentRequest, controlv1.ConfirmAttachmentResponse](
+			httpClient,
+			baseURL+AdminServiceConfirmAttachmentProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("ConfirmAttachment")),
+			connect.WithClientOptions(opts...),
+		),
+		listAttachments: connect.NewClient[controlv1.ListAttachmentsRequest, controlv1.ListAttachmentsResponse](
+			httpClient,
+			baseURL+AdminServiceListAttachmentsProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("ListAttachments")),
+			connect.WithClientOptions(opts...),
+		),
+		removeAttachment: connect.NewClient[controlv1.RemoveAttachmentRequest, controlv1.RemoveAttachmentResponse](
+			httpClient,
+			baseURL+AdminServiceRemoveAttachmentProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("RemoveAttachment")),
+			connect.WithClientOptions(opts...),
+		),
+		addHost: connect.NewClient[controlv1.AddHostRequest, controlv1.AddHostResponse](
+			httpClient,
+			baseURL+AdminServiceAddHostProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("AddHost")),
+			connect.WithClientOptions(opts...),
+		),
+		setHost: connect.NewClient[controlv1.SetHostRequest, controlv1.SetHostResponse](
+			httpClient,
+			baseURL+AdminServiceSetHostProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("SetHost")),
+			connect.WithClientOptions(opts...),
+		),
+		listHosts: connect.NewClient[controlv1.ListHostsRequest, controlv1.ListHostsResponse](
+			httpClient,
+			baseURL+AdminServiceListHostsProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("ListHosts")),
+			connect.WithClientOptions(opts...),
+		),
+		removeHost: connect.NewClient[controlv1.RemoveHostRequest, controlv1.RemoveHostResponse](
+			httpClient,
+			baseURL+AdminServiceRemoveHostProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("RemoveHost")),
 			connect.WithClientOptions(opts...),
 		),
 		addGrant: connect.NewClient[controlv1.AddGrantRequest, controlv1.AddGrantResponse](
@@ -670,38 +853,49 @@ func NewAdminServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 
 // adminServiceClient implements AdminServiceClient.
 type adminServiceClient struct {
-	createToken    *connect.Client[controlv1.CreateTokenRequest, controlv1.CreateTokenResponse]
-	listTokens     *connect.Client[controlv1.ListTokensRequest, controlv1.ListTokensResponse]
-	revokeToken    *connect.Client[controlv1.RevokeTokenRequest, controlv1.RevokeTokenResponse]
-	listNodes      *connect.Client[controlv1.ListNodesRequest, controlv1.ListNodesResponse]
-	setNodeStatus  *connect.Client[controlv1.SetNodeStatusRequest, controlv1.SetNodeStatusResponse]
-	setNodeAddress *connect.Client[controlv1.SetNodeAddressRequest, controlv1.SetNodeAddressResponse]
-	setNodeRoles   *connect.Client[controlv1.SetNodeRolesRequest, controlv1.SetNodeRolesResponse]
-	addLock        *connect.Client[controlv1.AddLockRequest, controlv1.AddLockResponse]
-	listLocks      *connect.Client[controlv1.ListLocksRequest, controlv1.ListLocksResponse]
-	removeLock     *connect.Client[controlv1.RemoveLockRequest, controlv1.RemoveLockResponse]
-	addSegment     *connect.Client[controlv1.AddSegmentRequest, controlv1.AddSegmentResponse]
-	listSegments   *connect.Client[controlv1.ListSegmentsRequest, controlv1.ListSegmentsResponse]
-	removeSegment  *connect.Client[controlv1.RemoveSegmentRequest, controlv1.RemoveSegmentResponse]
-	addGrant       *connect.Client[controlv1.AddGrantRequest, controlv1.AddGrantResponse]
-	listGrants     *connect.Client[controlv1.ListGrantsRequest, controlv1.ListGrantsResponse]
-	removeGrant    *connect.Client[controlv1.RemoveGrantRequest, controlv1.RemoveGrantResponse]
-	setGroup       *connect.Client[controlv1.SetGroupRequest, controlv1.SetGroupResponse]
-	listGroups     *connect.Client[controlv1.ListGroupsRequest, controlv1.ListGroupsResponse]
-	removeGroup    *connect.Client[controlv1.RemoveGroupRequest, controlv1.RemoveGroupResponse]
-	getPolicy      *connect.Client[controlv1.GetPolicyRequest, controlv1.GetPolicyResponse]
-	checkPolicy    *connect.Client[controlv1.CheckPolicyRequest, controlv1.CheckPolicyResponse]
-	applyPolicy    *connect.Client[controlv1.ApplyPolicyRequest, controlv1.ApplyPolicyResponse]
-	confirmPolicy  *connect.Client[controlv1.ConfirmPolicyRequest, controlv1.ConfirmPolicyResponse]
-	undoPolicy     *connect.Client[controlv1.UndoPolicyRequest, controlv1.UndoPolicyResponse]
-	addRelay       *connect.Client[controlv1.AddRelayRequest, controlv1.AddRelayResponse]
-	listRelays     *connect.Client[controlv1.ListRelaysRequest, controlv1.ListRelaysResponse]
-	removeRelay    *connect.Client[controlv1.RemoveRelayRequest, controlv1.RemoveRelayResponse]
-	listAudit      *connect.Client[controlv1.ListAuditRequest, controlv1.ListAuditResponse]
-	addAdmin       *connect.Client[controlv1.AddAdminRequest, controlv1.AddAdminResponse]
-	listAdmins     *connect.Client[controlv1.ListAdminsRequest, controlv1.ListAdminsResponse]
-	revokeAdmin    *connect.Client[controlv1.RevokeAdminRequest, controlv1.RevokeAdminResponse]
-	raiseEpoch     *connect.Client[controlv1.RaiseEpochRequest, controlv1.RaiseEpochResponse]
+	createToken       *connect.Client[controlv1.CreateTokenRequest, controlv1.CreateTokenResponse]
+	listTokens        *connect.Client[controlv1.ListTokensRequest, controlv1.ListTokensResponse]
+	revokeToken       *connect.Client[controlv1.RevokeTokenRequest, controlv1.RevokeTokenResponse]
+	listNodes         *connect.Client[controlv1.ListNodesRequest, controlv1.ListNodesResponse]
+	setNodeStatus     *connect.Client[controlv1.SetNodeStatusRequest, controlv1.SetNodeStatusResponse]
+	setNodeAddress    *connect.Client[controlv1.SetNodeAddressRequest, controlv1.SetNodeAddressResponse]
+	setNodeRoles      *connect.Client[controlv1.SetNodeRolesRequest, controlv1.SetNodeRolesResponse]
+	addLock           *connect.Client[controlv1.AddLockRequest, controlv1.AddLockResponse]
+	listLocks         *connect.Client[controlv1.ListLocksRequest, controlv1.ListLocksResponse]
+	removeLock        *connect.Client[controlv1.RemoveLockRequest, controlv1.RemoveLockResponse]
+	addSegment        *connect.Client[controlv1.AddSegmentRequest, controlv1.AddSegmentResponse]
+	listSegments      *connect.Client[controlv1.ListSegmentsRequest, controlv1.ListSegmentsResponse]
+	removeSegment     *connect.Client[controlv1.RemoveSegmentRequest, controlv1.RemoveSegmentResponse]
+	setDhcp           *connect.Client[controlv1.SetDhcpRequest, controlv1.SetDhcpResponse]
+	getDhcp           *connect.Client[controlv1.GetDhcpRequest, controlv1.GetDhcpResponse]
+	addAttachment     *connect.Client[controlv1.AddAttachmentRequest, controlv1.AddAttachmentResponse]
+	setAttachment     *connect.Client[controlv1.SetAttachmentRequest, controlv1.SetAttachmentResponse]
+	confirmAttachment *connect.Client[controlv1.ConfirmAttachmentRequest, controlv1.ConfirmAttachmentResponse]
+	listAttachments   *connect.Client[controlv1.ListAttachmentsRequest, controlv1.ListAttachmentsResponse]
+	removeAttachment  *connect.Client[controlv1.RemoveAttachmentRequest, controlv1.RemoveAttachmentResponse]
+	addHost           *connect.Client[controlv1.AddHostRequest, controlv1.AddHostResponse]
+	setHost           *connect.Client[controlv1.SetHostRequest, controlv1.SetHostResponse]
+	listHosts         *connect.Client[controlv1.ListHostsRequest, controlv1.ListHostsResponse]
+	removeHost        *connect.Client[controlv1.RemoveHostRequest, controlv1.RemoveHostResponse]
+	addGrant          *connect.Client[controlv1.AddGrantRequest, controlv1.AddGrantResponse]
+	listGrants        *connect.Client[controlv1.ListGrantsRequest, controlv1.ListGrantsResponse]
+	removeGrant       *connect.Client[controlv1.RemoveGrantRequest, controlv1.RemoveGrantResponse]
+	setGroup          *connect.Client[controlv1.SetGroupRequest, controlv1.SetGroupResponse]
+	listGroups        *connect.Client[controlv1.ListGroupsRequest, controlv1.ListGroupsResponse]
+	removeGroup       *connect.Client[controlv1.RemoveGroupRequest, controlv1.RemoveGroupResponse]
+	getPolicy         *connect.Client[controlv1.GetPolicyRequest, controlv1.GetPolicyResponse]
+	checkPolicy       *connect.Client[controlv1.CheckPolicyRequest, controlv1.CheckPolicyResponse]
+	applyPolicy       *connect.Client[controlv1.ApplyPolicyRequest, controlv1.ApplyPolicyResponse]
+	confirmPolicy     *connect.Client[controlv1.ConfirmPolicyRequest, controlv1.ConfirmPolicyResponse]
+	undoPolicy        *connect.Client[controlv1.UndoPolicyRequest, controlv1.UndoPolicyResponse]
+	addRelay          *connect.Client[controlv1.AddRelayRequest, controlv1.AddRelayResponse]
+	listRelays        *connect.Client[controlv1.ListRelaysRequest, controlv1.ListRelaysResponse]
+	removeRelay       *connect.Client[controlv1.RemoveRelayRequest, controlv1.RemoveRelayResponse]
+	listAudit         *connect.Client[controlv1.ListAuditRequest, controlv1.ListAuditResponse]
+	addAdmin          *connect.Client[controlv1.AddAdminRequest, controlv1.AddAdminResponse]
+	listAdmins        *connect.Client[controlv1.ListAdminsRequest, controlv1.ListAdminsResponse]
+	revokeAdmin       *connect.Client[controlv1.RevokeAdminRequest, controlv1.RevokeAdminResponse]
+	raiseEpoch        *connect.Client[controlv1.RaiseEpochRequest, controlv1.RaiseEpochResponse]
 }
 
 // CreateToken calls etherloom.control.v1.AdminService.CreateToken.
@@ -815,6 +1009,105 @@ func (c *adminServiceClient) ListSegments(ctx context.Context, req *controlv1.Li
 // RemoveSegment calls etherloom.control.v1.AdminService.RemoveSegment.
 func (c *adminServiceClient) RemoveSegment(ctx context.Context, req *controlv1.RemoveSegmentRequest) (*controlv1.RemoveSegmentResponse, error) {
 	response, err := c.removeSegment.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// SetDhcp calls etherloom.control.v1.AdminService.SetDhcp.
+func (c *adminServiceClient) SetDhcp(ctx context.Context, req *controlv1.SetDhcpRequest) (*controlv1.SetDhcpResponse, error) {
+	response, err := c.setDhcp.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// GetDhcp calls etherloom.control.v1.AdminService.GetDhcp.
+func (c *adminServiceClient) GetDhcp(ctx context.Context, req *controlv1.GetDhcpRequest) (*controlv1.GetDhcpResponse, error) {
+	response, err := c.getDhcp.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// AddAttachment calls etherloom.control.v1.AdminService.AddAttachment.
+func (c *adminServiceClient) AddAttachment(ctx context.Context, req *controlv1.AddAttachmentRequest) (*controlv1.AddAttachmentResponse, error) {
+	response, err := c.addAttachment.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// SetAttachment calls etherloom.control.v1.AdminService.SetAttachment.
+func (c *adminServiceClient) SetAttachment(ctx context.Context, req *controlv1.SetAttachmentRequest) (*controlv1.SetAttachmentResponse, error) {
+	response, err := c.setAttachment.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// ConfirmAttachment calls etherloom.control.v1.AdminService.ConfirmAttachment.
+func (c *adminServiceClient) ConfirmAttachment(ctx context.Context, req *controlv1.ConfirmAttachmentRequest) (*controlv1.ConfirmAttachmentResponse, error) {
+	response, err := c.confirmAttachment.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// ListAttachments calls etherloom.control.v1.AdminService.ListAttachments.
+func (c *adminServiceClient) ListAttachments(ctx context.Context, req *controlv1.ListAttachmentsRequest) (*controlv1.ListAttachmentsResponse, error) {
+	response, err := c.listAttachments.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// RemoveAttachment calls etherloom.control.v1.AdminService.RemoveAttachment.
+func (c *adminServiceClient) RemoveAttachment(ctx context.Context, req *controlv1.RemoveAttachmentRequest) (*controlv1.RemoveAttachmentResponse, error) {
+	response, err := c.removeAttachment.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// AddHost calls etherloom.control.v1.AdminService.AddHost.
+func (c *adminServiceClient) AddHost(ctx context.Context, req *controlv1.AddHostRequest) (*controlv1.AddHostResponse, error) {
+	response, err := c.addHost.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// SetHost calls etherloom.control.v1.AdminService.SetHost.
+func (c *adminServiceClient) SetHost(ctx context.Context, req *controlv1.SetHostRequest) (*controlv1.SetHostResponse, error) {
+	response, err := c.setHost.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// ListHosts calls etherloom.control.v1.AdminService.ListHosts.
+func (c *adminServiceClient) ListHosts(ctx context.Context, req *controlv1.ListHostsRequest) (*controlv1.ListHostsResponse, error) {
+	response, err := c.listHosts.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// RemoveHost calls etherloom.control.v1.AdminService.RemoveHost.
+func (c *adminServiceClient) RemoveHost(ctx context.Context, req *controlv1.RemoveHostRequest) (*controlv1.RemoveHostResponse, error) {
+	response, err := c.removeHost.CallUnary(ctx, connect.NewRequest(req))
 	if response != nil {
 		return response.Msg, err
 	}
@@ -1009,6 +1302,24 @@ type AdminServiceHandler interface {
 	AddSegment(context.Context, *controlv1.AddSegmentRequest) (*controlv1.AddSegmentResponse, error)
 	ListSegments(context.Context, *controlv1.ListSegmentsRequest) (*controlv1.ListSegmentsResponse, error)
 	RemoveSegment(context.Context, *controlv1.RemoveSegmentRequest) (*controlv1.RemoveSegmentResponse, error)
+	// SetDhcp makes a segment have a DHCP service, says anew what it does, or ends it.
+	SetDhcp(context.Context, *controlv1.SetDhcpRequest) (*controlv1.SetDhcpResponse, error)
+	// GetDhcp tells of a segment's DHCP service and its leases.
+	GetDhcp(context.Context, *controlv1.GetDhcpRequest) (*controlv1.GetDhcpResponse, error)
+	// AddAttachment makes a gateway's port onto a VLAN a part of a segment.
+	AddAttachment(context.Context, *controlv1.AddAttachmentRequest) (*controlv1.AddAttachmentResponse, error)
+	// SetAttachment says anew which frames of which link are a port's.
+	SetAttachment(context.Context, *controlv1.SetAttachmentRequest) (*controlv1.SetAttachmentResponse, error)
+	// ConfirmAttachment says that the gateway is still reached, and so shall leave its host moved.
+	ConfirmAttachment(context.Context, *controlv1.ConfirmAttachmentRequest) (*controlv1.ConfirmAttachmentResponse, error)
+	ListAttachments(context.Context, *controlv1.ListAttachmentsRequest) (*controlv1.ListAttachmentsResponse, error)
+	RemoveAttachment(context.Context, *controlv1.RemoveAttachmentRequest) (*controlv1.RemoveAttachmentResponse, error)
+	// AddHost names a machine behind a gateway, and pins its MAC.
+	AddHost(context.Context, *controlv1.AddHostRequest) (*controlv1.AddHostResponse, error)
+	// SetHost says anew all of a host but its name; its identity, and what names it, stay.
+	SetHost(context.Context, *controlv1.SetHostRequest) (*controlv1.SetHostResponse, error)
+	ListHosts(context.Context, *controlv1.ListHostsRequest) (*controlv1.ListHostsResponse, error)
+	RemoveHost(context.Context, *controlv1.RemoveHostRequest) (*controlv1.RemoveHostResponse, error)
 	AddGrant(context.Context, *controlv1.AddGrantRequest) (*controlv1.AddGrantResponse, error)
 	ListGrants(context.Context, *controlv1.ListGrantsRequest) (*controlv1.ListGrantsResponse, error)
 	RemoveGrant(context.Context, *controlv1.RemoveGrantRequest) (*controlv1.RemoveGrantResponse, error)
@@ -1121,6 +1432,72 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 		AdminServiceRemoveSegmentProcedure,
 		svc.RemoveSegment,
 		connect.WithSchema(adminServiceMethods.ByName("RemoveSegment")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceSetDhcpHandler := connect.NewUnaryHandlerSimple(
+		AdminServiceSetDhcpProcedure,
+		svc.SetDhcp,
+		connect.WithSchema(adminServiceMethods.ByName("SetDhcp")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceGetDhcpHandler := connect.NewUnaryHandlerSimple(
+		AdminServiceGetDhcpProcedure,
+		svc.GetDhcp,
+		connect.WithSchema(adminServiceMethods.ByName("GetDhcp")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceAddAttachmentHandler := connect.NewUnaryHandlerSimple(
+		AdminServiceAddAttachmentProcedure,
+		svc.AddAttachment,
+		connect.WithSchema(adminServiceMethods.ByName("AddAttachment")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceSetAttachmentHandler := connect.NewUnaryHandlerSimple(
+		AdminServiceSetAttachmentProcedure,
+		svc.SetAttachment,
+		connect.WithSchema(adminServiceMethods.ByName("SetAttachment")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceConfirmAttachmentHandler := connect.NewUnaryHandlerSimple(
+		AdminServiceConfirmAttachmentProcedure,
+		svc.ConfirmAttachment,
+		connect.WithSchema(adminServiceMethods.ByName("ConfirmAttachment")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceListAttachmentsHandler := connect.NewUnaryHandlerSimple(
+		AdminServiceListAttachmentsProcedure,
+		svc.ListAttachments,
+		connect.WithSchema(adminServiceMethods.ByName("ListAttachments")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceRemoveAttachmentHandler := connect.NewUnaryHandlerSimple(
+		AdminServiceRemoveAttachmentProcedure,
+		svc.RemoveAttachment,
+		connect.WithSchema(adminServiceMethods.ByName("RemoveAttachment")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceAddHostHandler := connect.NewUnaryHandlerSimple(
+		AdminServiceAddHostProcedure,
+		svc.AddHost,
+		connect.WithSchema(adminServiceMethods.ByName("AddHost")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceSetHostHandler := connect.NewUnaryHandlerSimple(
+		AdminServiceSetHostProcedure,
+		svc.SetHost,
+		connect.WithSchema(adminServiceMethods.ByName("SetHost")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceListHostsHandler := connect.NewUnaryHandlerSimple(
+		AdminServiceListHostsProcedure,
+		svc.ListHosts,
+		connect.WithSchema(adminServiceMethods.ByName("ListHosts")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceRemoveHostHandler := connect.NewUnaryHandlerSimple(
+		AdminServiceRemoveHostProcedure,
+		svc.RemoveHost,
+		connect.WithSchema(adminServiceMethods.ByName("RemoveHost")),
 		connect.WithHandlerOptions(opts...),
 	)
 	adminServiceAddGrantHandler := connect.NewUnaryHandlerSimple(
@@ -1265,6 +1642,28 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 			adminServiceListSegmentsHandler.ServeHTTP(w, r)
 		case AdminServiceRemoveSegmentProcedure:
 			adminServiceRemoveSegmentHandler.ServeHTTP(w, r)
+		case AdminServiceSetDhcpProcedure:
+			adminServiceSetDhcpHandler.ServeHTTP(w, r)
+		case AdminServiceGetDhcpProcedure:
+			adminServiceGetDhcpHandler.ServeHTTP(w, r)
+		case AdminServiceAddAttachmentProcedure:
+			adminServiceAddAttachmentHandler.ServeHTTP(w, r)
+		case AdminServiceSetAttachmentProcedure:
+			adminServiceSetAttachmentHandler.ServeHTTP(w, r)
+		case AdminServiceConfirmAttachmentProcedure:
+			adminServiceConfirmAttachmentHandler.ServeHTTP(w, r)
+		case AdminServiceListAttachmentsProcedure:
+			adminServiceListAttachmentsHandler.ServeHTTP(w, r)
+		case AdminServiceRemoveAttachmentProcedure:
+			adminServiceRemoveAttachmentHandler.ServeHTTP(w, r)
+		case AdminServiceAddHostProcedure:
+			adminServiceAddHostHandler.ServeHTTP(w, r)
+		case AdminServiceSetHostProcedure:
+			adminServiceSetHostHandler.ServeHTTP(w, r)
+		case AdminServiceListHostsProcedure:
+			adminServiceListHostsHandler.ServeHTTP(w, r)
+		case AdminServiceRemoveHostProcedure:
+			adminServiceRemoveHostHandler.ServeHTTP(w, r)
 		case AdminServiceAddGrantProcedure:
 			adminServiceAddGrantHandler.ServeHTTP(w, r)
 		case AdminServiceListGrantsProcedure:
@@ -1362,6 +1761,50 @@ func (UnimplementedAdminServiceHandler) ListSegments(context.Context, *controlv1
 
 func (UnimplementedAdminServiceHandler) RemoveSegment(context.Context, *controlv1.RemoveSegmentRequest) (*controlv1.RemoveSegmentResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("etherloom.control.v1.AdminService.RemoveSegment is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) SetDhcp(context.Context, *controlv1.SetDhcpRequest) (*controlv1.SetDhcpResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("etherloom.control.v1.AdminService.SetDhcp is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) GetDhcp(context.Context, *controlv1.GetDhcpRequest) (*controlv1.GetDhcpResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("etherloom.control.v1.AdminService.GetDhcp is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) AddAttachment(context.Context, *controlv1.AddAttachmentRequest) (*controlv1.AddAttachmentResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("etherloom.control.v1.AdminService.AddAttachment is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) SetAttachment(context.Context, *controlv1.SetAttachmentRequest) (*controlv1.SetAttachmentResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("etherloom.control.v1.AdminService.SetAttachment is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) ConfirmAttachment(context.Context, *controlv1.ConfirmAttachmentRequest) (*controlv1.ConfirmAttachmentResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("etherloom.control.v1.AdminService.ConfirmAttachment is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) ListAttachments(context.Context, *controlv1.ListAttachmentsRequest) (*controlv1.ListAttachmentsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("etherloom.control.v1.AdminService.ListAttachments is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) RemoveAttachment(context.Context, *controlv1.RemoveAttachmentRequest) (*controlv1.RemoveAttachmentResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("etherloom.control.v1.AdminService.RemoveAttachment is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) AddHost(context.Context, *controlv1.AddHostRequest) (*controlv1.AddHostResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("etherloom.control.v1.AdminService.AddHost is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) SetHost(context.Context, *controlv1.SetHostRequest) (*controlv1.SetHostResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("etherloom.control.v1.AdminService.SetHost is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) ListHosts(context.Context, *controlv1.ListHostsRequest) (*controlv1.ListHostsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("etherloom.control.v1.AdminService.ListHosts is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) RemoveHost(context.Context, *controlv1.RemoveHostRequest) (*controlv1.RemoveHostResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("etherloom.control.v1.AdminService.RemoveHost is not implemented"))
 }
 
 func (UnimplementedAdminServiceHandler) AddGrant(context.Context, *controlv1.AddGrantRequest) (*controlv1.AddGrantResponse, error) {
