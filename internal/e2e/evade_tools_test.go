@@ -122,7 +122,7 @@ func (e *evading) programsOf(a *attacker) {
 	start := time.Now()
 	scans := evadingScans(a)
 	open, guarded := 0, a != e.cable
-	for i, out := range e.run(a, 15*time.Second, scans) {
+	for i, out := range e.run(a, time.Minute, scans) {
 		reaches := strings.Contains(out, "445/tcp open ")
 		if !strings.Contains(out, "Nmap done") || reaches && guarded {
 			e.Errorf("%s: %s: %s", a.name, strings.Join(scans[i], " "), out)

@@ -3,7 +3,6 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,8 +10,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/etherloom/etherloom/internal/lab"
 	"github.com/etherloom/etherloom/internal/world"
@@ -215,18 +212,7 @@ func TestRouterAdvertisementIsNotHeard(t *testing.T) {
 // inject sends a frame out of a host's device, as a program with root there can.
 func (r *rig) inject(h *lab.Host, dev string, frame []byte) {
 	r.Helper()
-	r.ok(h.Do(func() error {
-		ifi, err := net.InterfaceByName(dev)
-		if err != nil {
-			return err
-		}
-		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(fd)
-		return unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: ifi.Index})
-	}))
+	r.ok(h.SendFrames(dev, frame))
 }
 
 // Root on one site cannot be somebody else: every spoofed frame is dropped at its own node, counted by reason.

@@ -77,7 +77,7 @@ type rig struct {
 
 func newRig(t *testing.T, controllerArgs ...string) *rig {
 	t.Helper()
-	return newRigFor(t, 5*time.Minute, controllerArgs...)
+	return newRigFor(t, 10*time.Minute, controllerArgs...)
 }
 
 // newRigFor makes a rig for a test that takes up to some time.

@@ -26,8 +26,10 @@ const (
 // ErrIncomplete says that a capture lost frames, so that what it does not show may have been there.
 var ErrIncomplete = errors.New("lab: the capture lost frames and proves no absence")
 
-// Capture records every frame that an interface sends or receives into a pcap file. A frame is in it before any
-// program can have received it. What Link.Drop drops is seen at both ends; what the host's own rules drop on
+// Capture records every frame that an interface sends or receives, or with CaptureArrivals receives alone, into a
+// pcap file. A frame is recorded as it was on the wire, with all its tags: the outermost, which the kernel takes out
+// of a frame before a packet socket is shown it, is put back; frames that have a tag and less than two bytes after the
+// next EtherType the kernel drops. A frame is in it before any program can have received it. What Link.Drop drops is seen at both ends; what the host's own rules drop on
 // arrival is seen, what they drop before it leaves is not.
 type Capture struct {
 	host *Host
@@ -49,8 +51,13 @@ type Capture struct {
 
 // Capture starts recording on an interface of the host, which may also be one that a program made, as loom0. It goes
 // on until Stop or Close.
-func (h *Host) Capture(name string) (*Capture, error) {
-	sock, err := h.openPacketSocket(name)
+func (h *Host) Capture(name string) (*Capture, error) { return h.capture(name, false) }
+
+// CaptureArrivals is Capture without what the interface sends.
+func (h *Host) CaptureArrivals(name string) (*Capture, error) { return h.capture(name, true) }
+
+func (h *Host) capture(name string, arrivals bool) (*Capture, error) {
+	sock, err := h.openPacketSocket(name, arrivals)
 	if err != nil {
 		return nil, fmt.Errorf("capture on %s/%s: %w", h.name, name, err)
 	}
@@ -72,8 +79,11 @@ func (h *Host) Capture(name string) (*Capture, error) {
 }
 
 // openPacketSocket returns a non-blocking packet(7) socket on an interface.
-func (h *Host) openPacketSocket(name string) (*os.File, error) {
-	fd := -1
+func (h *Host) openPacketSocket(name string, arrivals bool) (*os.File, error) {
+	fd, ignoreOutgoing := -1, 0
+	if arrivals {
+		ignoreOutgoing = 1
+	}
 	err := h.thread.call(func() (err error) {
 		// Protocol 0: nothing is queued before all is set and bind names the interface.
 		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
@@ -88,6 +98,7 @@ func (h *Host) openPacketSocket(name string) (*os.File, error) {
 			{unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, captureQueue},
 			{unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1},
 			{unix.SOL_PACKET, unix.PACKET_AUXDATA, 1},
+			{unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, ignoreOutgoing},
 		} {
 			if err := unix.SetsockoptInt(fd, o.level, o.option, o.value); err != nil {
 				return err

@@ -121,23 +121,37 @@ func TestCaptureVLANAndDown(t *testing.T) {
 	w := newWorld(t)
 	c := must(w.servers[1].Capture("eth0"))(t)
 	check(t, w.links[1].Down(), w.links[1].Up())
-	tagged := append(bytes.Repeat([]byte{0xff}, 6), 2, 0, 0, 0, 0, 9, 0x81, 0x00, 0xa0, 0x0a, 0x88, 0xb5)
-	tagged = append(tagged, "tagged frame, padded to sixty bytes and a few more"...)
-	err := w.servers[0].Do(func() error {
-		ifi, err := net.InterfaceByName("eth0")
-		if err != nil {
-			return err
+	for name, tags := range map[string][]Tag{
+		"without a tag": nil, "tagged": {{VLAN: 10, Priority: 5}}, "to be dropped first": {{VLAN: 4095, Eligible: true}},
+		"priority 7": {{Priority: 7}}, "priority 0": {{}}, "a service's": {{VLAN: 100, Type: ServiceTag}},
+		"in a tunnel": {{VLAN: 100, Type: ServiceTag}, {VLAN: 10, Priority: 1}},
+	} {
+		frame := append(Ethernet(Broadcast(), mac(9), Experimental, tags...), name+", padded to sixty bytes and some more of them"...)
+		check(t, w.servers[0].SendFrames("eth0", frame))
+		n := 0
+		check(t, c.Each(func(got []byte) bool {
+			if bytes.Equal(got, frame) {
+				n++
+			}
+			return true
+		}))
+		if n != 1 {
+			t.Errorf("a frame %s was captured %d times as it was sent", name, n)
 		}
-		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return err
+	}
+	whole := append(Ethernet(Broadcast(), mac(0x77), Experimental, Tag{VLAN: 10}), 1, 2)
+	for n := 14; n <= len(whole); n++ {
+		check(t, w.servers[0].SendFrames("eth0", whole[:n]))
+	}
+	n := 0
+	check(t, c.Each(func(got []byte) bool {
+		if bytes.Equal(got[6:12], mac(0x77)) {
+			n++
 		}
-		defer func() { _ = unix.Close(fd) }()
-		return unix.Sendto(fd, tagged, 0, &unix.SockaddrLinklayer{Ifindex: ifi.Index})
-	})
-	check(t, err)
-	if !must(c.Contains(tagged))(t) {
-		t.Error("the tagged frame was not captured as it was sent")
+		return true
+	}))
+	if n != 1 {
+		t.Errorf("of frames cut short in their tag and the whole one, %d were captured, want the whole one", n)
 	}
 }
 

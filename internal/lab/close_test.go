@@ -22,6 +22,9 @@ import (
 // victimVar asks the test program to be the process that TestSweep kills; its value is the lab's prefix.
 const victimVar = "LAB_TEST_VICTIM"
 
+// switchVar gives the victim's lab a switch.
+const switchVar = "LAB_TEST_SWITCH"
+
 // markVar marks the processes of a test, so that orphans are found whatever namespace they are in.
 const markVar = "LAB_TEST_MARK"
 
@@ -201,6 +204,9 @@ func victim(prefix string) {
 		if h, err = l.AddHost("a"); err == nil {
 			_, err = h.Command(context.Background(), "sh", "-c", "setsid sleep 600 & exec sleep 600").StartLogged()
 		}
+	}
+	if os.Getenv(switchVar) != "" && err == nil {
+		_, err = l.AddVLANSwitch(context.Background(), "switch")
 	}
 	time.Sleep(50 * time.Millisecond) // let the grandchild escape
 	fmt.Println(l.Name(), err)

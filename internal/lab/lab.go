@@ -29,8 +29,17 @@
 //
 // What happens on the way is set on links: Drop (partition, loss, black hole, "no UDP here"), Hold (reordering) and
 // Count. Hosts record
-// (Capture) and ask what the far end answers (Ping, ScanTCP, ProbeUDP). None of it needs a program that a fresh
-// machine lacks.
+// (Capture), ask what the far end answers (Ping, ScanTCP, ProbeUDP), and send frames of any kind (SendFrames, and in
+// numbers SendTrain, which Capture.Train counts elsewhere). None of it needs a program that a fresh machine lacks.
+//
+// A site that has VLANs is a VLANSwitch with machines at its ports; it needs Open vSwitch:
+//
+//	site, err := l.AddVLANSwitch(ctx, "site")
+//	eth0, err := site.Access(ctx, lab.Plug{On: camera, Name: "eth0"}, 10)
+//	lan, err := site.Trunk(ctx, lab.Plug{On: gateway, Name: "lan"}, 10, 20)
+//
+// Machines there take a lease (ServeDHCP, TakeLease), resolve names and copy files (CopyFile), with the programs that
+// their users would take. What only another kernel can, a bridge with VLANs for one, a Guest does, under qemu.
 //
 // # What a host's commands see
 //

@@ -115,6 +115,17 @@ func (w *world) site(t *testing.T, n string, kind Guard) *site {
 	return s
 }
 
+// mac is the address of machine number n.
+func mac(n byte) net.HardwareAddr { return net.HardwareAddr{2, 0, 0, 0, 0, n} }
+
+// bare says nothing by itself: no ARP, no neighbour discovery.
+func bare(t *testing.T, l *Lab, name string) *Host {
+	t.Helper()
+	h := must(l.AddHost(name))(t)
+	check(t, h.Sysctl("net.ipv6.conf.default.disable_ipv6", "1"))
+	return h
+}
+
 func wantPing(t *testing.T, from *Host, to string, want bool) {
 	t.Helper()
 	e := Echo{Count: 2, Interval: 50 * time.Millisecond, Wait: brief}

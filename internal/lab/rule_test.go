@@ -134,17 +134,23 @@ func TestShapedCable(t *testing.T) {
 	c := must(l.ShapedCable(Plug{On: a, Name: "eth0", Addrs: []string{"10.0.0.1/24", "fd00::1/64"}, MTU: 1400, MAC: "02:00:00:00:00:01"},
 		Plug{On: lan}, Shape{Delay: delay}))(t)
 	wantPing(t, a, "fd00::2", true)
-	r := must(a.Ping(t.Context(), "10.0.0.2", Echo{Count: 20, Interval: time.Millisecond}))(t)
-	if r.Received != 20 || r.Extra != 0 {
-		t.Errorf("%+v", r)
-	}
-	late := 0
-	for _, rtt := range r.RTT {
-		if rtt < 2*delay {
-			t.Errorf("a reply after %s, over a cable of %s", rtt, delay)
+	late := 20
+	for range 5 { // other tests may keep the processors busy, but not all the time
+		r := must(a.Ping(t.Context(), "10.0.0.2", Echo{Count: 20, Interval: time.Millisecond}))(t)
+		if r.Received != 20 || r.Extra != 0 {
+			t.Errorf("%+v", r)
 		}
-		if rtt > 4*delay {
-			late++
+		now := 0
+		for _, rtt := range r.RTT {
+			if rtt < 2*delay {
+				t.Errorf("a reply after %s, over a cable of %s", rtt, delay)
+			}
+			if rtt > 4*delay {
+				now++
+			}
+		}
+		if late = min(late, now); late <= 10 {
+			break
 		}
 	}
 	if late > 10 {
