@@ -32,21 +32,23 @@ demo: build ## Show the main job on this machine, in network namespaces
 
 test: toolchain ## Run every test, those in network namespaces included
 	@scripts/ensure.sh gcc:gcc $(E2E_PROGRAMS)
-	go test -timeout 40m ./...
+	go test -timeout 50m ./...
 
 short: toolchain ## Run the quick tests alone
 	go test -short $$(go list ./... | grep -v -e /internal/e2e -e /internal/lab)
 
 E2E_PROGRAMS := ping:iputils-ping arping:iputils-arping iperf3:iperf3 socat:socat dig:bind9-dnsutils dnsmasq:dnsmasq-base \
-	dbus-daemon:dbus-daemon setpriv:util-linux arpspoof:dsniff atk6-fake_router26:thc-ipv6 nmap:nmap
+	dbus-daemon:dbus-daemon setpriv:util-linux arpspoof:dsniff atk6-fake_router26:thc-ipv6 nmap:nmap busybox:busybox \
+	ovs-vswitchd:openvswitch-switch udhcpc:udhcpc jq:jq nft:nftables
 
 e2e: toolchain ## Run the end-to-end tests; one that cannot run is a failure
 	@scripts/ensure.sh $(E2E_PROGRAMS)
-	ETHERLOOM_E2E=1 go test -count=1 -timeout 40m ./internal/e2e ./internal/lab ./bridge ./dnsd/...
+	ETHERLOOM_E2E=1 go test -count=1 -timeout 50m ./internal/e2e ./internal/lab ./bridge ./dnsd/...
 
 fuzz: toolchain ## Run every fuzz target for FUZZTIME (60s)
 	@scripts/fuzz.sh $(FUZZTIME)
 
+# Some minutes: the mutations of a package are compiled once, and each is asked of the tests that reach it. MUTATEJOBS at a time.
 mutate: toolchain ## Delete each check on frames in turn; a test must fail for each
 	go run ./tools/mutate -p $(MUTATEJOBS)
 
@@ -58,7 +60,7 @@ cover: toolchain ## Write coverage.out and print what it says of each package
 
 lint: toolchain ## Check style, import rules, scripts, and that generated code is what it should be
 	@scripts/ensure.sh shellcheck:shellcheck
-	shellcheck scripts/*.sh .ci/run
+	shellcheck -x scripts/*.sh scripts/admin/*.sh .ci/run
 	$(LINT) golangci-lint run ./...
 	go mod tidy -diff
 	$(PROTO) buf lint
@@ -77,18 +79,24 @@ check: lint ## What CI runs: lint, unit tests with the race detector, end to end
 
 .PHONY: e2e-only
 e2e-only:
-	ETHERLOOM_E2E=1 go test -count=1 -timeout 30m ./internal/e2e
+	ETHERLOOM_E2E=1 go test -count=1 -timeout 45m ./internal/e2e
 
 accept: check ## Run every bar with its full counts and durations
+	@scripts/ensure.sh qemu-system-x86_64:qemu-system-x86 busybox:busybox
+	ETHERLOOM_E2E=1 ETHERLOOM_ACCEPT=1 ETHERLOOM_GUEST=$$(scripts/guest.sh) go test -count=1 -v -run TestGuest ./internal/lab
+	ETHERLOOM_E2E=1 ETHERLOOM_ACCEPT=1 ETHERLOOM_GUEST=$$(scripts/guest.sh) go test -count=1 -timeout 30m -v -run TestInGuest ./bridge
+	ETHERLOOM_E2E=1 ETHERLOOM_ACCEPT=1 ETHERLOOM_GUEST=$$(scripts/guest.sh) go test -count=1 -timeout 60m -v -run TestGuest ./internal/e2e
 	ETHERLOOM_E2E=1 ETHERLOOM_E2E_RACE=1 go test -count=1 -timeout 60m ./internal/e2e
 	ETHERLOOM_E2E=1 ETHERLOOM_ENDURANCE=10m go test -count=1 -timeout 20m -run TestEndurance ./internal/e2e
-	ETHERLOOM_E2E=1 ETHERLOOM_ACCEPT=1 go test -count=1 -timeout 40m -v -run 'TestRevocationAtFifty|TestReceiverLimitsFloods' ./internal/e2e
+	ETHERLOOM_E2E=1 ETHERLOOM_ACCEPT=1 go test -count=1 -timeout 90m -v -run 'TestRevocationAtFifty|TestReceiverLimitsFloods|TestNeighboursStay|TestTakeover|TestGatewayThroughput|TestStorm|TestGatewayDies' ./internal/e2e
 	ETHERLOOM_E2E=1 ETHERLOOM_FLIPS=1000 go test -count=1 -timeout 30m -v -run TestPolicyFlips ./internal/e2e
 	$(MAKE) mutate fuzz bench
 
-install: build ## Install the programs and systemd units under PREFIX (/usr/local), below DESTDIR
+install: build ## Install the programs, systemd units and administrators' scripts under PREFIX (/usr/local), below DESTDIR
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(BIN)/etherloom $(BIN)/etherloom-controller
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system scripts/systemd/*.service
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/share/etherloom/scripts scripts/admin/*-*.sh
+	install -m 644 -t $(DESTDIR)$(PREFIX)/share/etherloom/scripts scripts/admin/lib.sh scripts/admin/look.sh
 	sed -i 's,ExecStart=/usr/bin/,ExecStart=$(PREFIX)/bin/,' $(DESTDIR)$(PREFIX)/lib/systemd/system/etherloom*.service
 
 deb: build ## Build the Debian package into bin/

@@ -4,7 +4,7 @@
 # Measures Etherloom beside what a user would pick instead, in two network namespaces joined by a veth, with the daemons and
 # the load on the same processors:
 #
-#     [bench-a 10.9.0.1] va ======== vb [10.9.0.2 bench-b]
+#     [bench-PID-a 10.9.0.1] va ======== vb [10.9.0.2 bench-PID-b]
 #
 # Rounds are interleaved, so that a noisy machine is unfair to all alike; the table shows medians. It holds, for each peer:
 # one TCP stream and four (Mbit/s, iperf3), UDP with 64-byte payloads (thousand datagrams received per second), the
@@ -48,6 +48,7 @@ BENCH_BIN=${BENCH_BIN:-$HOME/.cache/etherloom-bench/bin}
 work=$(mktemp -d)
 dst=
 pids=() daemons=()
+bed=bench-$$ # what the namespaces are called, so that two runs are in nobody's way
 cgroup='' mounted=''
 
 installed() {
@@ -65,7 +66,7 @@ down() {
   for p in "${pids[@]:-}"; do [ -z "$p" ] || kill "$p" 2>/dev/null || true; done
   for p in "${pids[@]:-}"; do [ -z "$p" ] || wait "$p" 2>/dev/null || true; done
   pids=() daemons=()
-  for ns in bench-a bench-b; do
+  for ns in "$bed-a" "$bed-b"; do
     for p in $(ip netns pids $ns 2>/dev/null); do kill -9 "$p" 2>/dev/null || true; done
     ip netns del $ns 2>/dev/null || true
   done
@@ -101,29 +102,29 @@ spent() { # processor time of the daemons so far, in µs
 up() { # offloads
   down
   rm -rf "${work:?}"/*
-  ip netns add bench-a
-  ip netns add bench-b
-  ip link add va netns bench-a type veth peer name vb netns bench-b
+  ip netns add "$bed-a"
+  ip netns add "$bed-b"
+  ip link add va netns "$bed-a" type veth peer name vb netns "$bed-b"
   local n
   for n in a b; do
-    ip -n bench-$n link set lo up
-    ip -n bench-$n link set v$n up
+    ip -n "$bed-$n" link set lo up
+    ip -n "$bed-$n" link set v$n up
   done
-  ip -n bench-a addr add 10.9.0.1/24 dev va
-  ip -n bench-b addr add 10.9.0.2/24 dev vb
+  ip -n "$bed-a" addr add 10.9.0.1/24 dev va
+  ip -n "$bed-b" addr add 10.9.0.2/24 dev vb
   if [ "$1" = off ]; then
     for n in a b; do
-      ip netns exec bench-$n ethtool -K v$n tx-udp-segmentation off tso off gso off gro off >/dev/null 2>&1 || true
+      ip netns exec "$bed-$n" ethtool -K v$n tx-udp-segmentation off tso off gso off gro off >/dev/null 2>&1 || true
     done
   fi
 }
 
-ina() { ip netns exec bench-a "$@"; }
-inb() { ip netns exec bench-b "$@"; }
+ina() { ip netns exec "$bed-a" "$@"; }
+inb() { ip netns exec "$bed-b" "$@"; }
 aside() { # namespace suffix, command: in the background
   local ns=$1
   shift
-  ip netns exec "bench-$ns" "$@" >"$work/$ns.$RANDOM.log" 2>&1 &
+  ip netns exec "$bed-$ns" "$@" >"$work/$ns.$RANDOM.log" 2>&1 &
   pids+=($!)
 }
 daemon() { # the same for what carries data, whose processor time counts
@@ -131,7 +132,7 @@ daemon() { # the same for what carries data, whose processor time counts
   shift
   (
     [ -z "$cgroup" ] || echo "$BASHPID" >"$cgroup/cgroup.procs"
-    exec ip netns exec "bench-$ns" "$@"
+    exec ip netns exec "$bed-$ns" "$@"
   ) >"$work/$ns.$RANDOM.log" 2>&1 &
   pids+=($!) daemons+=($!)
 }
@@ -160,7 +161,7 @@ loom_up() { # program of the nodes
   for _ in $(seq 100); do [ -s "$admin" ] && inb "$loom" grant list --admin "$admin" >/dev/null 2>&1 && break; sleep 0.1; done
   for n in a b; do
     token=$(inb "$loom" token create --label bench=1 --admin "$admin" 2>/dev/null)
-    ip netns exec bench-$n "$loom" join "$token" --name $n --state-dir "$work/state-$n" >/dev/null
+    ip netns exec "$bed-$n" "$loom" join "$token" --name $n --state-dir "$work/state-$n" >/dev/null
     daemon $n "$loom" run --state-dir "$work/state-$n" --dns-resolver off --log-level warn
   done
   inb "$loom" grant add --from label:bench=1 --to segment:lan --admin "$admin" >/dev/null
@@ -179,13 +180,13 @@ loom_up() { # program of the nodes
 }
 
 peer_veth() { each veth_one; }
-veth_one() { ip -n bench-"$1" addr add 10.20.0."$2"/24 dev v"$1"; }
+veth_one() { ip -n "$bed-$1" addr add 10.20.0."$2"/24 dev v"$1"; }
 
 peer_vxlan() { each vxlan_one; }
 vxlan_one() {
-  ip -n bench-"$1" link add vx type vxlan id 7 dstport 4789 local 10.9.0."$2" remote 10.9.0."$3" dev v"$1"
-  ip -n bench-"$1" addr add 10.20.0."$2"/24 dev vx
-  ip -n bench-"$1" link set vx up
+  ip -n "$bed-$1" link add vx type vxlan id 7 dstport 4789 local 10.9.0."$2" remote 10.9.0."$3" dev v"$1"
+  ip -n "$bed-$1" addr add 10.20.0."$2"/24 dev vx
+  ip -n "$bed-$1" link set vx up
 }
 
 wg_keys() { (umask 077; wg genkey >"$work/ka"; wg genkey >"$work/kb"); }
@@ -198,10 +199,10 @@ wg_up() { # program, network
   sleep 1
   ina wg set wga listen-port 51820 private-key "$work/ka" peer "$(wg pubkey <"$work/kb")" allowed-ips "$net.2/32" endpoint 10.9.0.2:51820
   inb wg set wgb listen-port 51820 private-key "$work/kb" peer "$(wg pubkey <"$work/ka")" allowed-ips "$net.1/32" endpoint 10.9.0.1:51820
-  ip -n bench-a addr add "$net.1/24" dev wga
-  ip -n bench-b addr add "$net.2/24" dev wgb
-  ip -n bench-a link set wga mtu 1420 up
-  ip -n bench-b link set wgb mtu 1420 up
+  ip -n "$bed-a" addr add "$net.1/24" dev wga
+  ip -n "$bed-b" addr add "$net.2/24" dev wgb
+  ip -n "$bed-a" link set wga mtu 1420 up
+  ip -n "$bed-b" link set wgb mtu 1420 up
 }
 peer_wireguard-go() {
   goprog wireguard-go golang.zx2c4.com/wireguard@latest .
@@ -217,9 +218,9 @@ peer_wireguard-go+vxlan() {
   each wgvx_one
 }
 wgvx_one() {
-  ip -n bench-"$1" link add vx type vxlan id 7 dstport 4789 local 10.30.0."$2" remote 10.30.0."$3" dev wg"$1"
-  ip -n bench-"$1" addr add 10.20.0."$2"/24 dev vx
-  ip -n bench-"$1" link set vx mtu 1370 up
+  ip -n "$bed-$1" link add vx type vxlan id 7 dstport 4789 local 10.30.0."$2" remote 10.30.0."$3" dev wg"$1"
+  ip -n "$bed-$1" addr add 10.20.0."$2"/24 dev vx
+  ip -n "$bed-$1" link set vx mtu 1370 up
 }
 
 peer_tinc() {
@@ -278,8 +279,8 @@ peer_openvpn() {
 }
 fingerprint() { openssl x509 -in "$work/ov$1.crt" -noout -fingerprint -sha256 | cut -d= -f2; }
 openvpn_one() {
-  ip -n bench-"$1" addr add 10.20.0."$2"/24 dev tap0
-  ip -n bench-"$1" link set tap0 up
+  ip -n "$bed-$1" addr add 10.20.0."$2"/24 dev tap0
+  ip -n "$bed-$1" link set tap0 up
 }
 
 peer_nebula() {

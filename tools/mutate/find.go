@@ -13,19 +13,22 @@ type finder struct {
 	fset   *token.FileSet
 	file   string
 	source []byte
+	pkg    string
 	fn     string
 	judge  judge
 	list   []mutation
 	seen   map[string]int
+	err    error
 }
 
 // find lists the mutations of a file, in the order of the source.
-func find(file string, source []byte, skip map[string]string, reversed map[string]bool) ([]mutation, error) {
+func find(file string, source []byte, skip map[string]string) ([]mutation, error) {
 	f := &finder{fset: token.NewFileSet(), file: file, source: source, seen: make(map[string]int)}
 	tree, err := parser.ParseFile(f.fset, file, source, parser.SkipObjectResolution)
 	if err != nil {
 		return nil, err
 	}
+	f.pkg = tree.Name.Name
 	for _, d := range tree.Decls {
 		fn, ok := d.(*ast.FuncDecl)
 		if !ok || fn.Body == nil {
@@ -35,11 +38,11 @@ func find(file string, source []byte, skip map[string]string, reversed map[strin
 		if _, skipped := skip[file+" "+f.fn]; skipped {
 			continue
 		}
-		if f.judge, ok = judgeOf(fn, reversed[file+" "+f.fn]); ok {
+		if f.judge, ok = judgeOf(fn); ok {
 			f.statements(fn.Body.List, false)
 		}
 	}
-	return f.list, nil
+	return f.list, f.err
 }
 
 // statements looks at what stands in a block. covered says that the block runs under a condition that is mutated itself, so
@@ -105,6 +108,7 @@ func (f *finder) cases(s *ast.SwitchStmt) {
 		}
 	}
 	conditions := s.Tag == nil
+	var compared *comparison
 	for _, c := range clauses {
 		does := f.judge.within(c)
 		if does == 0 && other&refuses != 0 {
@@ -114,7 +118,10 @@ func (f *finder) cases(s *ast.SwitchStmt) {
 			if conditions {
 				f.condition(x, does)
 			} else if len(c.List) > 1 {
-				f.without(c.List, i)
+				if compared == nil {
+					compared = f.compared(s)
+				}
+				f.without(compared, c.List, i)
 			}
 		}
 		f.statements(c.Body, conditions && len(c.List) > 0)
@@ -162,13 +169,16 @@ func (f *finder) result(s *ast.ReturnStmt, covered bool) {
 		return
 	}
 	x, does := s.Results[j.at], j.exit(s)
-	if does == refuses|accepts {
-		f.constant(x, !j.reversed)
+	if literal := nameOf(x) == "true" || nameOf(x) == "false"; does == refuses|accepts && !literal {
+		if j.manner == predicate {
+			f.constant(x, false)
+		}
+		f.constant(x, true)
 		f.operands(x)
 		return
 	}
-	pass := j.letPass()
-	if covered || does != refuses || pass == "" {
+	pass := j.instead(x)
+	if covered || does&refuses == 0 || pass == "" {
 		return
 	}
 	var values []string
@@ -180,6 +190,6 @@ func (f *finder) result(s *ast.ReturnStmt, covered bool) {
 		}
 	}
 	// What was returned stays behind, so that everything is still used and the mutation compiles.
-	text := fmt.Sprintf("if true { return %s }; ", strings.Join(values, ", "))
-	f.add(s, fmt.Sprintf("%s gives %s", f.textOf(s), pass), f.at(s.Pos()), f.at(s.Pos()), text)
+	g := gate{from: f.at(s.Pos()), to: f.at(s.Pos()), lead: "if ", tail: fmt.Sprintf(" { return %s }; ", strings.Join(values, ", "))}
+	f.add(s, fmt.Sprintf("%s gives %s", f.textOf(s), pass), g)
 }

@@ -2,11 +2,11 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 )
@@ -15,6 +15,7 @@ import (
 type job struct {
 	mutation
 	target  target
+	number  int    // of its switch
 	allowed string // why no test can notice; empty if one must
 	outcome outcome
 }
@@ -34,7 +35,7 @@ func collect(root string) ([]*job, error) {
 			if err != nil {
 				return nil, err
 			}
-			list, err := find(file, source, elsewhere(), reversed())
+			list, err := find(file, source, elsewhere())
 			if err != nil {
 				return nil, err
 			}
@@ -50,72 +51,83 @@ func collect(root string) ([]*job, error) {
 	return jobs, nil
 }
 
-// runAll runs the jobs, so many at a time, and prints each as it ends.
-func runAll(ctx context.Context, r *runner, jobs []*job, workers int) error {
-	if err := sound(ctx, r, jobs); err != nil {
+// runAll runs the jobs, so many at a time, and prints each as it ends. Of every so many, one is also run by itself, compiled
+// for it alone, and must end as it did among the others; 0 is none.
+func runAll(ctx context.Context, r *runner, jobs []*job, workers, every int) error {
+	if err := r.findConverter(ctx); err != nil {
 		return err
 	}
-	var (
-		wg    sync.WaitGroup
-		mu    sync.Mutex // guards done, errs and the terminal
-		done  int
-		errs  []error
-		queue = make(chan *job)
-	)
-	for range workers {
-		wg.Go(func() {
-			for j := range queue {
-				start := time.Now()
-				err := j.run(ctx, r)
-				mu.Lock()
-				if done++; err != nil {
-					errs = append(errs, err)
-				} else {
-					fmt.Printf("%3d/%d %s\n        %s (%.1f s)\n", done, len(jobs), j.where(), j.became(), time.Since(start).Seconds())
-				}
-				mu.Unlock()
+	for first, n := 0, 0; first < len(jobs); first += n {
+		of := jobs[first].target
+		n = 1
+		for first+n < len(jobs) && jobs[first+n].target.dir == of.dir {
+			n++
+		}
+		if err := runTarget(ctx, r, jobs[first:first+n], workers, every); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// runTarget runs the jobs of one target.
+func runTarget(ctx context.Context, r *runner, jobs []*job, workers, every int) error {
+	dir, err := os.MkdirTemp("", "mutate")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(dir) }() // the system empties it one day
+	start := time.Now()
+	b, err := r.build(ctx, dir, jobs[0].target, jobs)
+	if err != nil {
+		return err
+	}
+	if err := b.survey(ctx, len(jobs), workers); err != nil {
+		return err
+	}
+	fmt.Printf("%s: %d mutations, %d tests (%.0f s)\n", b.target.dir, len(jobs), len(b.tests), time.Since(start).Seconds())
+	if len(b.left) > 0 {
+		fmt.Printf("%s: noticed the switches themselves, run only over what else survives: %s\n", b.target.dir, strings.Join(b.left, " "))
+	}
+	var mu sync.Mutex // guards done and the terminal
+	done := 0
+	return each(ctx, jobs, workers, func(j *job) error {
+		start := time.Now()
+		if err := j.run(ctx, b); err != nil {
+			return err
+		}
+		took := time.Since(start).Seconds()
+		if every > 0 && j.number%every == 0 {
+			if err := j.compare(ctx, b); err != nil {
+				return err
 			}
-		})
-	}
-	for _, j := range jobs {
-		if ctx.Err() != nil {
-			break
 		}
-		queue <- j
-	}
-	close(queue)
-	wg.Wait()
-	return errors.Join(append(errs, ctx.Err())...)
+		mu.Lock()
+		defer mu.Unlock()
+		done++
+		fmt.Printf("%3d/%d %s\n        %s (%.1f s)\n", done, len(jobs), j.where(), j.became(), took)
+		return nil
+	})
 }
 
-// sound checks that the tests pass as long as nothing is changed; if they do not, their failing says nothing.
-func sound(ctx context.Context, r *runner, jobs []*job) error {
-	seen := make(map[string]bool)
-	for _, j := range jobs {
-		if seen[j.target.dir] {
-			continue
-		}
-		seen[j.target.dir] = true
-		o, err := r.test(ctx, j.target, nil)
-		if err != nil {
-			return err
-		}
-		if o != (outcome{}) {
-			return fmt.Errorf("the tests of %s fail without a mutation: %s%s %s", j.target.dir, o.killer, o.broken, o.detail)
-		}
-	}
-	return nil
-}
-
-func (j *job) run(ctx context.Context, r *runner) error {
+// run runs the job among the others, and by itself if nothing notices it so: only what survives both has survived. What the
+// table says that none can notice is not asked twice.
+func (j *job) run(ctx context.Context, b *binary) error {
 	var err error
-	// Tests that do not end may have been held up by the machine, so they have a second chance.
-	for range 2 {
-		if j.outcome, err = r.test(ctx, j.target, &j.mutation); err != nil || !j.outcome.slow {
-			return err
-		}
+	if j.outcome, err = b.judge(ctx, j); err != nil || j.outcome.killer != "" || j.allowed != "" || b.runner.quick {
+		return err
 	}
-	return nil
+	j.outcome, err = certain(func() (outcome, error) { return b.alone(ctx, j) })
+	return err
+}
+
+// compare runs the job by itself, and says in its outcome if it ends otherwise.
+func (j *job) compare(ctx context.Context, b *binary) error {
+	o, err := certain(func() (outcome, error) { return b.alone(ctx, j) })
+	if err == nil && (o.killer == "") != (j.outcome.killer == "") {
+		j.outcome.broken = fmt.Sprintf("killed by %q behind a switch, and by %q when compiled alone", j.outcome.killer, o.killer)
+	}
+	return err
 }
 
 // fine says whether the outcome is the one that the mutation must have.

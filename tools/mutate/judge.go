@@ -17,23 +17,23 @@ const (
 type manner int
 
 const (
-	silent  manner = iota // it has no results: returning early is to refuse
-	verdict               // a Drop or Verdict, of which one value lets pass
-	fault                 // an error
-	yes                   // a bool
-	found                 // a pointer: nil is nothing
+	silent    manner = iota // it has no results: returning early is to refuse
+	verdict                 // a Drop or Verdict, of which one value lets pass
+	fault                   // an error
+	yes                     // a bool beside other results: false is nothing
+	predicate               // a bool alone, of which either may refuse
+	found                   // a pointer: nil is nothing
 )
 
 // judge is one function as far as it judges.
 type judge struct {
-	manner   manner
-	at, of   int    // which of how many results it is
-	pass     string // of a verdict: the value that lets pass
-	reversed bool   // of a bool: true refuses
+	manner manner
+	at, of int    // which of how many results it is
+	pass   string // of a verdict: the value that lets pass
 }
 
 // judgeOf says how a function judges; false if it does not.
-func judgeOf(fn *ast.FuncDecl, reversed bool) (judge, bool) {
+func judgeOf(fn *ast.FuncDecl) (judge, bool) {
 	var results []ast.Expr
 	if fn.Type.Results != nil {
 		for _, field := range fn.Type.Results.List {
@@ -42,7 +42,7 @@ func judgeOf(fn *ast.FuncDecl, reversed bool) (judge, bool) {
 			}
 		}
 	}
-	j := judge{of: len(results), at: len(results) - 1, reversed: reversed}
+	j := judge{of: len(results), at: len(results) - 1}
 	if len(results) == 0 {
 		return j, true
 	}
@@ -57,6 +57,9 @@ func judgeOf(fn *ast.FuncDecl, reversed bool) (judge, bool) {
 			j.manner = fault
 		case "bool":
 			j.manner = yes
+			if len(results) == 1 {
+				j.manner = predicate
+			}
 		default:
 			return j, false
 		}
@@ -84,11 +87,9 @@ func (j judge) exit(r *ast.ReturnStmt) exits {
 		return accepts
 	case j.manner == found && !is("nil"):
 		return accepts
-	case j.manner != yes:
-		return refuses
-	case is("true") != j.reversed && is("true"), is("false") && j.reversed:
+	case j.manner == yes && is("true"):
 		return accepts
-	case is("true"), is("false"):
+	case j.manner == yes && is("false"), j.manner != yes && j.manner != predicate:
 		return refuses
 	}
 	return refuses | accepts
@@ -117,18 +118,17 @@ func (j judge) within(n ast.Node) exits {
 	return all
 }
 
-// letPass is the value that a function would return had it not refused; empty if none can be told.
-func (j judge) letPass() string {
-	switch j.manner {
-	case verdict:
+// instead is the value that a function would return had it not returned x, which refuses; empty if none can be told.
+func (j judge) instead(x ast.Expr) string {
+	switch {
+	case j.manner == verdict:
 		return j.pass
-	case fault:
+	case j.manner == fault:
 		return "nil"
-	case yes:
-		if j.reversed {
-			return "false"
-		}
+	case j.manner == yes, j.manner == predicate && nameOf(x) == "false":
 		return "true"
+	case j.manner == predicate:
+		return "false"
 	default:
 		return ""
 	}

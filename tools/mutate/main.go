@@ -7,15 +7,21 @@
 //
 //	if the condition before a refusal       never holds
 //	if the condition before an acceptance   always holds; so does a condition that is returned
+//	if in a function that says yes or no    never and always holds, for either may be what refuses
 //	each operand of a disjunction           never holds
 //	each operand of a conjunction           always holds
 //	each value of a case                    is left out
 //	a refusal without a condition           lets pass
 //
-// A changed file is given to the compiler in place of the true one (go test -overlay), so the tree is never touched. The
-// tests of its package run over it: one that fails has killed the mutation. A mutation that survives is a check that
-// nobody would miss, and makes mutate fail; so does one that a test kills although the table of those that none can
-// notice names it.
+// All mutations of a package are compiled at once into its tests, each behind a switch (schema.go); the files stand in for
+// the true ones (go test -overlay), so the tree is never touched. First each test runs alone with no switch on, and what it
+// reaches is written down (survey.go). Then each mutation's switch is turned on for the tests that reach it (verdict.go). A
+// test that fails, and fails again, has killed the mutation; so has one that does not end. What nothing kills so is compiled
+// by itself and asked of all the package's tests (run.go) before it has survived. With -check N, every Nth is compiled by
+// itself anyway, and must end the same.
+//
+// A mutation that survives is a check that nobody would miss, and makes mutate fail; so does one that a test kills although
+// the table of those that none can notice names it.
 package main
 
 import (
@@ -47,7 +53,9 @@ func run(ctx context.Context, args []string) error {
 	list := flags.Bool("list", false, "print the mutations and run nothing")
 	which := flags.String("run", "", "only mutations whose `file function: change` matches this regular expression")
 	workers := flags.Int("p", 1, "how many run at a time")
-	timeout := flags.Duration("timeout", 30*time.Second, "how long the tests of one mutation may take")
+	every := flags.Int("check", 0, "of every so many mutations, compile and run one by itself too; it must end the same")
+	quick := flags.Bool("quick", false, "do not compile what survives by itself to ask all tests again")
+	timeout := flags.Duration("timeout", 30*time.Second, "how long one test may take while nothing is changed; over a mutation it has many times what it took then")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return nil
 	} else if err != nil {
@@ -80,8 +88,8 @@ func run(ctx context.Context, args []string) error {
 		}
 		return nil
 	}
-	r := &runner{root: root, timeout: *timeout}
-	if err := runAll(ctx, r, todo, max(1, *workers)); err != nil {
+	r := &runner{root: root, timeout: *timeout, quick: *quick}
+	if err := runAll(ctx, r, todo, max(1, *workers), *every); err != nil {
 		return err
 	}
 	return report(todo)

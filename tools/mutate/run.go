@@ -18,6 +18,8 @@ import (
 type runner struct {
 	root    string // of the module
 	timeout time.Duration
+	quick   bool   // nothing is compiled by itself
+	convert string // the program that makes events of what tests print (go doc test2json)
 }
 
 // outcome is what the tests say of a mutation.
@@ -33,8 +35,8 @@ type event struct {
 	Action, Test, Output string
 }
 
-// test runs a target's tests over a mutation; nil is the tree as it is.
-func (r *runner) test(ctx context.Context, t target, m *mutation) (outcome, error) {
+// alone runs a target's tests over a file with one mutation, compiled for it; nil is the tree as it is.
+func (r *runner) alone(ctx context.Context, t target, m *mutation) (outcome, error) {
 	args := []string{
 		"test", "-json", "-short", "-count=1", "-failfast", "-vet=off", "-timeout=" + r.timeout.String(), "-run=" + t.tests,
 	}
@@ -44,7 +46,7 @@ func (r *runner) test(ctx context.Context, t target, m *mutation) (outcome, erro
 			return outcome{}, err
 		}
 		defer func() { _ = os.RemoveAll(dir) }() // the system empties it one day
-		overlay, err := r.overlay(dir, m)
+		overlay, err := r.overlay(dir, map[string][]byte{m.file: m.apply()})
 		if err != nil {
 			return outcome{}, err
 		}
@@ -52,6 +54,11 @@ func (r *runner) test(ctx context.Context, t target, m *mutation) (outcome, erro
 	}
 	cmd := exec.CommandContext(ctx, "go", append(args, "./"+t.dir)...)
 	cmd.Dir = r.root
+	return judged(ctx, cmd)
+}
+
+// judged runs a command that prints what go test -json prints, and reads the outcome.
+func judged(ctx context.Context, cmd *exec.Cmd) (outcome, error) {
 	out, err := cmd.Output()
 	var exit *exec.ExitError
 	switch {
@@ -60,19 +67,23 @@ func (r *runner) test(ctx context.Context, t target, m *mutation) (outcome, erro
 	case err == nil:
 		return outcome{}, nil
 	case !errors.As(err, &exit):
-		return outcome{}, fmt.Errorf("run the tests of %s: %w", t.dir, err)
+		return outcome{}, fmt.Errorf("run %s: %w", strings.Join(cmd.Args, " "), err)
 	}
 	return read(out), nil
 }
 
-// overlay writes the changed file and what tells go where it is (go help build, -overlay).
-func (r *runner) overlay(dir string, m *mutation) (string, error) {
-	path := filepath.Join(r.root, m.file)
-	changed := filepath.Join(dir, filepath.Base(m.file))
-	if err := os.WriteFile(changed, m.apply(), 0o600); err != nil {
-		return "", err
+// overlay writes files in dir that stand in place of those of the tree, or beside them, and what tells go where they are
+// (go help build, -overlay).
+func (r *runner) overlay(dir string, files map[string][]byte) (string, error) {
+	replace := make(map[string]string)
+	for file, text := range files {
+		path := filepath.Join(dir, strings.ReplaceAll(file, "/", "+"))
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			return "", err
+		}
+		replace[filepath.Join(r.root, file)] = path
 	}
-	text, err := json.Marshal(map[string]map[string]string{"Replace": {path: changed}})
+	text, err := json.Marshal(map[string]map[string]string{"Replace": replace})
 	if err != nil {
 		return "", err
 	}

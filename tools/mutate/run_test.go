@@ -2,16 +2,22 @@ package main
 
 import (
 	"context"
+	"maps"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
 
-// guardTest notices every check of the fixture but that of seven.
+// guardTest notices every check of the fixture but that of seven, which one test notices the first time alone. The last
+// test notices the switches.
 const guardTest = `package guard
 
-import "testing"
+import (
+	"os"
+	"testing"
+)
 
 func TestCheck(t *testing.T) {
 	for n, want := range map[int]Verdict{0: Short, 2: Pass, 3: Odd, 20: Pass, 21: Long} {
@@ -28,11 +34,27 @@ func TestNarrow(t *testing.T) {
 		}
 	}
 }
+
+func TestUnsteady(t *testing.T) {
+	if _, err := os.Stat("noticed"); err == nil || check(7, true) == Short {
+		return
+	}
+	if err := os.WriteFile("noticed", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Fatal("noticed once")
+}
+
+func TestSwitches(t *testing.T) {
+	if _, there := os.LookupEnv("ETHERLOOM_MUTANT"); there {
+		t.Fatal("there are switches")
+	}
+}
 `
 
-// A module of the fixture and its tests: what is noticed is killed by the test that notices, what is not survives, and the
-// file is what it was.
-func TestRun(t *testing.T) {
+// module writes a module of the fixture and its tests, and lists what is to be done with it.
+func module(t *testing.T) (*runner, []*job) {
+	t.Helper()
 	if testing.Short() {
 		t.Skip("runs go test a dozen times")
 	}
@@ -45,7 +67,7 @@ func TestRun(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	list, err := find("guard.go", source, nil, nil)
+	list, err := find("guard.go", source, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +75,14 @@ func TestRun(t *testing.T) {
 	for _, m := range list {
 		jobs = append(jobs, &job{mutation: m, target: target{dir: "."}})
 	}
-	if err := runAll(t.Context(), &runner{root: dir, timeout: time.Minute}, jobs, 2); err != nil {
+	return &runner{root: dir, timeout: time.Minute}, jobs
+}
+
+// What is noticed is killed by the test that notices, what is not survives, both behind a switch and compiled alone, and
+// the file is what it was.
+func TestRun(t *testing.T) {
+	r, jobs := module(t)
+	if err := runAll(t.Context(), r, jobs, 2, 1); err != nil {
 		t.Fatal(err)
 	}
 	for _, j := range jobs {
@@ -64,15 +93,63 @@ func TestRun(t *testing.T) {
 		case "guard.go check: wide is true", "guard.go check: case 20 is none":
 			want = "TestNarrow"
 		}
-		if o := j.outcome; o.killer != want || o.broken != "" || o.slow {
+		// Of several that notice, the one that was the fastest at first is asked first.
+		o := j.outcome
+		if by := o.killer == want || want == "TestCheck" && o.killer == "TestNarrow"; !by || o.broken != "" || o.slow {
 			t.Errorf("%s: %+v, want it killed by %q", j.name, o, want)
 		}
 	}
 	if err := report(jobs); err == nil {
 		t.Error("a check that nobody would miss is not reported")
 	}
-	if after, _ := os.ReadFile(filepath.Join(dir, "guard.go")); string(after) != string(source) {
+	if _, err := os.Stat(filepath.Join(r.root, "noticed")); err != nil {
+		t.Error("the test that notices once was not asked: ", err)
+	}
+	if after, _ := os.ReadFile(filepath.Join(r.root, "guard.go")); string(after) != string(fixture(t)) {
 		t.Error("the tree was touched")
+	}
+}
+
+// Before anything is changed, it is known what each test reaches, and which fails by the switches.
+func TestSurvey(t *testing.T) {
+	r, jobs := module(t)
+	dir := t.TempDir()
+	if err := r.findConverter(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b, err := r.build(t.Context(), dir, jobs[0].target, jobs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.survey(t.Context(), len(jobs), 1); err != nil {
+		t.Fatal(err)
+	}
+	if len(b.left) != 1 || b.left[0] != "TestSwitches" {
+		t.Errorf("%q are left out", b.left)
+	}
+	reached := make(map[string]int)
+	for _, test := range b.tests {
+		for _, is := range test.reaches {
+			if is {
+				reached[test.name]++
+			}
+		}
+	}
+	// Seven is refused by the first condition.
+	if want := map[string]int{"TestCheck": len(jobs), "TestNarrow": 9, "TestUnsteady": 3}; !maps.Equal(reached, want) {
+		t.Errorf("%v mutations are reached, want %v", reached, want)
+	}
+}
+
+// Tests that fail without a mutation say nothing of mutations.
+func TestSurveyFails(t *testing.T) {
+	r, jobs := module(t)
+	text := "package guard\nimport \"testing\"\nfunc TestNever(t *testing.T) { t.Fatal(\"never\") }\n"
+	if err := os.WriteFile(filepath.Join(r.root, "never_test.go"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := runAll(t.Context(), r, jobs, 1, 0); err == nil || !strings.Contains(err.Error(), "TestNever") {
+		t.Errorf("runAll = %v, want an error that names TestNever", err)
 	}
 }
 
