@@ -18,13 +18,13 @@ import (
 type Config struct {
 	Node     uint32
 	Boot     uint64        // random, anew each time the process starts
-	Interval time.Duration // between two probes of a port, give or take a tenth; 0: 250 ms
+	Interval time.Duration // between two probes of a port, give or take a tenth; 0: 200 ms
 	Patience time.Duration // with 3 intervals, how long a block lasts; who is silent for so long is forgotten; 0: 1 s
 }
 
 // Defaults of Config.
 const (
-	DefaultInterval = 250 * time.Millisecond
+	DefaultInterval = 200 * time.Millisecond
 	DefaultPatience = time.Second
 )
 
