@@ -20,6 +20,7 @@ func TestGatewayLACP(t *testing.T) {
 	a.aggregatedByLACP()
 	a.pings(a.far.Host, a.at, 10*time.Second)
 	a.observe()
+	a.ok(a.sw.Rehash(a.ctx, "lag")) // or what has come before the second cable was in use stays on the first
 	a.broadcasts("at rest", 500)
 
 	ctx, cancel := context.WithCancel(a.ctx)
