@@ -22,6 +22,17 @@ func (r *rig) blocked(gateways ...*world.Node) (out []string) {
 	return out
 }
 
+// awaitBlocked waits until the loop guard blocks a port, which takes a second at most.
+func (r *rig) awaitBlocked(began time.Time, gateways ...*world.Node) {
+	r.Helper()
+	r.await("a port is blocked", 3*time.Second, func() bool { return len(r.blocked(gateways...)) > 0 })
+	took := time.Since(began)
+	r.Logf("blocked at %v after %v", r.blocked(gateways...), took.Round(time.Millisecond))
+	if took > time.Second {
+		r.Errorf("a port is blocked after %v, want 1 s at most", took)
+	}
+}
+
 // Two VLANs that the overlay joins already are joined by a cable, too: no frame comes more than 20 times, one of the ports is
 // blocked and says so within three seconds, and all is as before within ten seconds of the cable's removal.
 func TestLoopByCable(t *testing.T) {
@@ -43,8 +54,7 @@ func TestLoopByCable(t *testing.T) {
 	cable, err := b.officeLAN.Access(b.ctx, lab.Plug{On: patch}, 10)
 	b.ok(err)
 	began := time.Now()
-	b.await("a port is blocked", 3*time.Second, func() bool { return len(b.blocked(b.office, b.plant)) > 0 })
-	t.Logf("blocked at %v after %v", b.blocked(b.office, b.plant), time.Since(began).Round(time.Millisecond))
+	b.awaitBlocked(began, b.office, b.plant)
 	for _, name := range b.blocked(b.office, b.plant) {
 		for _, n := range []*world.Node{b.office, b.plant} {
 			if n.Name == name {
@@ -96,8 +106,7 @@ func TestLoopOneWay(t *testing.T) {
 			time.Sleep(500 * time.Millisecond)
 			b.sh(patch, "bridge link set dev "+dumb+" flood off mcast_flood off bcast_flood off learning off && ip link set br0 up")
 			began := time.Now()
-			b.await("a port is blocked", 3*time.Second, func() bool { return len(b.blocked(b.office, b.plant)) > 0 })
-			t.Logf("blocked at %v after %v", b.blocked(b.office, b.plant), time.Since(began).Round(time.Millisecond))
+			b.awaitBlocked(began, b.office, b.plant)
 			b.ok(<-sent)
 			for _, c := range []*lab.Capture{atHere, atThere} {
 				if most := b.copies(c, frames); most > 20 {
