@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"strings"
 	"syscall"
 	"testing"
@@ -76,22 +75,21 @@ func (r *rig) killRelay() {
 
 // steady pings all the time and counts what is lost.
 type steady struct {
-	cancel context.CancelFunc
-	done   chan lab.Replies
+	end  chan struct{}
+	done chan lab.Replies
 }
 
 func (r *rig) steady(from *world.Node, to string) *steady {
-	ctx, cancel := context.WithCancel(r.ctx)
-	s := &steady{cancel, make(chan lab.Replies, 1)}
+	s := &steady{make(chan struct{}), make(chan lab.Replies, 1)}
 	go func() {
-		replies, _ := from.Host.Ping(ctx, to, lab.Echo{Count: 100_000, Interval: 50 * time.Millisecond, Wait: time.Second})
+		replies, _ := from.Host.Ping(r.ctx, to, lab.Echo{Count: 100_000, Interval: 50 * time.Millisecond, Wait: time.Second, Stop: s.end})
 		s.done <- replies
 	}()
 	return s
 }
 
 func (s *steady) stop() lab.Replies {
-	s.cancel()
+	close(s.end)
 	return <-s.done
 }
 

@@ -191,6 +191,13 @@ func TestPingThroughRouter(t *testing.T) {
 			t.Errorf("%d bytes over an MTU of 1400: %d replies, want %d", size, r.Received, want)
 		}
 	}
+	// What is stopped waits for the answers that are due.
+	stop := make(chan struct{})
+	time.AfterFunc(200*time.Millisecond, func() { close(stop) })
+	r := must(a.Ping(t.Context(), "10.2.0.2", Echo{Count: 1000, Interval: 10 * time.Millisecond, Stop: stop}))(t)
+	if r.Sent < 2 || r.Sent == 1000 || r.Received != r.Sent {
+		t.Errorf("stopped after 0.2 s: %+v", r)
+	}
 	check(t, a.RemoveRoute("default", "10.1.0.1"))
 	wantUnreachable()
 }

@@ -19,11 +19,12 @@ import (
 
 // Echo says how to ping.
 type Echo struct {
-	Count        int           // requests; 0: 1
-	Interval     time.Duration // between requests; 0: 100 ms
-	Wait         time.Duration // for replies after the last request; 0: 1 s
-	Size         int           // bytes of payload, at least 8; the packet has 28 more, or 48 with IPv6
-	DontFragment bool          // neither here nor on the way; a request longer than the link's MTU counts as lost
+	Count        int             // requests; 0: 1
+	Interval     time.Duration   // between requests; 0: 100 ms
+	Wait         time.Duration   // for replies after the last request; 0: 1 s
+	Size         int             // bytes of payload, at least 8; the packet has 28 more, or 48 with IPv6
+	DontFragment bool            // neither here nor on the way; a request longer than the link's MTU counts as lost
+	Stop         <-chan struct{} // when it is closed, one more request is the last; nil: all are sent
 }
 
 // Replies is what came of a ping.
@@ -133,15 +134,24 @@ func (p *pinger) run() error {
 		if err != nil && !errors.Is(err, unix.EMSGSIZE) {
 			return err
 		}
-		wait := p.Interval
-		if n == p.Count-1 {
+		wait, last := p.Interval, n == p.Count-1 || p.stopped()
+		if last {
 			wait = p.Wait
 		}
-		if err := p.receive(p.sent[n].Add(wait), n == p.Count-1); err != nil {
+		if err := p.receive(p.sent[n].Add(wait), last); err != nil || last {
 			return err
 		}
 	}
 	return nil
+}
+
+func (p *pinger) stopped() bool {
+	select {
+	case <-p.Stop:
+		return true
+	default:
+		return false
+	}
 }
 
 func (p *pinger) request(n int) []byte {
@@ -168,7 +178,7 @@ func (p *pinger) receive(until time.Time, last bool) error {
 		return err
 	}
 	buf := make([]byte, 1<<16)
-	for !last || p.replies.Received < p.Count {
+	for !last || p.replies.Received < p.replies.Sent {
 		n, from, err := p.conn.ReadFrom(buf)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return nil
