@@ -80,15 +80,13 @@ func (t *Table[P]) Retract(mac ether.MAC, port P) bool {
 	return true
 }
 
-// Withdraw forgets every address behind port that is not pinned there, at once, and says how many that were (RFC 7432 section 8.2).
-func (t *Table[P]) Withdraw(port P) int {
+// Withdraw forgets, at once, every address that is not pinned in the places that match, because nobody says any more that it is there, and
+// says how many that were (RFC 7432 section 8.2).
+func (t *Table[P]) Withdraw(match func(P) bool) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	n := 0
-	for l := t.ports[port]; l != nil && l.count > 0; n++ {
-		t.removeLocked(l.head.next)
-	}
-	t.forsakeLocked(func(p P) bool { return p == port })
+	n := t.removeIfLocked(func(e *entry[P]) bool { return !e.kind.pinned() && match(e.port) })
+	t.forsakeLocked(match)
 	return n
 }
 

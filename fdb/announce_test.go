@@ -168,7 +168,7 @@ func TestWithdraw(t *testing.T) {
 	tab.AddStatic(mac(9003), 11)
 	tab.Learn(mac(9004), 11, now)
 	began := time.Now()
-	if n := tab.Withdraw(11); n != 5001 {
+	if n := tab.Withdraw(func(p int) bool { return p == 11 }); n != 5001 {
 		t.Errorf("Withdraw = %d", n)
 	}
 	if took := time.Since(began); took > 500*time.Millisecond {
@@ -177,7 +177,7 @@ func TestWithdraw(t *testing.T) {
 	if e := tab.Entries(now); len(e) != 3 || e[0].MAC != mac(9001) || e[1].MAC != mac(9002) || e[2].MAC != mac(9003) {
 		t.Errorf("left are %+v", e)
 	}
-	if n := tab.Withdraw(11); n != 0 {
+	if n := tab.Withdraw(func(p int) bool { return p == 11 }); n != 0 {
 		t.Errorf("again: %d", n)
 	}
 	if s := tab.Stats(); s.Entries != 3 || tab.count != 2 {

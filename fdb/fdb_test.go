@@ -191,7 +191,7 @@ func TestConcurrent(t *testing.T) {
 				case 1:
 					tab.FlushPort(w)
 				case 2:
-					tab.Withdraw(w)
+					tab.Withdraw(func(p int) bool { return p == w })
 				case 3:
 					tab.Flush(func(e Entry[int]) bool { return e.Frozen || e.Kind == Static }, at)
 				case 4:

@@ -158,7 +158,7 @@ func TestWarnOnly(t *testing.T) {
 // Nothing goes home to a place that is gone.
 func TestHomeIsGone(t *testing.T) {
 	for name, gone := range map[string]func(*Table[int]){
-		"port": func(tab *Table[int]) { tab.FlushPort(1) }, "withdrawn": func(tab *Table[int]) { tab.Withdraw(1) },
+		"port": func(tab *Table[int]) { tab.FlushPort(1) }, "withdrawn": func(tab *Table[int]) { tab.Withdraw(func(p int) bool { return p == 1 }) },
 	} {
 		tab, now := New[int](Limits{}), time.Now()
 		tab.Learn(mac(1), 1, now)

@@ -224,7 +224,7 @@ func (g *golden) step(t *testing.T, r *rand.Rand, tab *Table[int], now time.Time
 			g.forget(m)
 		}
 	case op < 957:
-		tab.Withdraw(port)
+		tab.Withdraw(func(p int) bool { return p == port })
 		g.depart(func(p int) bool { return p == port }, false)
 	case op < 959:
 		tab.FlushPort(port)

@@ -65,7 +65,7 @@ func TestRename(t *testing.T) {
 	if tab.Rename(mac(1), 12, 13, now) || tab.Rename(mac(2), 1, 2, now) || tab.Rename(mac(3), 11, 12, now) {
 		t.Error("what is elsewhere, is our own, or is not there is renamed")
 	}
-	if n := tab.Withdraw(11); n != 1 {
+	if n := tab.Withdraw(func(p int) bool { return p == 11 }); n != 1 {
 		t.Errorf("%d are behind it", n)
 	}
 }

@@ -259,7 +259,7 @@ func (h *Herald) forgetLocked(ports map[policy.Identity]*vswitch.Port, now time.
 			continue
 		}
 		delete(h.heard, id)
-		gone := h.cfg.Table.FlushWhere(func(at vswitch.Place) bool { return at.Port == x.port && at.Who != x.port.Identity })
+		gone := h.cfg.Table.Withdraw(func(at vswitch.Place) bool { return at.Port == x.port && at.Who != x.port.Identity })
 		if gone > 0 {
 			h.cfg.Log.Info("a gateway is not heard any more", "peer", x.port.Name, "addresses", gone)
 		}

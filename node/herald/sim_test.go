@@ -360,11 +360,15 @@ func TestDeadGatewayG11(t *testing.T) {
 	if n := len(w.nodes[plain].sw.FDB().Entries(w.now)); n != 5001 {
 		t.Fatalf("node %d knows %d addresses", plain, n)
 	}
+	for _, id := range []policy.Identity{2, plain} { // which its administrator has pinned there: that stays
+		n := w.nodes[id]
+		n.sw.FDB().AddStatic(mac(7000), vswitch.Place{Port: n.links[1], Who: lan(1)})
+	}
 	w.sent = 0
 	w.nodes[1].dead = true
 	w.pass(time.Second)
 	for _, id := range []policy.Identity{2, plain} {
-		if n := len(w.nodes[id].sw.FDB().Entries(w.now)); n != 1 {
+		if n := len(w.nodes[id].sw.FDB().Entries(w.now)); n != 2 {
 			t.Errorf("a second later, node %d knows %d addresses", id, n)
 		}
 	}
