@@ -150,6 +150,28 @@ func (v *View) Gateways(id Identity) []Identity {
 	return nil
 }
 
+// MayCarry reports whether a node may carry an attachment's VLAN, as far as is known: it speaks for everybody who may be there. One host
+// is not enough, for that may be behind another attachment of the node's.
+func (v *View) MayCarry(node, attachment Identity) bool {
+	return slices.Contains(v.carriers[attachment], node)
+}
+
+// carriersOf are the nodes that may carry each attachment's VLAN.
+func carriersOf(stations map[Identity]*Station) map[Identity][]Identity {
+	out := map[Identity][]Identity{}
+	for _, s := range stations {
+		for _, a := range s.Attachments {
+			have, known := out[a]
+			if !known {
+				out[a] = slices.Clone(s.Gateways)
+				continue
+			}
+			out[a] = slices.DeleteFunc(have, func(node Identity) bool { return !slices.Contains(s.Gateways, node) })
+		}
+	}
+	return out
+}
+
 // Own lists those for whom a node speaks: itself first, and the machines of which it is a gateway, by number.
 func (v *View) Own(node Identity) []Identity {
 	var out []Identity

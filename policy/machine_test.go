@@ -294,6 +294,36 @@ func TestMaySpeak(t *testing.T) {
 	}
 }
 
+// A gateway carries a VLAN if it speaks for everybody who may be there, as far as is known, and not for one host that may be elsewhere.
+func TestMayCarry(t *testing.T) {
+	v := site(1)
+	for _, c := range []struct {
+		node, attachment Identity
+		want             bool
+	}{
+		{gateway, attachment, true},
+		{gateway2, attachment, true},
+		{gateway, attachment2, true},
+		{gateway2, attachment2, false}, // although it speaks for a host that may be there
+		{2, attachment, false},
+		{2, far, true},
+		{gateway, far, false},
+		{gateway, listed, false},
+		{gateway, 99, false},
+		{attachment, attachment, false},
+	} {
+		if got := v.MayCarry(c.node, c.attachment); got != c.want {
+			t.Errorf("%d carries %d: %v", c.node, c.attachment, got)
+		}
+	}
+	stations := siteStations()
+	delete(stations, attachment2)
+	delete(stations, unlisted)
+	if v := Compile(Rules{Generation: 1, Self: 1, Stations: stations}); !v.MayCarry(gateway2, attachment2) {
+		t.Error("where nobody but that host is known, both may")
+	}
+}
+
 // sorted sorts all but the first.
 func sorted(ids []Identity) []Identity {
 	slices.Sort(ids[1:])

@@ -27,7 +27,8 @@ type View struct {
 	expires    time.Time
 	stations   map[Identity]*Station
 	taken      *taken
-	unlisted   []Identity // machines that may use any address
+	unlisted   []Identity              // machines that may use any address
+	carriers   map[Identity][]Identity // by attachment: the nodes that may carry its VLAN
 	grants     map[GrantID]*compiled
 	ranked     []*compiled
 	enforced   index
@@ -52,7 +53,7 @@ func Compile(r Rules) *View {
 	t := takenBy(&r)
 	v := &View{
 		generation: r.Generation, expires: r.Expires, taken: t, stations: t.settle(r.Stations),
-		grants: make(map[GrantID]*compiled, len(r.Grants)),
+		grants: make(map[GrantID]*compiled, len(r.Grants)), carriers: carriersOf(r.Stations),
 	}
 	for id, s := range r.Stations {
 		if s.anyAddress {

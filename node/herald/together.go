@@ -121,7 +121,7 @@ func (h *Herald) waysLocked(ports map[policy.Identity]*vswitch.Port, now time.Ti
 			continue
 		}
 		for a, joins := range x.carries.list {
-			if !joins && h.mayCarry(id, a) {
+			if !joins && h.view.MayCarry(id, a) {
 				add(a, vswitch.Way{Node: id, Port: x.port})
 			}
 		}
@@ -130,16 +130,6 @@ func (h *Herald) waysLocked(ports map[policy.Identity]*vswitch.Port, now time.Ti
 		slices.SortFunc(list, func(a, b vswitch.Way) int { return int(a.Node) - int(b.Node) })
 	}
 	return ways
-}
-
-// mayCarry reports whether a node may say that it carries an attachment's VLAN: it may speak for somebody who may be there.
-func (h *Herald) mayCarry(node, attachment policy.Identity) bool {
-	for _, who := range h.view.Own(node)[1:] {
-		if h.view.IsBehind(who, attachment) {
-			return true
-		}
-	}
-	return false
 }
 
 func (h *Herald) setGroupLocked(a policy.Identity, ways []vswitch.Way) bool {
