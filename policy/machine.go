@@ -121,6 +121,16 @@ func (v *View) MayUse(id Identity, mac ether.MAC) bool {
 	return s != nil && s.uses(mac)
 }
 
+// MayHave reports whether the one of a party that has a MAC may have an IP address as its own; IPv4 is mapped.
+func (v *View) MayHave(id Identity, mac ether.MAC, addr [16]byte) bool {
+	s := v.stations[id]
+	if s == nil || !s.uses(mac) {
+		return false
+	}
+	one := s.as(mac)
+	return one.has(addr)
+}
+
 // IsBehind reports whether a machine may be behind an attachment.
 func (v *View) IsBehind(machine, attachment Identity) bool {
 	s := v.stations[machine]

@@ -324,6 +324,36 @@ func TestMayCarry(t *testing.T) {
 	}
 }
 
+// An address is somebody's own if it is listed for him, or he is a machine and it is nobody's; with his own MAC alone.
+func TestMayHave(t *testing.T) {
+	v := site(1)
+	v4 := func(last byte) [16]byte { return ether.Mapped([4]byte{192, 0, 2, last}) }
+	nobody := ether.MAC{2, 7, 7, 7, 7, 7}
+	for _, c := range []struct {
+		id   Identity
+		mac  ether.MAC
+		addr [16]byte
+		want bool
+	}{
+		{1, ether.MAC{2, 5: 1}, addressOf(1), true},
+		{1, ether.MAC{2, 5: 2}, addressOf(1), false},
+		{1, ether.MAC{2, 5: 1}, addressOf(2), false},
+		{1, ether.MAC{2, 5: 1}, v4(77), false},
+		{listed, ether.MAC{2, 5: byte(listed)}, v4(byte(listed)), true},
+		{listed, ether.MAC{2, 5: byte(listed)}, v4(77), false},
+		{unlisted, ether.MAC{2, 5: byte(unlisted)}, v4(77), true},
+		{unlisted, nobody, v4(77), false},
+		{attachment, nobody, v4(77), true},
+		{attachment, nobody, v4(byte(listed)), false},
+		{attachment, ether.MAC{2, 5: byte(listed)}, v4(77), false},
+		{99, nobody, v4(77), false},
+	} {
+		if got := v.MayHave(c.id, c.mac, c.addr); got != c.want {
+			t.Errorf("%d with %s has %v: %v", c.id, c.mac, c.addr, got)
+		}
+	}
+}
+
 // sorted sorts all but the first.
 func sorted(ids []Identity) []Identity {
 	slices.Sort(ids[1:])
