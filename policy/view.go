@@ -27,7 +27,8 @@ type View struct {
 	expires    time.Time
 	stations   map[Identity]*Station
 	taken      *taken
-	unlisted   []Identity              // machines that may use any address
+	concerned  map[Identity]struct{}   // whom some grant names, in force or not
+	askable    map[Identity][]Identity // by who has a grant to nodes with them, or they with it: machines that may use any address
 	carriers   map[Identity][]Identity // by attachment: the nodes that may carry its VLAN
 	grants     map[GrantID]*compiled
 	ranked     []*compiled
@@ -53,12 +54,9 @@ func Compile(r Rules) *View {
 	t := takenBy(&r)
 	v := &View{
 		generation: r.Generation, expires: r.Expires, taken: t, stations: t.settle(r.Stations),
-		grants: make(map[GrantID]*compiled, len(r.Grants)), carriers: carriersOf(r.Stations),
+		grants: make(map[GrantID]*compiled, len(r.Grants)), carriers: carriersOf(r.Stations), concerned: map[Identity]struct{}{},
 	}
-	for id, s := range r.Stations {
-		if s.anyAddress {
-			v.unlisted = append(v.unlisted, id)
-		}
+	for _, s := range r.Stations {
 		v.private = v.private || s.Secondary != SecondaryVLAN{}
 	}
 	grants := slices.Clone(r.Grants)
@@ -72,6 +70,8 @@ func Compile(r Rules) *View {
 		c := compileGrant(&grants[i], i)
 		c.use = uses.find(c.id)
 		v.grants[c.id], v.ranked = c, append(v.ranked, c)
+		addAll(v.concerned, c.sources)
+		addAll(v.concerned, c.targets)
 		if c.observe {
 			observing = append(observing, c)
 		} else {
@@ -81,6 +81,7 @@ func Compile(r Rules) *View {
 	own := v.Own(r.Self)
 	v.enforced, v.observing = newIndex(enforced, own), newIndex(observing, own)
 	v.watches = len(observing) > 0
+	v.askable = v.askables()
 	for id, g := range v.enforced.members {
 		v.observing.members[id] = better(v.observing.members[id], g)
 	}
@@ -300,6 +301,12 @@ func (v *View) Between(source, receiver Identity, now time.Time) Verdict {
 	return v.whyNot(source, receiver, now)
 }
 
+// Stranger reports whether what an identity sends is refused whoever the receiver is, and always as NoGrant: no grant names it.
+func (v *View) Stranger(id Identity, now time.Time) bool {
+	_, concerned := v.concerned[id]
+	return !concerned && !v.private && !v.void(now)
+}
+
 // Names reports whether an identity may know another by name: itself, a fellow member, or a target of a grant that it holds.
 func (v *View) Names(asker, other Identity, now time.Time) bool {
 	if v.void(now) || asker != other && v.apart(asker, other) {
@@ -308,8 +315,11 @@ func (v *View) Names(asker, other Identity, now time.Time) bool {
 	return asker == other || v.members(asker, other, now) || v.enforced.pairs[pair{asker, other}].alive(now)
 }
 
-// NextExpiry returns when the next grant ends, or the policy itself; zero if nothing ever does.
+// NextExpiry returns when the next grant ends, or the policy itself; zero if nothing ever does, or all has ended.
 func (v *View) NextExpiry(now time.Time) time.Time {
+	if v.void(now) {
+		return time.Time{}
+	}
 	next := v.expires
 	for _, g := range v.grants {
 		if !g.expires.IsZero() && !g.expired(now) && (next.IsZero() || g.expires.Before(next)) {

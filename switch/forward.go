@@ -40,6 +40,7 @@ type carriage struct {
 	known  bool            // it has been counted, and is known to be where it came from
 	handed bool            // another gateway of its VLAN has handed it over
 	behind policy.Identity // of a frame that was looked up: whom it is for
+	judged bool            // nobody may have it, and one receiver has been asked, who stands for all
 }
 
 // forward is the path itself. asked is nil for a frame that is carried; otherwise somebody only wants to know, so it is filled
@@ -246,6 +247,9 @@ func (s *Segment) flood(l *layout, c *carriage) Drop {
 	}
 	drop := DropNoReceiver
 	for _, out := range l.floodFrom[c.in.Kind] {
+		if c.judged {
+			break
+		}
 		if out == c.in || l.sameVLAN(c, out) || !out.floods(c) || !s.carries(out, c) {
 			continue
 		}
@@ -268,6 +272,9 @@ func (s *Segment) spread(l *layout, c *carriage, out *Port) Drop {
 			continue // it has it, and so have all on one VLAN whom nobody named
 		}
 		tag, d := s.judge(l, c, Place{out, who})
+		if c.judged {
+			return d
+		}
 		switch {
 		case d != Forwarded || slices.Contains(sent, tag):
 		case full:
@@ -290,6 +297,9 @@ func (s *Segment) spreadVLAN(l *layout, c *carriage, out *Port) Drop {
 	if drop == Forwarded {
 		return c.send(l, out, Tag{})
 	}
+	if c.judged {
+		return drop
+	}
 	if !c.Frame.Dst.IsGroup() || l.everybodyHears(c, out) {
 		return drop // it is for nobody's address; or those have another copy
 	}
@@ -310,6 +320,8 @@ func (s *Segment) spreadVLAN(l *layout, c *carriage, out *Port) Drop {
 func (s *Segment) judge(l *layout, c *carriage, at Place) (Tag, Drop) {
 	grant, v := l.mayHave(c, at.Who)
 	if v != policy.Pass {
+		// On a VLAN most say something to everybody now and then, and most have no grants: so not all are asked for each.
+		c.judged = v == policy.NoGrant && c.asked == nil && l.policy.Stranger(c.Source, c.Now)
 		return Tag{}, c.asked.note(at, Tag{}, Drop(v))
 	}
 	if drop := s.learn(l, c); drop != Forwarded {
