@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"maps"
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
@@ -72,6 +74,133 @@ func TestStranger(t *testing.T) {
 	rules.Stations[stranger].Secondary.Isolated = true
 	if Compile(rules).Stranger(stranger, t0) {
 		t.Error("in a private VLAN there is another reason")
+	}
+}
+
+// neighboursOfOne is whom one identity has to do with, in the plainest words.
+func neighboursOfOne(v *View, id Identity, now time.Time) map[Identity]bool {
+	out := map[Identity]bool{}
+	for _, g := range v.ranked {
+		if g.observe || g.expired(now) {
+			continue
+		}
+		for _, ends := range [...][2]map[Identity]struct{}{{g.sources, g.targets}, {g.targets, g.sources}} {
+			if _, is := ends[0][id]; is && !g.segment && len(ends[1]) > 0 {
+				addTo(out, ends[1])
+				out[id] = true
+			}
+		}
+	}
+	if members := v.Members(now); slices.Contains(members, id) {
+		addTo(out, setOf(members))
+	}
+	for other := range out {
+		if other != id && v.apart(id, other) {
+			delete(out, other)
+		}
+	}
+	return out
+}
+
+func addTo(to map[Identity]bool, from map[Identity]struct{}) {
+	for id := range from {
+		to[id] = true
+	}
+}
+
+// Whom many have to do with is whom each of them has, whatever grants there are, and wherever they are in a private VLAN.
+func TestNeighboursOfGolden(t *testing.T) {
+	for seed := range uint64(300) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		some := func() (out []Identity) {
+			for id := range Identity(12) {
+				if r.IntN(4) == 0 {
+					out = append(out, id+1)
+				}
+			}
+			return out
+		}
+		rules := Rules{Self: 1, Stations: map[Identity]*Station{}, Expires: t0.Add(time.Hour)}
+		for id := range Identity(10) { // two are told of without a station
+			s := machine(ether.MAC{2, 5: byte(id)}, [][]Identity{{1}, {1, 20}, {21}, nil}[r.IntN(4)], []Identity{id + 1})
+			s.Secondary = [...]SecondaryVLAN{{}, {}, {Isolated: true}, {Community: "a"}, {Community: "b"}}[r.IntN(5)]
+			rules.Stations[id+1] = s
+		}
+		for id := range GrantID(r.IntN(6)) {
+			g := Grant{ID: id + 1, Sources: some(), Segment: r.IntN(3) == 0, Observe: r.IntN(6) == 0}
+			if !g.Segment {
+				g.Targets = some()
+			}
+			if r.IntN(6) == 0 {
+				g.Expires = t0
+			}
+			rules.Grants = append(rules.Grants, g)
+		}
+		v, ids, want := Compile(rules), some(), map[Identity]bool{}
+		for _, id := range ids {
+			one := neighboursOfOne(v, id, t0)
+			if got := v.Neighbours(id, t0); !slices.Equal(got, slices.Sorted(maps.Keys(one))) {
+				t.Fatalf("seed %d: Neighbours(%d) = %v, want %v", seed, id, got, one)
+			}
+			maps.Copy(want, one)
+		}
+		checkAudience(t, seed, v)
+		if got := v.NeighboursOf(ids, t0); !slices.Equal(got, slices.Sorted(maps.Keys(want))) {
+			t.Fatalf("seed %d: NeighboursOf(%v) = %v, want %v", seed, ids, got, want)
+		}
+	}
+}
+
+// checkAudience holds who is to know of a machine against whom it has to do with, in the plainest words.
+func checkAudience(t *testing.T, seed uint64, v *View) {
+	t.Helper()
+	got := v.Audience(1, t0)
+	for _, who := range v.Own(1)[1:] {
+		nodes := map[Identity]bool{}
+		for id := range neighboursOfOne(v, who, t0) {
+			for _, node := range append(v.Gateways(id), v.nodeItself(id)...) {
+				nodes[node] = true
+			}
+		}
+		for _, node := range v.Gateways(who) {
+			nodes[node] = true
+		}
+		delete(nodes, 1)
+		if want := slices.Sorted(maps.Keys(nodes)); !slices.Equal(got[who], want) {
+			t.Fatalf("seed %d: the audience of %d is %v, want %v", seed, who, got[who], want)
+		}
+	}
+	if len(got) != len(v.Own(1))-1 {
+		t.Fatalf("seed %d: an audience of %d machines", seed, len(got))
+	}
+}
+
+// nodeItself is an identity for which nobody else speaks.
+func (v *View) nodeItself(id Identity) []Identity {
+	if len(v.Gateways(id)) > 0 {
+		return nil
+	}
+	return []Identity{id}
+}
+
+// A gateway of thousands of hosts works out whom they have to do with in no more time than one grant may take to be cut.
+func TestAroundThousandsIsQuick(t *testing.T) {
+	v := crowd(10_000)
+	for name, what := range map[string]func() int{
+		"Around":   func() int { return len(v.Around(1, t0)) },
+		"Audience": func() int { return len(v.Audience(1, t0)) },
+	} {
+		best := time.Hour
+		for range 3 {
+			began := time.Now()
+			if n := what(); n != 10_001 {
+				t.Fatalf("%s: %d", name, n)
+			}
+			best = min(best, time.Since(began))
+		}
+		if best > 100*time.Millisecond {
+			t.Errorf("%s takes %v", name, best)
+		}
 	}
 }
 

@@ -182,6 +182,15 @@ func carriersOf(stations map[Identity]*Station) map[Identity][]Identity {
 	return out
 }
 
+// IsGateway reports whether a node speaks for others.
+func (v *View) IsGateway(node Identity) bool {
+	_, is := v.gateways[node]
+	return is
+}
+
+// IsRedundant reports whether a node is one of several that speak for a machine.
+func (v *View) IsRedundant(node Identity) bool { return v.gateways[node] }
+
 // Own lists those for whom a node speaks: itself first, and the machines of which it is a gateway, by number.
 func (v *View) Own(node Identity) []Identity {
 	var out []Identity

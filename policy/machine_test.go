@@ -283,6 +283,10 @@ func TestMaySpeak(t *testing.T) {
 				t.Errorf("MaySpeak(%d, %d) = %t", node, source, got)
 			}
 		}
+		redundant := node == gateway || node == gateway2
+		if v.IsGateway(node) != (len(may[node]) > 0) || v.IsRedundant(node) != redundant {
+			t.Errorf("%d is a gateway: %v, one of several: %v", node, v.IsGateway(node), v.IsRedundant(node))
+		}
 		if got, want := v.Own(node), append([]Identity{node}, may[node]...); !slices.Equal(got, sorted(want)) {
 			t.Errorf("Own(%d) = %v, want %v", node, got, want)
 		}

@@ -27,6 +27,7 @@ type View struct {
 	expires    time.Time
 	stations   map[Identity]*Station
 	taken      *taken
+	gateways   map[Identity]bool       // who speaks for others; true if somebody else does so for one of these, too
 	concerned  map[Identity]struct{}   // whom some grant names, in force or not
 	askable    map[Identity][]Identity // by who has a grant to nodes with them, or they with it: machines that may use any address
 	carriers   map[Identity][]Identity // by attachment: the nodes that may carry its VLAN
@@ -54,10 +55,13 @@ func Compile(r Rules) *View {
 	t := takenBy(&r)
 	v := &View{
 		generation: r.Generation, expires: r.Expires, taken: t, stations: t.settle(r.Stations),
-		grants: make(map[GrantID]*compiled, len(r.Grants)), carriers: carriersOf(r.Stations), concerned: map[Identity]struct{}{},
+		grants: make(map[GrantID]*compiled, len(r.Grants)), carriers: carriersOf(r.Stations), gateways: map[Identity]bool{}, concerned: map[Identity]struct{}{},
 	}
 	for _, s := range r.Stations {
 		v.private = v.private || s.Secondary != SecondaryVLAN{}
+		for _, node := range s.Gateways {
+			v.gateways[node] = v.gateways[node] || len(s.Gateways) > 1
+		}
 	}
 	grants := slices.Clone(r.Grants)
 	slices.SortFunc(grants, func(a, b Grant) int { return cmp.Or(-compareEnds(a.Expires, b.Expires), cmp.Compare(a.ID, b.ID)) })
@@ -200,43 +204,78 @@ func (v *View) Members(now time.Time) []Identity {
 // Neighbours lists with whom an identity can have anything to do on the segment, itself included, by number; nobody if no
 // unexpired grant concerns it.
 func (v *View) Neighbours(id Identity, now time.Time) []Identity {
+	return v.NeighboursOf([]Identity{id}, now)
+}
+
+// Around lists with whom those for whom a node speaks can have anything to do on the segment, themselves included, by number.
+func (v *View) Around(node Identity, now time.Time) []Identity {
+	return v.NeighboursOf(v.Own(node), now)
+}
+
+// NeighboursOf lists with whom some of these can have anything to do on the segment, themselves included, by number. All of one place in a
+// private VLAN are worked out together: a gateway may speak for thousands, and each may have thousands of fellow members.
+func (v *View) NeighboursOf(ids []Identity, now time.Time) []Identity {
+	places := map[SecondaryVLAN]map[Identity]struct{}{}
+	for _, id := range ids {
+		place := v.placeOf(id)
+		if places[place] == nil {
+			places[place] = map[Identity]struct{}{}
+		}
+		places[place][id] = struct{}{}
+	}
+	var out []Identity
+	for place, here := range places {
+		for other := range v.aroundAll(here, now) {
+			if _, is := here[other]; is || !place.Apart(v.placeOf(other)) {
+				out = append(out, other)
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// placeOf is where somebody is in a private VLAN.
+func (v *View) placeOf(id Identity) SecondaryVLAN {
+	if s := v.stations[id]; s != nil {
+		return s.Secondary
+	}
+	return SecondaryVLAN{}
+}
+
+// aroundAll is everybody with whom some of these have anything to do, and those of them who have, wherever they are in a private VLAN.
+func (v *View) aroundAll(ids map[Identity]struct{}, now time.Time) map[Identity]struct{} {
 	seen := map[Identity]struct{}{}
-	if v.enforced.members[id].alive(now) {
-		seen = setOf(v.Members(now))
+	for id := range ids {
+		if v.enforced.members[id].alive(now) {
+			seen = setOf(v.Members(now))
+			break
+		}
 	}
 	for _, g := range v.ranked {
 		if g.segment || g.observe || g.expired(now) {
 			continue
 		}
-		_, source := g.sources[id]
-		_, target := g.targets[id]
-		if source && len(g.targets) > 0 {
-			addAll(seen, g.targets)
-			seen[id] = struct{}{}
-		}
-		if target && len(g.sources) > 0 {
-			addAll(seen, g.sources)
-			seen[id] = struct{}{}
-		}
+		joins(seen, ids, g.sources, g.targets)
+		joins(seen, ids, g.targets, g.sources)
 	}
-	out := make([]Identity, 0, len(seen))
-	for other := range seen {
-		if other == id || !v.apart(id, other) {
-			out = append(out, other)
-		}
-	}
-	slices.Sort(out)
-	return out
+	return seen
 }
 
-// Around lists with whom those for whom a node speaks can have anything to do on the segment, themselves included, by number.
-func (v *View) Around(node Identity, now time.Time) []Identity {
-	var out []Identity
-	for _, id := range v.Own(node) {
-		out = append(out, v.Neighbours(id, now)...)
+// joins adds to seen who of some is at one end of a grant, and then the other end.
+func joins(seen, some, end, other map[Identity]struct{}) {
+	few, many, met := some, end, false
+	if len(many) < len(few) {
+		few, many = many, few
 	}
-	slices.Sort(out)
-	return slices.Compact(out)
+	for id := range few {
+		if _, is := many[id]; is && len(other) > 0 {
+			seen[id], met = struct{}{}, true
+		}
+	}
+	if met {
+		addAll(seen, other)
+	}
 }
 
 // Links lists the nodes to which it needs a link because of them, by number.

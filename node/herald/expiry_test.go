@@ -16,9 +16,11 @@ func TestExpiredPolicyIsFollowedOnce(t *testing.T) {
 	w.pass(300 * time.Millisecond)
 	followed := func() bool {
 		const mark = 4711 // of nobody
-		h.speaks[mark] = true
+		h.audience[mark] = nil
 		w.pass(Every)
-		return !h.speaks[mark]
+		_, is := h.audience[mark]
+		delete(h.audience, mark)
+		return !is
 	}
 	if followed() {
 		t.Error("before its end it is followed again")

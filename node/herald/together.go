@@ -51,15 +51,20 @@ type carrying struct {
 
 // addressCarriedLocked works out who is to know which gateways carry a VLAN: whoever is told of a machine that may be there.
 func (h *Herald) addressCarriedLocked() {
-	h.tog.to = map[policy.Identity][]policy.Identity{}
+	all := map[policy.Identity][][]policy.Identity{} // by attachment
 	for who, nodes := range h.audience {
 		if st := h.view.Station(who); st != nil {
 			for _, a := range st.Attachments {
-				h.tog.to[a] = append(h.tog.to[a], nodes...)
+				all[a] = append(all[a], nodes)
 			}
 		}
 	}
-	for a, nodes := range h.tog.to {
+	h.tog.to = make(map[policy.Identity][]policy.Identity, len(all))
+	for a, lists := range all {
+		var nodes []policy.Identity
+		for list := range distinct(slices.Values(lists)) {
+			nodes = append(nodes, list...)
+		}
 		slices.Sort(nodes)
 		h.tog.to[a] = slices.Compact(nodes)
 	}
