@@ -63,6 +63,25 @@ func TestStrangersCostLittle(t *testing.T) {
 	}
 }
 
+// What a peer sends beyond its limit costs no look at each of ten thousand hosts, either.
+func TestExcessCostsLittle(t *testing.T) {
+	s, _ := crowd(10_000)
+	s.SetLimits(policy.Limits{Broadcast: 1})
+	link, frame := s.Ports()[2], data(ether.Broadcast, ether.MAC{2, 9, 5: 1}, experimental, "hello")
+	const frames, most = 10, time.Millisecond
+	best := time.Hour
+	for range 20 {
+		began := time.Now()
+		for range frames {
+			s.Forward(link, frame, ether.Offload{}, Tag{11, 1}, 0, began)
+		}
+		best = min(best, time.Since(began))
+	}
+	if best > most {
+		t.Errorf("%d frames take %v, expected %v at most", frames, best, most)
+	}
+}
+
 // Who has no grants is refused as if each receiver had been asked: what the others say to nobody is explained and refused alike (mesh.forward).
 func TestStrangersAreRefusedAlike(t *testing.T) {
 	for _, isolated := range []bool{false, true} {

@@ -40,7 +40,7 @@ type carriage struct {
 	known  bool            // it has been counted, and is known to be where it came from
 	handed bool            // another gateway of its VLAN has handed it over
 	behind policy.Identity // of a frame that was looked up: whom it is for
-	judged bool            // nobody may have it, and one receiver has been asked, who stands for all
+	judged bool            // it goes nowhere, and a receiver has been asked who stands for all that are left
 }
 
 // forward is the path itself. asked is nil for a frame that is carried; otherwise somebody only wants to know, so it is filled
@@ -311,7 +311,9 @@ func (s *Segment) spreadVLAN(l *layout, c *carriage, out *Port) Drop {
 		if d == Forwarded {
 			d = c.sendTo(l, out, l.policy.Station(who).MAC)
 		}
-		drop = drop.or(d)
+		if drop = drop.or(d); c.judged {
+			break
+		}
 	}
 	return drop
 }
@@ -325,6 +327,7 @@ func (s *Segment) judge(l *layout, c *carriage, at Place) (Tag, Drop) {
 		return Tag{}, c.asked.note(at, Tag{}, Drop(v))
 	}
 	if drop := s.learn(l, c); drop != Forwarded {
+		c.judged = true
 		return Tag{}, c.asked.note(at, Tag{}, drop)
 	}
 	tag := Tag{}
