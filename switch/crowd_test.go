@@ -34,7 +34,7 @@ func crowd(hosts int) (*Segment, *Port) {
 	}
 	s := NewSegment(5, 1, 1500, fdb.Limits{})
 	here := NewPort("here", Attached, 3, drain{})
-	for _, p := range []*Port{here, NewPort("there", Attached, 4, drain{}), NewPort("link", Link, 2, drain{})} {
+	for _, p := range []*Port{here, NewPort("there", Attached, 4, drain{}), NewPort("link", Link, 2, drain{}), NewPort("there, too", Attached, 4, drain{})} {
 		s.AddPort(p)
 	}
 	s.SetPolicy(policy.Compile(policy.Rules{Generation: 1, Self: 1, Stations: stations, Grants: []policy.Grant{all}}), time.Now())
@@ -44,7 +44,10 @@ func crowd(hosts int) (*Segment, *Port) {
 // What a machine says to everybody that has no grants costs no look at each of ten thousand hosts.
 func TestStrangersCostLittle(t *testing.T) {
 	s, here := crowd(10_000)
-	for _, dst := range []ether.MAC{ether.Broadcast, {3, 3}, {2, 8, 8}} {
+	for i, dst := range []ether.MAC{ether.Broadcast, {3, 3}, {2, 8, 8}, ether.Broadcast} {
+		if i == 3 {
+			s.RemovePort(s.Ports()[1]) // so that the link is asked first
+		}
 		frame := data(dst, ether.MAC{2, 7, 7, 7, 7, 7}, experimental, "hello")
 		const frames, most = 10, time.Millisecond
 		best := time.Hour
@@ -79,6 +82,19 @@ func TestExcessCostsLittle(t *testing.T) {
 	}
 	if best > most {
 		t.Errorf("%d frames take %v, expected %v at most", frames, best, most)
+	}
+}
+
+// What one's own machines say to everybody counts, also if nobody may have it.
+func TestStrangersCount(t *testing.T) {
+	s, here := crowd(10)
+	s.SetLimits(policy.Limits{Broadcast: 100})
+	refused, now := map[Drop]int{}, time.Now()
+	for range 1000 {
+		refused[s.Forward(here, data(ether.Broadcast, ether.MAC{2, 7}, experimental, ""), ether.Offload{}, Tag{}, 0, now)]++
+	}
+	if refused[Drop(policy.NoGrant)] != 200 || refused[Drop(policy.BroadcastRate)] != 800 {
+		t.Errorf("refused: %v", refused)
 	}
 }
 

@@ -297,9 +297,6 @@ func (s *Segment) spreadVLAN(l *layout, c *carriage, out *Port) Drop {
 	if drop == Forwarded {
 		return c.send(l, out, Tag{})
 	}
-	if c.judged {
-		return drop
-	}
 	if !c.Frame.Dst.IsGroup() || l.everybodyHears(c, out) {
 		return drop // it is for nobody's address; or those have another copy
 	}
