@@ -95,6 +95,7 @@ type Herald struct {
 	mine    map[ether.MAC]claim
 	sorted  []entry // mine, by address; nil if it is to be made
 	changes []change
+	whose   map[policy.Identity]bool // they are
 	to      map[policy.Identity]*telling
 	order   []policy.Identity // of to
 	turn    int
@@ -115,7 +116,7 @@ func New(cfg Config) *Herald {
 	}
 	cfg.Table.SetAnnouncers(func(at vswitch.Place) bool { return at.Port.Kind == vswitch.Link && at.Who != at.Port.Identity })
 	return &Herald{
-		cfg: cfg, mine: map[ether.MAC]claim{}, to: map[policy.Identity]*telling{}, heard: map[policy.Identity]*hearing{},
+		cfg: cfg, whose: map[policy.Identity]bool{}, mine: map[ether.MAC]claim{}, to: map[policy.Identity]*telling{}, heard: map[policy.Identity]*hearing{},
 		tog: together{told: map[policy.Identity]*toldCarried{}},
 	}
 }
