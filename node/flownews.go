@@ -2,6 +2,7 @@ package node
 
 import (
 	"encoding/binary"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -84,19 +85,24 @@ func parseFellows(b []byte) (vni policy.VNI, list []policy.Fellow, ok bool) {
 type flowNews struct {
 	poke chan struct{}
 
-	mu  sync.Mutex
-	all map[*vswitch.Port]bool // who is to be told of all flows
+	mu    sync.Mutex
+	all   map[*vswitch.Port]bool      // who is to be told of all flows
+	whole map[*vswitch.Port]time.Time // who was of late, and when
 
 	// Of the goroutine that announces.
 	told time.Time // when all of late were told of last
 	lost uint64
 }
 
-// allEvery is how often flows are told of again that are still in use: so nobody forgets one of which it carries nothing.
-const allEvery = 30 * time.Second
+const (
+	// allEvery is how often flows are told of again that are still in use: so nobody forgets one of which it carries nothing.
+	allEvery = 30 * time.Second
+	// wholeEvery is how often a gateway is told of all flows at most, however often it says that it begins: less than joinAfter.
+	wholeEvery = 500 * time.Millisecond
+)
 
 func newFlowNews() flowNews {
-	return flowNews{poke: make(chan struct{}, 1), all: map[*vswitch.Port]bool{}}
+	return flowNews{poke: make(chan struct{}, 1), all: map[*vswitch.Port]bool{}, whole: map[*vswitch.Port]time.Time{}}
 }
 
 func (n *flowNews) wake() {
@@ -114,16 +120,28 @@ func (n *flowNews) begin(peer *vswitch.Port, _ policy.Identity) {
 	n.wake()
 }
 
+// begun returns who is to be told of all flows now. Who was just now stays for later.
+func (n *flowNews) begun(now time.Time) map[*vswitch.Port]bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	maps.DeleteFunc(n.whole, func(_ *vswitch.Port, at time.Time) bool { return now.Sub(at) >= wholeEvery })
+	out := map[*vswitch.Port]bool{}
+	for port := range n.all {
+		if _, late := n.whole[port]; !late {
+			out[port], n.whole[port] = true, now
+			delete(n.all, port)
+		}
+	}
+	return out
+}
+
 // tellFlows tells the other gateways of the VLANs that this one shares which flows there are.
 func (s *segment) tellFlows(sender *transport.Sender, now time.Time) {
 	if sender == nil {
 		return // the next message makes one
 	}
 	news, lost := s.sw.Flows().News()
-	s.news.mu.Lock()
-	all := s.news.all
-	s.news.all = map[*vswitch.Port]bool{}
-	s.news.mu.Unlock()
+	all := s.news.begun(now)
 	fellows := s.d.sentinel.fellows(s)
 	if len(fellows) == 0 {
 		return

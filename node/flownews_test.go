@@ -3,9 +3,11 @@ package node
 import (
 	"bytes"
 	"testing"
+	"time"
 
 	"github.com/etherloom/etherloom/ether"
 	"github.com/etherloom/etherloom/policy"
+	vswitch "github.com/etherloom/etherloom/switch"
 )
 
 // fellows are flows with a value in every field.
@@ -56,6 +58,33 @@ func TestFlowsMessage(t *testing.T) {
 		if _, _, ok := parseFellows(bad); ok {
 			t.Errorf("%s: it is read", name)
 		}
+	}
+}
+
+// A gateway that says again and again that it begins is told of all flows twice a second, and the last time, too.
+func TestFlowsAreToldSeldom(t *testing.T) {
+	n, now := newFlowNews(), time.Now()
+	one, other := vswitch.NewPort("one", vswitch.Link, 1, nil), vswitch.NewPort("other", vswitch.Link, 2, nil)
+	told := 0
+	for i := range 100 { // of ten milliseconds
+		n.begin(one, 20)
+		if n.begun(now.Add(time.Duration(i) * 10 * time.Millisecond))[one] {
+			told++
+		}
+	}
+	if told != 2 {
+		t.Errorf("in a second it is told %d times", told)
+	}
+	n.begin(other, 20)
+	if got := n.begun(now.Add(990 * time.Millisecond)); len(got) != 1 || !got[other] {
+		t.Errorf("another one has to wait: %v", got)
+	}
+	now = now.Add(time.Second)
+	if got := n.begun(now); len(got) != 1 || !got[one] {
+		t.Errorf("what it has said last is forgotten: %v", got)
+	}
+	if got := n.begun(now.Add(time.Hour)); len(got) != 0 || len(n.whole) != 0 {
+		t.Errorf("%v are told who have said nothing, %d are remembered", got, len(n.whole))
 	}
 }
 

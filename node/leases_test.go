@@ -113,8 +113,15 @@ func TestLessorNeverWaits(t *testing.T) {
 	for range maxQuestions {
 		s.Squats(port, ether.MAC{2}, [4]byte{192, 0, 2, 1}, time.Now())
 	}
+	if n := l.overrun.Load(); n != maxQuestions-maxSquatting+1 {
+		t.Errorf("%d of %d who squat had no room", n, maxQuestions)
+	}
+	l.overrun.Store(0)
+	for range maxQuestions - maxSquatting + 1 { // who squats, however often, leaves room for who asks
+		s.Ask(port, 20, frame, time.Now())
+	}
 	if n := l.overrun.Load(); n != 1 {
-		t.Errorf("%d of %d had no room", n, maxQuestions+1)
+		t.Errorf("%d of %d who ask had no room", n, maxQuestions-maxSquatting+1)
 	}
 	if q := <-l.questions; string(q.frame) != "question" {
 		t.Errorf("it was changed to %q", q.frame)

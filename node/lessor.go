@@ -62,6 +62,7 @@ type frame4 struct {
 // Limits of what waits.
 const (
 	maxQuestions = 256
+	maxSquatting = maxQuestions / 2 // of them, of who uses an address that he may not: nothing else limits what he says
 	lessorTick   = 100 * time.Millisecond
 	reportWait   = 5 * time.Second
 	reportRetry  = time.Second
@@ -88,7 +89,12 @@ func (o lessorOf) Ask(port *vswitch.Port, who policy.Identity, frame []byte, _ t
 
 // Squats takes it that somebody uses an address of the service's.
 func (o lessorOf) Squats(port *vswitch.Port, mac ether.MAC, addr [4]byte, _ time.Time) {
-	if a, is := port.Egress().(*attachment); is {
+	a, is := port.Egress().(*attachment)
+	switch {
+	case !is:
+	case len(o.l.questions) >= maxSquatting:
+		o.l.overrun.Add(1)
+	default:
 		o.l.hand(question4{s: o.s, a: a, squats: squatter{mac, addr}})
 	}
 }
@@ -189,7 +195,7 @@ func (l *lessor) take(q question4, now time.Time) {
 	}
 	x.at[q.a.id] = q.a
 	if q.frame == nil {
-		x.Squats(q.squats.mac, addrOf4(q.squats.addr), now)
+		x.Squats(q.a.id, q.squats.mac, addrOf4(q.squats.addr), now)
 		return
 	}
 	l.postLocked(x, x.Ask(dhcpd.Question{Attachment: q.a.id, Who: q.who, Frame: q.frame}, now))

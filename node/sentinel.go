@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -176,7 +177,10 @@ func (s *sentinel) hear(a *attachment, frame []byte, now time.Time) {
 		s.looping.Store(now.UnixNano())
 	}
 	if heard.Node != 0 {
-		p.sharing.hearVLAN(now)
+		// Who was removed, and does not know it, still has the key: that it is heard says nothing of the switch's aggregation.
+		if slices.Contains(p.others, policy.Identity(heard.Node)) {
+			p.sharing.hearVLAN(now)
+		}
 		s.hearLocked(p, policy.Identity(heard.Node), election.VLAN, heard.Hello, now)
 	}
 	s.wake()

@@ -122,10 +122,8 @@ func (d *Daemon) attachmentName(id uint32) string {
 func (a *attachment) reached(now time.Time) map[ether.MAC]bool {
 	view := a.seg.sw.Policy()
 	concerned := map[policy.Identity]bool{}
-	for _, id := range append(view.Hosts(a.id), a.id) {
-		for _, other := range view.Neighbours(id, now) {
-			concerned[other] = true
-		}
+	for _, id := range view.NeighboursOf(append(view.Hosts(a.id), a.id), now) {
+		concerned[id] = true
 	}
 	macs := map[ether.MAC]bool{}
 	for id := range concerned {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/etherloom/etherloom/bridge/election"
+	"github.com/etherloom/etherloom/bridge/probe"
 	"github.com/etherloom/etherloom/ether"
 	"github.com/etherloom/etherloom/identity"
 	"github.com/etherloom/etherloom/policy"
@@ -95,6 +96,43 @@ func TestHearVLAN(t *testing.T) {
 	h.hearVLAN(time.Now())
 	if !h.apart.IsZero() {
 		t.Error("it is noted")
+	}
+}
+
+// That another gateway is heard over the VLAN says that there is no aggregation; of one that is none any more it does not.
+func TestHeardOverVLAN(t *testing.T) {
+	const vlan policy.Identity = 50
+	now, key := time.Now(), make([]byte, probe.KeyLen)
+	guardOf := func(node uint32) *probe.Guard {
+		g, err := probe.New(probe.Config{Node: node, Boot: uint64(node)}, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := g.Add(probe.Attached{VNI: 7, Attachment: uint32(vlan), MAC: probeMAC(policy.Identity(node), vlan), Key: key}, now); err != nil {
+			t.Fatal(err)
+		}
+		return g
+	}
+	e, err := election.New(election.Config{Attachment: uint32(vlan), Node: 1, Gateways: []uint32{2}}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &attachment{id: vlan, port: vswitch.NewPort("lan", vswitch.Attached, vlan, nil)}
+	p := &post{a: a, others: []policy.Identity{2}, election: e, sharing: sharing{wanted: true}}
+	s := &sentinel{guard: guardOf(1), posts: map[policy.Identity]*post{vlan: p}, poke: make(chan struct{}, 1)}
+	for node, counts := range map[uint32]bool{9: false, 2: true} {
+		p.sharing.apart = time.Time{}
+		frame, err := guardOf(node).Carry(uint32(vlan), nil, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.hear(a, frame, now)
+		if got := !p.sharing.apart.IsZero(); got != counts {
+			t.Errorf("node %d: %v", node, got)
+		}
+	}
+	if got := s.guard.Stats(); got.Heard != 2 {
+		t.Errorf("probes: %+v", got)
 	}
 }
 

@@ -160,12 +160,17 @@ func Mix(z uint64) uint64 {
 	return z ^ z>>31
 }
 
-// Fellows reports whether two nodes are gateways of one of a flow's ends.
-func (v *View) Fellows(a, b Identity, x *Fellow) bool {
-	for _, end := range [...]Identity{x.Opener, x.Other} {
-		if gateways := v.Gateways(end); slices.Contains(gateways, a) && slices.Contains(gateways, b) {
-			return true
-		}
+// Fellows reports whether a node is heard that tells another one, self, of a flow: both are gateways of its opener, or both are of its
+// other end. Who speaks for the opener sees its flows begin. So it hears of them only from those who do, too: otherwise a gateway of the
+// other end could have its machine answer what nobody has asked.
+func (v *View) Fellows(node, self Identity, x *Fellow) bool {
+	if v.areGateways(x.Opener, node, self) {
+		return true
 	}
-	return false
+	return v.areGateways(x.Other, node, self) && !v.MaySpeak(self, x.Opener)
+}
+
+func (v *View) areGateways(machine, a, b Identity) bool {
+	gateways := v.Gateways(machine)
+	return slices.Contains(gateways, a) && slices.Contains(gateways, b)
 }

@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"maps"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -297,7 +299,31 @@ func TestByItself(t *testing.T) {
 	}
 }
 
-// Two nodes may tell each other of a flow if both are gateways of the same end.
+// Another gateway of a machine cannot have it answer what nobody has begun: of flows of its own, and of machines behind it alone, a
+// gateway hears from nobody else.
+func TestNobodyBeginsForAnother(t *testing.T) {
+	n := newNetwork(t, toNode(t, 1, "tcp:80"))
+	stations := maps.Clone(n.stations)
+	shared := NewMachine(stations[2].MAC, []netip.Addr{netip.AddrFrom16(addressOf(2)).Unmap()})
+	shared.Gateways = []Identity{1, 4} // 1 is this node, which may reach the machine
+	stations[2] = shared
+	v := Compile(Rules{Generation: 1, Self: 1, Stations: stations, Grants: []Grant{toNode(t, 1, "tcp:80")}})
+	lie := Fellow{Opener: 1, Other: 2, Grant: 1, Dst: ether.MAC{2, 5: 2}, Tuple: Tuple{
+		Src: addressOf(1), Dst: addressOf(2), SrcPort: 22, DstPort: 80, Protocol: ether.ProtoTCP,
+	}}
+	if v.Fellows(4, 1, &lie) {
+		n.flows[1].Adopt(v, &lie, n.now)
+	}
+	p := &Passage{Frame: ip(2, 1, ether.ProtoTCP, tcp(80, 22, 16, 10)), Source: 2, Flows: n.flows[1], Now: n.now}
+	if got := v.Ingress(p, 1, 1); got == Pass {
+		t.Error("what this host has not asked for reaches its port 22")
+	}
+	if !v.Fellows(4, 1, &Fellow{Opener: 3, Other: 2}) {
+		t.Error("of what others begin towards the machine it is not told")
+	}
+}
+
+// Two nodes may tell each other of a flow if both are gateways of the same end, and who speaks for the opener hears of no other.
 func TestFellows(t *testing.T) {
 	machine := func(gateways ...Identity) *Station {
 		m := NewMachine(ether.MAC{2, 9, 5: byte(gateways[0])}, nil)
@@ -305,12 +331,28 @@ func TestFellows(t *testing.T) {
 		return m
 	}
 	stations := testStations()
-	stations[50], stations[51], stations[52] = machine(1, 2), machine(1), machine(2)
+	stations[50], stations[51], stations[52], stations[53] = machine(1, 2), machine(1), machine(2), machine(2, 3)
 	v := Compile(Rules{Generation: 1, Self: 2, Stations: stations})
 	for _, c := range []struct {
 		opener, other Identity
 		want          bool
-	}{{3, 50, true}, {50, 3, true}, {3, 51, false}, {51, 52, false}, {1, 2, false}, {3, 4, false}, {3, 99, false}} {
+	}{
+		{3, 50, true},
+		{50, 3, true},
+		{3, 51, false},
+		{51, 52, false},
+		{1, 2, false},
+		{3, 4, false},
+		{3, 99, false},
+		// Both ends are at one of the two.
+		{51, 50, true},
+		{1, 50, true},
+		{50, 52, true},
+		{50, 2, true},
+		{52, 50, false}, // node 2 would have seen it begin
+		{2, 50, false},
+		{53, 50, false},
+	} {
 		if got := v.Fellows(1, 2, &Fellow{Opener: c.opener, Other: c.other}); got != c.want {
 			t.Errorf("%+v: %v", c, got)
 		}

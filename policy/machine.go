@@ -121,6 +121,16 @@ func (v *View) MayUse(id Identity, mac ether.MAC) bool {
 	return s != nil && s.uses(mac)
 }
 
+// MayHave reports whether the one of a party that has a MAC may have an IP address as its own; IPv4 is mapped.
+func (v *View) MayHave(id Identity, mac ether.MAC, addr [16]byte) bool {
+	s := v.stations[id]
+	if s == nil || !s.uses(mac) {
+		return false
+	}
+	one := s.as(mac)
+	return one.has(addr)
+}
+
 // IsBehind reports whether a machine may be behind an attachment.
 func (v *View) IsBehind(machine, attachment Identity) bool {
 	s := v.stations[machine]
@@ -149,6 +159,37 @@ func (v *View) Gateways(id Identity) []Identity {
 	}
 	return nil
 }
+
+// MayCarry reports whether a node may carry an attachment's VLAN, as far as is known: it speaks for everybody who may be there. One host
+// is not enough, for that may be behind another attachment of the node's.
+func (v *View) MayCarry(node, attachment Identity) bool {
+	return slices.Contains(v.carriers[attachment], node)
+}
+
+// carriersOf are the nodes that may carry each attachment's VLAN.
+func carriersOf(stations map[Identity]*Station) map[Identity][]Identity {
+	out := map[Identity][]Identity{}
+	for _, s := range stations {
+		for _, a := range s.Attachments {
+			have, known := out[a]
+			if !known {
+				out[a] = slices.Clone(s.Gateways)
+				continue
+			}
+			out[a] = slices.DeleteFunc(have, func(node Identity) bool { return !slices.Contains(s.Gateways, node) })
+		}
+	}
+	return out
+}
+
+// IsGateway reports whether a node speaks for others.
+func (v *View) IsGateway(node Identity) bool {
+	_, is := v.gateways[node]
+	return is
+}
+
+// IsRedundant reports whether a node is one of several that speak for a machine.
+func (v *View) IsRedundant(node Identity) bool { return v.gateways[node] }
 
 // Own lists those for whom a node speaks: itself first, and the machines of which it is a gateway, by number.
 func (v *View) Own(node Identity) []Identity {

@@ -283,6 +283,10 @@ func TestMaySpeak(t *testing.T) {
 				t.Errorf("MaySpeak(%d, %d) = %t", node, source, got)
 			}
 		}
+		redundant := node == gateway || node == gateway2
+		if v.IsGateway(node) != (len(may[node]) > 0) || v.IsRedundant(node) != redundant {
+			t.Errorf("%d is a gateway: %v, one of several: %v", node, v.IsGateway(node), v.IsRedundant(node))
+		}
 		if got, want := v.Own(node), append([]Identity{node}, may[node]...); !slices.Equal(got, sorted(want)) {
 			t.Errorf("Own(%d) = %v, want %v", node, got, want)
 		}
@@ -290,6 +294,66 @@ func TestMaySpeak(t *testing.T) {
 	for id, want := range map[Identity][]Identity{1: nil, 99: nil, listed: {gateway, gateway2}, unlisted: {gateway}} {
 		if got := v.Gateways(id); !slices.Equal(got, want) {
 			t.Errorf("Gateways(%d) = %v, want %v", id, got, want)
+		}
+	}
+}
+
+// A gateway carries a VLAN if it speaks for everybody who may be there, as far as is known, and not for one host that may be elsewhere.
+func TestMayCarry(t *testing.T) {
+	v := site(1)
+	for _, c := range []struct {
+		node, attachment Identity
+		want             bool
+	}{
+		{gateway, attachment, true},
+		{gateway2, attachment, true},
+		{gateway, attachment2, true},
+		{gateway2, attachment2, false}, // although it speaks for a host that may be there
+		{2, attachment, false},
+		{2, far, true},
+		{gateway, far, false},
+		{gateway, listed, false},
+		{gateway, 99, false},
+		{attachment, attachment, false},
+	} {
+		if got := v.MayCarry(c.node, c.attachment); got != c.want {
+			t.Errorf("%d carries %d: %v", c.node, c.attachment, got)
+		}
+	}
+	stations := siteStations()
+	delete(stations, attachment2)
+	delete(stations, unlisted)
+	if v := Compile(Rules{Generation: 1, Self: 1, Stations: stations}); !v.MayCarry(gateway2, attachment2) {
+		t.Error("where nobody but that host is known, both may")
+	}
+}
+
+// An address is somebody's own if it is listed for him, or he is a machine and it is nobody's; with his own MAC alone.
+func TestMayHave(t *testing.T) {
+	v := site(1)
+	v4 := func(last byte) [16]byte { return ether.Mapped([4]byte{192, 0, 2, last}) }
+	nobody := ether.MAC{2, 7, 7, 7, 7, 7}
+	for _, c := range []struct {
+		id   Identity
+		mac  ether.MAC
+		addr [16]byte
+		want bool
+	}{
+		{1, ether.MAC{2, 5: 1}, addressOf(1), true},
+		{1, ether.MAC{2, 5: 2}, addressOf(1), false},
+		{1, ether.MAC{2, 5: 1}, addressOf(2), false},
+		{1, ether.MAC{2, 5: 1}, v4(77), false},
+		{listed, ether.MAC{2, 5: byte(listed)}, v4(byte(listed)), true},
+		{listed, ether.MAC{2, 5: byte(listed)}, v4(77), false},
+		{unlisted, ether.MAC{2, 5: byte(unlisted)}, v4(77), true},
+		{unlisted, nobody, v4(77), false},
+		{attachment, nobody, v4(77), true},
+		{attachment, nobody, v4(byte(listed)), false},
+		{attachment, ether.MAC{2, 5: byte(listed)}, v4(77), false},
+		{99, nobody, v4(77), false},
+	} {
+		if got := v.MayHave(c.id, c.mac, c.addr); got != c.want {
+			t.Errorf("%d with %s has %v: %v", c.id, c.mac, c.addr, got)
 		}
 	}
 }

@@ -51,9 +51,24 @@ func (v *View) Seek(asker Identity, target [16]byte, now time.Time) (Identity, V
 	return 0, UnknownAddress
 }
 
-// asksMachines reports whether an asker may have to do with a machine whose addresses nobody has listed.
+// askables are the machines whose addresses nobody has listed, by who may ask them for those because of a grant to nodes. Otherwise whoever
+// asks for what nobody has would have all machines of the segment looked at, each time.
+func (v *View) askables() map[Identity][]Identity {
+	out := map[Identity][]Identity{}
+	for p := range v.enforced.pairs {
+		if v.isUnlisted(p.receiver) {
+			out[p.source] = append(out[p.source], p.receiver)
+		}
+		if v.isUnlisted(p.source) {
+			out[p.receiver] = append(out[p.receiver], p.source)
+		}
+	}
+	return out
+}
+
+// asksMachines reports whether an asker, who is no member, may have to do with a machine whose addresses nobody has listed.
 func (v *View) asksMachines(asker Identity, now time.Time) bool {
-	for _, id := range v.unlisted {
+	for _, id := range v.askable[asker] {
 		if v.Resolves(asker, id, now) == OnWire {
 			return true
 		}

@@ -27,7 +27,10 @@ type View struct {
 	expires    time.Time
 	stations   map[Identity]*Station
 	taken      *taken
-	unlisted   []Identity // machines that may use any address
+	gateways   map[Identity]bool       // who speaks for others; true if somebody else does so for one of these, too
+	concerned  map[Identity]struct{}   // whom some grant names, in force or not
+	askable    map[Identity][]Identity // by who has a grant to nodes with them, or they with it: machines that may use any address
+	carriers   map[Identity][]Identity // by attachment: the nodes that may carry its VLAN
 	grants     map[GrantID]*compiled
 	ranked     []*compiled
 	enforced   index
@@ -52,13 +55,13 @@ func Compile(r Rules) *View {
 	t := takenBy(&r)
 	v := &View{
 		generation: r.Generation, expires: r.Expires, taken: t, stations: t.settle(r.Stations),
-		grants: make(map[GrantID]*compiled, len(r.Grants)),
+		grants: make(map[GrantID]*compiled, len(r.Grants)), carriers: carriersOf(r.Stations), gateways: map[Identity]bool{}, concerned: map[Identity]struct{}{},
 	}
-	for id, s := range r.Stations {
-		if s.anyAddress {
-			v.unlisted = append(v.unlisted, id)
-		}
+	for _, s := range r.Stations {
 		v.private = v.private || s.Secondary != SecondaryVLAN{}
+		for _, node := range s.Gateways {
+			v.gateways[node] = v.gateways[node] || len(s.Gateways) > 1
+		}
 	}
 	grants := slices.Clone(r.Grants)
 	slices.SortFunc(grants, func(a, b Grant) int { return cmp.Or(-compareEnds(a.Expires, b.Expires), cmp.Compare(a.ID, b.ID)) })
@@ -71,6 +74,8 @@ func Compile(r Rules) *View {
 		c := compileGrant(&grants[i], i)
 		c.use = uses.find(c.id)
 		v.grants[c.id], v.ranked = c, append(v.ranked, c)
+		addAll(v.concerned, c.sources)
+		addAll(v.concerned, c.targets)
 		if c.observe {
 			observing = append(observing, c)
 		} else {
@@ -80,6 +85,7 @@ func Compile(r Rules) *View {
 	own := v.Own(r.Self)
 	v.enforced, v.observing = newIndex(enforced, own), newIndex(observing, own)
 	v.watches = len(observing) > 0
+	v.askable = v.askables()
 	for id, g := range v.enforced.members {
 		v.observing.members[id] = better(v.observing.members[id], g)
 	}
@@ -198,43 +204,78 @@ func (v *View) Members(now time.Time) []Identity {
 // Neighbours lists with whom an identity can have anything to do on the segment, itself included, by number; nobody if no
 // unexpired grant concerns it.
 func (v *View) Neighbours(id Identity, now time.Time) []Identity {
+	return v.NeighboursOf([]Identity{id}, now)
+}
+
+// Around lists with whom those for whom a node speaks can have anything to do on the segment, themselves included, by number.
+func (v *View) Around(node Identity, now time.Time) []Identity {
+	return v.NeighboursOf(v.Own(node), now)
+}
+
+// NeighboursOf lists with whom some of these can have anything to do on the segment, themselves included, by number. All of one place in a
+// private VLAN are worked out together: a gateway may speak for thousands, and each may have thousands of fellow members.
+func (v *View) NeighboursOf(ids []Identity, now time.Time) []Identity {
+	places := map[SecondaryVLAN]map[Identity]struct{}{}
+	for _, id := range ids {
+		place := v.placeOf(id)
+		if places[place] == nil {
+			places[place] = map[Identity]struct{}{}
+		}
+		places[place][id] = struct{}{}
+	}
+	var out []Identity
+	for place, here := range places {
+		for other := range v.aroundAll(here, now) {
+			if _, is := here[other]; is || !place.Apart(v.placeOf(other)) {
+				out = append(out, other)
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// placeOf is where somebody is in a private VLAN.
+func (v *View) placeOf(id Identity) SecondaryVLAN {
+	if s := v.stations[id]; s != nil {
+		return s.Secondary
+	}
+	return SecondaryVLAN{}
+}
+
+// aroundAll is everybody with whom some of these have anything to do, and those of them who have, wherever they are in a private VLAN.
+func (v *View) aroundAll(ids map[Identity]struct{}, now time.Time) map[Identity]struct{} {
 	seen := map[Identity]struct{}{}
-	if v.enforced.members[id].alive(now) {
-		seen = setOf(v.Members(now))
+	for id := range ids {
+		if v.enforced.members[id].alive(now) {
+			seen = setOf(v.Members(now))
+			break
+		}
 	}
 	for _, g := range v.ranked {
 		if g.segment || g.observe || g.expired(now) {
 			continue
 		}
-		_, source := g.sources[id]
-		_, target := g.targets[id]
-		if source && len(g.targets) > 0 {
-			addAll(seen, g.targets)
-			seen[id] = struct{}{}
-		}
-		if target && len(g.sources) > 0 {
-			addAll(seen, g.sources)
-			seen[id] = struct{}{}
-		}
+		joins(seen, ids, g.sources, g.targets)
+		joins(seen, ids, g.targets, g.sources)
 	}
-	out := make([]Identity, 0, len(seen))
-	for other := range seen {
-		if other == id || !v.apart(id, other) {
-			out = append(out, other)
-		}
-	}
-	slices.Sort(out)
-	return out
+	return seen
 }
 
-// Around lists with whom those for whom a node speaks can have anything to do on the segment, themselves included, by number.
-func (v *View) Around(node Identity, now time.Time) []Identity {
-	var out []Identity
-	for _, id := range v.Own(node) {
-		out = append(out, v.Neighbours(id, now)...)
+// joins adds to seen who of some is at one end of a grant, and then the other end.
+func joins(seen, some, end, other map[Identity]struct{}) {
+	few, many, met := some, end, false
+	if len(many) < len(few) {
+		few, many = many, few
 	}
-	slices.Sort(out)
-	return slices.Compact(out)
+	for id := range few {
+		if _, is := many[id]; is && len(other) > 0 {
+			seen[id], met = struct{}{}, true
+		}
+	}
+	if met {
+		addAll(seen, other)
+	}
 }
 
 // Links lists the nodes to which it needs a link because of them, by number.
@@ -299,6 +340,12 @@ func (v *View) Between(source, receiver Identity, now time.Time) Verdict {
 	return v.whyNot(source, receiver, now)
 }
 
+// Stranger reports whether what an identity sends is refused whoever the receiver is, and always as NoGrant: no grant names it.
+func (v *View) Stranger(id Identity, now time.Time) bool {
+	_, concerned := v.concerned[id]
+	return !concerned && !v.private && !v.void(now)
+}
+
 // Names reports whether an identity may know another by name: itself, a fellow member, or a target of a grant that it holds.
 func (v *View) Names(asker, other Identity, now time.Time) bool {
 	if v.void(now) || asker != other && v.apart(asker, other) {
@@ -307,8 +354,11 @@ func (v *View) Names(asker, other Identity, now time.Time) bool {
 	return asker == other || v.members(asker, other, now) || v.enforced.pairs[pair{asker, other}].alive(now)
 }
 
-// NextExpiry returns when the next grant ends, or the policy itself; zero if nothing ever does.
+// NextExpiry returns when the next grant ends, or the policy itself; zero if nothing ever does, or all has ended.
 func (v *View) NextExpiry(now time.Time) time.Time {
+	if v.void(now) {
+		return time.Time{}
+	}
 	next := v.expires
 	for _, g := range v.grants {
 		if !g.expires.IsZero() && !g.expired(now) && (next.IsZero() || g.expires.Before(next)) {

@@ -93,6 +93,9 @@ func TestNextExpiry(t *testing.T) {
 	if got := v.NextExpiry(t0.Add(3 * time.Second)); got != t0.Add(time.Hour) {
 		t.Errorf("NextExpiry = %v", got)
 	}
+	if got := v.NextExpiry(t0.Add(time.Hour)); !got.IsZero() {
+		t.Errorf("NextExpiry of what has ended = %v", got)
+	}
 	if got := Compile(Rules{}).NextExpiry(t0); !got.IsZero() {
 		t.Errorf("NextExpiry of nothing = %v", got)
 	}

@@ -40,6 +40,7 @@ type carriage struct {
 	known  bool            // it has been counted, and is known to be where it came from
 	handed bool            // another gateway of its VLAN has handed it over
 	behind policy.Identity // of a frame that was looked up: whom it is for
+	judged bool            // it goes nowhere, and a receiver has been asked who stands for all that are left
 }
 
 // forward is the path itself. asked is nil for a frame that is carried; otherwise somebody only wants to know, so it is filled
@@ -246,6 +247,9 @@ func (s *Segment) flood(l *layout, c *carriage) Drop {
 	}
 	drop := DropNoReceiver
 	for _, out := range l.floodFrom[c.in.Kind] {
+		if c.judged {
+			break
+		}
 		if out == c.in || l.sameVLAN(c, out) || !out.floods(c) || !s.carries(out, c) {
 			continue
 		}
@@ -268,6 +272,9 @@ func (s *Segment) spread(l *layout, c *carriage, out *Port) Drop {
 			continue // it has it, and so have all on one VLAN whom nobody named
 		}
 		tag, d := s.judge(l, c, Place{out, who})
+		if c.judged {
+			return d
+		}
 		switch {
 		case d != Forwarded || slices.Contains(sent, tag):
 		case full:
@@ -301,7 +308,9 @@ func (s *Segment) spreadVLAN(l *layout, c *carriage, out *Port) Drop {
 		if d == Forwarded {
 			d = c.sendTo(l, out, l.policy.Station(who).MAC)
 		}
-		drop = drop.or(d)
+		if drop = drop.or(d); c.judged {
+			break
+		}
 	}
 	return drop
 }
@@ -310,9 +319,12 @@ func (s *Segment) spreadVLAN(l *layout, c *carriage, out *Port) Drop {
 func (s *Segment) judge(l *layout, c *carriage, at Place) (Tag, Drop) {
 	grant, v := l.mayHave(c, at.Who)
 	if v != policy.Pass {
+		// On a VLAN most say something to everybody now and then, and most have no grants: so not all are asked for each.
+		c.judged = v == policy.NoGrant && c.asked == nil && l.policy.Stranger(c.Source, c.Now)
 		return Tag{}, c.asked.note(at, Tag{}, Drop(v))
 	}
 	if drop := s.learn(l, c); drop != Forwarded {
+		c.judged = true
 		return Tag{}, c.asked.note(at, Tag{}, drop)
 	}
 	tag := Tag{}

@@ -165,7 +165,8 @@ func (s *Segment) knows(l *layout, addr [16]byte, now time.Time) (ether.MAC, pol
 		}
 	}
 	x, _ := s.neighbours.find(addr, now)
-	if _, known := s.fdb.Lookup(x.mac, now); !known || l.policy.Station(x.who) == nil { // nobody is known nowhere
+	// Nobody is known nowhere. Since the address was heard it may have become somebody else's, or nobody's to take.
+	if _, known := s.fdb.Lookup(x.mac, now); !known || !l.policy.MayHave(x.who, x.mac, addr) {
 		return ether.MAC{}, 0, false
 	}
 	return x.mac, x.who, true

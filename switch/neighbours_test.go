@@ -161,6 +161,15 @@ func says(who policy.Identity, frame []byte) func(*mesh) {
 	}
 }
 
+// pool has the segment have a DHCP service that gives one address, and has given it to nobody.
+func (m *mesh) pool(a netip.Addr) {
+	service := &policy.Service{Address: v4(98).As4(), MAC: ether.MAC{2, 0xd}, From: a, To: a}
+	m.views[3] = policy.Compile(policy.Rules{
+		Generation: 2, Self: 3, Stations: m.stations(), Grants: []policy.Grant{members(1, 2, 3, siteA, 21, siteB)}, Service: service,
+	})
+	m.segments[3].SetPolicy(m.views[3], m.now)
+}
+
 // Nothing is answered for who cannot be reached, or has moved, or is not certain to be there.
 func TestNoAnswerFor(t *testing.T) {
 	hello := data(ether.Broadcast, macAt(siteA), experimental, "")
@@ -188,6 +197,8 @@ func TestNoAnswerFor(t *testing.T) {
 		{"its port is isolated", func(m *mesh) { m.set(3, "vlan 20", "isolated=on") }, true, true},
 		{"it is a router", func(m *mesh) { router(m, siteA) }, true, false},
 		{"another is a router", func(m *mesh) { router(m, 21) }, true, true},
+		{"its address is a DHCP service's to give now", func(m *mesh) { m.pool(v4(siteA)) }, false, true},
+		{"another is", func(m *mesh) { m.pool(v4(99)) }, true, true},
 		{"it is no member any more", func(m *mesh) { m.grant(members(1, 2, 3, siteB, 31)) }, false, false},
 		{"its MAC is somebody else's", func(m *mesh) {
 			m.forward(3, m.ports[3]["link 4"], moved, Tag{4, grantID})

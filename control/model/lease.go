@@ -28,6 +28,7 @@ type Lease struct {
 	Machine identity.ID `json:"machine"` // 0 of a declined one
 	MAC     MAC         `json:"mac"`
 	Name    string      `json:"name,omitempty"` // as its host calls itself
+	At      identity.ID `json:"at,omitempty"`   // of a declined one: the attachment behind which somebody uses it
 	State   LeaseState  `json:"state"`
 	Since   time.Time   `json:"since"` // of a bound one: when it was confirmed last
 	// LetGo are the gateways that have seen it ended, and do not confirm it any more.
@@ -87,9 +88,10 @@ func (t *LeaseTold) Proto(vni VNI, machine identity.ID) *controlv1.Lease {
 	}
 }
 
-// indexLeases notes which leases a machine has, by address.
+// indexLeases notes which leases a machine has, by address, and how many were declined behind each attachment.
 func (m *Model) indexLeases() {
 	for _, l := range m.Leases {
+		m.declinedAt[l.At]++ // at 0: those that nobody has declined
 		if l.Machine != 0 && m.DHCP[l.VNI] != nil {
 			m.leasesOf[l.Machine] = append(m.leasesOf[l.Machine], l)
 		}
@@ -151,12 +153,13 @@ func (m *Model) Tenant(a *Attachment, mac MAC) (identity.ID, error) {
 // ErrPool means that there is no address for a machine.
 var ErrPool = errors.New("no address is left")
 
-// maxOffers is how many leases of one attachment's machines may be offered and not taken: who only asks keeps others from few addresses.
+// maxOffers is how many leases of one attachment's machines may be offered and not taken, or declined: who only asks keeps others from few
+// addresses.
 const maxOffers = 64
 
 // Offer sets an address of the pool aside for a machine: the one that it has, the one that it would like, or one that nobody has had of
 // late. Those behind one attachment whom nobody named have at most three quarters of the pool, so that hosts that have a name
-// always find some.
+// always find some; and no more than that is declined behind one, so that those behind others do.
 func (m *Model) Offer(a *Attachment, machine identity.ID, mac MAC, like netip.Addr, now time.Time) (*Lease, error) {
 	d := m.DHCP[a.VNI]
 	if d == nil || d.PoolSize() == 0 {
@@ -166,10 +169,8 @@ func (m *Model) Offer(a *Attachment, machine identity.ID, mac MAC, like netip.Ad
 	if l := m.LeaseOf(machine, mac); l != nil && d.InPool(l.Address) {
 		return l, nil
 	}
-	if machine == a.ID {
-		if err := m.checkShare(a, d); err != nil {
-			return nil, err
-		}
+	if err := m.checkShare(a, machine, d); err != nil {
+		return nil, err
 	}
 	free, ok := m.freeOf(d, like)
 	if !ok {
@@ -179,19 +180,21 @@ func (m *Model) Offer(a *Attachment, machine identity.ID, mac MAC, like netip.Ad
 	return &Lease{VNI: a.VNI, Address: free, Machine: machine, MAC: mac, State: LeaseOffered, Since: now}, nil
 }
 
-// checkShare is an error if those behind an attachment whom nobody named have their share of a pool.
-func (m *Model) checkShare(a *Attachment, d *DHCP) error {
+// checkShare is an error if those behind an attachment whom nobody named have their share of a pool, or if so much was declined there
+// that even a host gets no more: whoever is on a VLAN can say in anybody's name that an address is in use.
+func (m *Model) checkShare(a *Attachment, machine identity.ID, d *DHCP) error {
+	share, declined := (d.PoolSize()*3+3)/4, m.declinedAt[a.ID]
 	offers, all := 0, len(m.leasesOf[a.ID])
 	for _, l := range m.leasesOf[a.ID] {
 		if l.State == LeaseOffered {
 			offers++
 		}
 	}
-	if offers < maxOffers && all < (d.PoolSize()*3+3)/4 {
+	if declined < share && machine != a.ID || offers+declined < maxOffers && all+declined < share {
 		return nil
 	}
-	return fmt.Errorf("%w: machines behind %s that nobody named have %d of the pool's %d addresses, %d of them offered and not taken",
-		ErrPool, m.AttachmentName(a), all, d.PoolSize(), offers)
+	return fmt.Errorf("%w: of the pool's %d addresses machines behind %s that nobody named have %d, %d of them offered and not taken, and %d were declined there "+
+		"because somebody uses them", ErrPool, d.PoolSize(), m.AttachmentName(a), len(m.leasesOf[a.ID]), offers, declined)
 }
 
 // freeOf returns an address of a pool that nobody has: the one that is wanted, or the lowest.
@@ -249,10 +252,14 @@ func (m *Model) letGo(l *Lease) bool {
 func (l *Lease) In(s LeaseState, since time.Time) *Lease {
 	c := *l
 	c.State, c.Since, c.LetGo = s, since, nil
-	if s == LeaseDeclined {
-		c.Machine = 0
-	}
 	return &c
+}
+
+// Declined is the lease of an address that somebody uses behind an attachment.
+func (l *Lease) Declined(at identity.ID, since time.Time) *Lease {
+	c := l.In(LeaseDeclined, since)
+	c.Machine, c.At = 0, at
+	return c
 }
 
 // LetGoBy is the lease with a gateway more that does not confirm it any more.
@@ -267,16 +274,18 @@ func (l *Lease) LetGoBy(node identity.ID) *Lease {
 // Scratch is a copy of the Model of which the leases can be changed, to see what follows.
 func (m *Model) Scratch() *Model {
 	c := *m
-	c.Leases, c.leasesOf = maps.Clone(m.Leases), maps.Clone(m.leasesOf)
+	c.Leases, c.leasesOf, c.declinedAt = maps.Clone(m.Leases), maps.Clone(m.leasesOf), maps.Clone(m.declinedAt)
 	return &c
 }
 
 // Place puts a lease into a Scratch.
 func (m *Model) Place(l *Lease) {
 	if old := m.Leases[l.Key()]; old != nil {
+		m.declinedAt[old.At]--
 		m.leasesOf[old.Machine] = slices.DeleteFunc(slices.Clone(m.leasesOf[old.Machine]), func(o *Lease) bool { return o == old })
 	}
 	m.Leases[l.Key()] = l
+	m.declinedAt[l.At]++
 	if l.Machine != 0 {
 		m.leasesOf[l.Machine] = append(slices.Clip(m.leasesOf[l.Machine]), l)
 	}

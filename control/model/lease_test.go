@@ -201,6 +201,62 @@ func TestOffer(t *testing.T) {
 	}
 }
 
+// Who declines whatever is offered keeps others from few addresses: those whom nobody named, and who says that he is a host, leave a
+// quarter of the pool to other attachments.
+func TestOfferAfterDeclines(t *testing.T) {
+	large := dhcpAt()
+	large.To = addr("10.64.0.250")
+	declines := func(m *Model, at, machine identity.ID, mac byte) error {
+		l, err := m.Offer(m.Attachments[at], machine, MAC{2, mac}, netip.Addr{}, leaseTime)
+		if err == nil {
+			m.Place(l)
+			m.Place(l.Declined(at, leaseTime))
+		}
+		return err
+	}
+	for _, c := range []struct {
+		name    string
+		d       *DHCP
+		machine identity.ID
+		want    int
+	}{
+		{"those whom nobody named, of a large pool", large, 10, maxOffers},
+		{"those whom nobody named, of ten", dhcpAt(), 10, 8},
+		{"a host, of a large pool", large, 21, 114},
+		{"a host, of ten", dhcpAt(), 21, 8},
+	} {
+		m := site(t, c.d).Scratch()
+		for range 300 {
+			if err := declines(m, 10, c.machine, 21); err != nil && !errors.Is(err, ErrPool) {
+				t.Fatal(err)
+			}
+		}
+		if n := len(m.LeasesOn(1)); n != c.want {
+			t.Errorf("%s have had %d addresses declined, want %d", c.name, n, c.want)
+		}
+		if err := declines(m, 11, 11, 99); err != nil {
+			t.Errorf("after %s, another attachment finds none: %v", c.name, err)
+		}
+		if err := declines(m, 10, 21, 21); c.machine == 10 && c.d == large && err != nil {
+			t.Errorf("after %s, a host finds none: %v", c.name, err)
+		}
+	}
+	// What is declined counts after a restart, too, until it is over.
+	m := site(t, dhcpAt(), &Lease{VNI: 1, Address: addr("10.64.0.101"), State: LeaseDeclined, At: 10, Since: leaseTime}).Scratch()
+	for range 300 {
+		_ = declines(m, 10, 21, 21)
+	}
+	if n := len(m.LeasesOn(1)); n != 8 {
+		t.Errorf("with one from before there are %d", n)
+	}
+	l := *m.LeasesOn(1)[0]
+	l.State, l.At, l.Machine = LeaseOffered, 0, 11
+	m.Place(&l)
+	if err := declines(m, 10, 21, 21); err != nil {
+		t.Errorf("when one is over: %v", err)
+	}
+}
+
 // What becomes of a lease, and when.
 func TestLeaseEnd(t *testing.T) {
 	const hour, life = time.Hour, time.Hour + leaseMargin
@@ -243,8 +299,8 @@ func TestLeaseEnd(t *testing.T) {
 	if x := l(LeaseEnded, 1, 2).In(LeaseBound, leaseTime.Add(hour)); x.LetGo != nil || x.State != LeaseBound {
 		t.Errorf("bound again it is %+v", x)
 	}
-	if x := l(LeaseBound).In(LeaseDeclined, leaseTime); x.Machine != 0 {
-		t.Errorf("declined it is %d's", x.Machine)
+	if x := l(LeaseBound).Declined(11, leaseTime); x.Machine != 0 || x.At != 11 || x.State != LeaseDeclined {
+		t.Errorf("declined it is %+v", x)
 	}
 }
 

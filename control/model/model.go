@@ -91,6 +91,7 @@ type Model struct {
 	attachmentsOf map[identity.ID][]*Attachment // by node
 	cutGateways   map[identity.ID][]identity.ID // by attachment: nodes that are cut off
 	leasesOf      map[identity.ID][]*Lease      // by machine
+	declinedAt    map[identity.ID]int           // leases that were declined, by attachment
 
 	candidates map[GrantID][]identity.ID
 }
@@ -161,7 +162,7 @@ func Derive(f Facts, version uint64, previous *Model) *Model {
 		Attachments: map[identity.ID]*Attachment{}, Hosts: map[identity.ID]*Host{},
 		viewsFor: map[identity.ID][]*View{}, reachesFor: map[identity.ID][]*Reach{}, outletsOf: map[identity.ID][]*Outlet{},
 		hosts: map[string]*Host{}, hostsBehind: map[identity.ID][]*Host{}, attachmentsOf: map[identity.ID][]*Attachment{},
-		DHCP: map[VNI]*DHCP{}, Leases: map[string]*Lease{}, leasesOf: map[identity.ID][]*Lease{},
+		DHCP: map[VNI]*DHCP{}, Leases: map[string]*Lease{}, leasesOf: map[identity.ID][]*Lease{}, declinedAt: map[identity.ID]int{},
 	}
 	for _, x := range f {
 		m.sort(x)

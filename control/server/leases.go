@@ -106,7 +106,7 @@ func (d *leaseDesk) take(r *controlv1.LeaseReport) error {
 	case r.GetAct() == controlv1.LeaseAct_LEASE_ACT_RELEASE:
 		d.put("lease.release", l.In(model.LeaseEnded, now))
 	case r.GetAct() == controlv1.LeaseAct_LEASE_ACT_DECLINE:
-		d.put("lease.decline", l.In(model.LeaseDeclined, now))
+		d.put("lease.decline", l.Declined(x.attachment.ID, now))
 	case !d.m.DHCP[l.VNI].InPool(l.Address):
 		return errors.New("the address is not of the pool any more")
 	case l.State == model.LeaseBound: // it was confirmed again

@@ -171,6 +171,33 @@ func TestLeases(t *testing.T) {
 	}
 }
 
+// TestDeclinesLeaveSome: a gateway that has every address declined which its machines are offered leaves some to another's.
+func TestDeclinesLeaveSome(t *testing.T) {
+	b := newLeaseBench(t)
+	for part := range 2 {
+		var list []*controlv1.LeaseReport
+		for n := 10 * part; n < 10*(part+1); n++ {
+			list = append(list, b.report(askAct, byte(n+1), b.at(n)), b.report(declineAct, byte(n+1), b.at(n)))
+		}
+		b.tell(b.gw1, list...)
+	}
+	declined := 0
+	for n := range 20 {
+		if strings.HasPrefix(b.state(b.at(n)), "declined") {
+			declined++
+		}
+	}
+	if declined != 15 {
+		t.Errorf("of 20 addresses %d are declined, want three quarters", declined)
+	}
+	if got := b.tell(b.gw1, b.report(askAct, 99, "")); len(got) != 1 || !got[0].GetFull() || !strings.Contains(got[0].GetReason(), "declined") {
+		t.Errorf("asking for one more: %v", got)
+	}
+	if got := b.tell(b.gw3, &controlv1.LeaseReport{Vni: 1, Attachment: b.hall, Mac: mac6(50), Act: askAct}); len(got) > 0 {
+		t.Errorf("another attachment's machine: %v", got)
+	}
+}
+
 // TestLeaseRefusals: what a node cannot say of leases.
 func TestLeaseRefusals(t *testing.T) {
 	b := newLeaseBench(t)

@@ -79,12 +79,13 @@ func (s *Service) discover(w *waiting, now time.Time) []Reply {
 		s.wait(w)
 		return nil // until the state gives it another
 	}
-	if x, taken := s.squats[l.Address]; taken && x.mac != l.MAC {
+	if s.squatted(w.q.Attachment, l) {
 		w.declined = l.Address
 		s.report(&Report{Act: Decline, Attachment: w.q.Attachment, MAC: l.MAC, Address: l.Address}, now)
 		return s.ask(w, now)
 	}
-	switch at, asked := s.probed[l.Address]; {
+	here := spot{w.q.Attachment, l.Address}
+	switch at, asked := s.probed[here]; {
 	case asked && now.Sub(at) >= probeWait:
 		return s.offer(w, s.prefixed(l.Address))
 	case asked:
@@ -92,7 +93,7 @@ func (s *Service) discover(w *waiting, now time.Time) []Reply {
 		s.wait(w)
 		return nil
 	}
-	s.probed[l.Address] = now
+	s.probed[here] = now
 	w.probe = now.Add(probeWait)
 	if !s.wait(w) {
 		return nil
@@ -138,7 +139,7 @@ func (s *Service) request(w *waiting, now time.Time) []Reply {
 		s.report(&Report{Act: Renew, Attachment: w.q.Attachment, MAC: l.MAC, Address: l.Address, Name: w.m.name()}, now)
 		return s.confirm(w, s.prefixed(l.Address), now)
 	}
-	if x, taken := s.squats[l.Address]; taken && x.mac != l.MAC {
+	if s.squatted(w.q.Attachment, l) {
 		s.report(&Report{Act: Decline, Attachment: w.q.Attachment, MAC: l.MAC, Address: l.Address}, now)
 		return s.refuse(w)
 	}

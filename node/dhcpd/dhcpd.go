@@ -94,8 +94,8 @@ const (
 	probeGood   = time.Minute            // before it is asked again
 	squatTime   = 10 * time.Minute       // that an address is held to be somebody's who said so
 	maxWaiting  = 256
-	maxSquats   = 256
-	perSecond   = 50 // questions of one identity
+	maxSquats   = 256 // behind one attachment
+	perSecond   = 50  // questions of one identity
 	burst       = 100
 	ofTenant    = 5           // the same, of who has a lease, for itself: others cannot keep it from renewing
 	fullTime    = time.Minute // that it is said that there is no address left
@@ -128,10 +128,11 @@ type Service struct {
 	queue   []*Report // to tell, in order
 	told    map[told]struct{}
 	expires map[tenant]time.Time // of what was confirmed here
-	probed  map[netip.Addr]time.Time
-	squats  map[netip.Addr]squat
-	buckets map[tenant]*bucket // with the zero MAC: of all of an identity that have no lease
-	full    time.Time          // until when there is none left, as far as is known
+	probed  map[spot]time.Time
+	squats  map[spot]squat
+	many    map[policy.Identity]int // of squats, by attachment
+	buckets map[tenant]*bucket      // with the zero MAC: of all of an identity that have no lease
+	full    time.Time               // until when there is none left, as far as is known
 	why     string
 	stats   Stats
 }
@@ -145,6 +146,12 @@ type waiting struct {
 	refuse bool      // there will be no answer but a refusal
 
 	declined netip.Addr // that was set aside for it, and that somebody uses
+}
+
+// spot is an address on the VLAN of an attachment. Who uses one there uses it nowhere else: no other VLAN hears of him.
+type spot struct {
+	attachment policy.Identity
+	address    netip.Addr
 }
 
 // squat is somebody who uses an address that is not leased to him.
@@ -164,7 +171,7 @@ type told struct {
 func New() *Service {
 	return &Service{
 		leases: map[tenant]*Lease{}, waiting: map[tenant]*waiting{}, told: map[told]struct{}{}, expires: map[tenant]time.Time{},
-		probed: map[netip.Addr]time.Time{}, squats: map[netip.Addr]squat{}, buckets: map[tenant]*bucket{},
+		probed: map[spot]time.Time{}, squats: map[spot]squat{}, many: map[policy.Identity]int{}, buckets: map[tenant]*bucket{},
 	}
 }
 
@@ -202,9 +209,12 @@ func (s *Service) Set(state *State, now time.Time) []Reply {
 
 // Tick lets time pass.
 func (s *Service) Tick(now time.Time) []Reply {
-	for a, x := range s.squats {
+	for at, x := range s.squats {
 		if !now.Before(x.until) {
-			delete(s.squats, a)
+			delete(s.squats, at)
+			if s.many[at.attachment]--; s.many[at.attachment] == 0 {
+				delete(s.many, at.attachment)
+			}
 		}
 	}
 	for a, at := range s.probed {
@@ -215,18 +225,26 @@ func (s *Service) Tick(now time.Time) []Reply {
 	return s.reconsider(now)
 }
 
-// Squats notes that somebody says that he has an address that is not leased to him.
-func (s *Service) Squats(mac ether.MAC, addr netip.Addr, now time.Time) {
+// Squats notes that somebody behind an attachment says that he has an address that is not leased to him.
+func (s *Service) Squats(attachment policy.Identity, mac ether.MAC, addr netip.Addr, now time.Time) {
 	if !s.inPool(addr) || mac == s.state.MAC {
 		return
 	}
-	if _, known := s.squats[addr]; !known {
-		if len(s.squats) >= maxSquats {
+	at := spot{attachment, addr}
+	if _, known := s.squats[at]; !known {
+		if s.many[attachment] >= maxSquats {
 			return
 		}
+		s.many[attachment]++
 		s.stats.Conflicts++
 	}
-	s.squats[addr] = squat{mac, now.Add(squatTime)}
+	s.squats[at] = squat{mac, now.Add(squatTime)}
+}
+
+// squatted reports whether somebody else says on a machine's VLAN that he has the address that it is to have.
+func (s *Service) squatted(attachment policy.Identity, l *Lease) bool {
+	x, is := s.squats[spot{attachment, l.Address}]
+	return is && x.mac != l.MAC
 }
 
 // inPool reports whether an address is one of the pool.
@@ -248,8 +266,8 @@ func (s *Service) Problem(now time.Time) string {
 	if now.Before(s.full) {
 		return s.why
 	}
-	for a, x := range s.squats {
-		return "address " + a.String() + " of the DHCP pool is used by a machine with MAC " + x.mac.String() +
+	for at, x := range s.squats {
+		return "address " + at.address.String() + " of the DHCP pool is used by a machine with MAC " + x.mac.String() +
 			" that has no lease of it: let it ask for one, or take the address out of the pool"
 	}
 	return ""

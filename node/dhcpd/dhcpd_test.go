@@ -313,6 +313,22 @@ func TestOptions(t *testing.T) {
 	}
 }
 
+// Who says on one VLAN that he has addresses of the pool keeps nobody on another VLAN from them, and an address that nobody has on one is
+// looked for on the other.
+func TestSquatsElsewhere(t *testing.T) {
+	const other = lister + 1
+	b := newBench(t)
+	at := lease(1, Offered).Address
+	b.s.Squats(other, ether.MAC{2, 9}, at, b.now)
+	b.s.probed[spot{other, at}] = b.now.Add(-probeWait)
+	b.set(lease(1, Offered))
+	b.says("the address is looked for here", b.ask(vlan, macOf(1), dhcpv4.MessageTypeDiscover), said{0, at})
+	b.now = b.now.Add(2 * probeWait)
+	b.says("and nobody has answered here", b.s.Tick(b.now), said{dhcpv4.MessageTypeOffer, at})
+	b.says("it waits to be bound", b.ask(vlan, macOf(1), dhcpv4.MessageTypeRequest, requested(at), chosen(server)))
+	b.tells("it is bound", Report{Act: Bind, Attachment: vlan, MAC: macOf(1), Address: at})
+}
+
 // Addresses that somebody uses who has no lease are found by a probe, or by the client, and are given to nobody.
 func TestConflicts(t *testing.T) {
 	b := newBench(t)
@@ -321,9 +337,9 @@ func TestConflicts(t *testing.T) {
 	b.ask(vlan, macOf(1), dhcpv4.MessageTypeDiscover)
 	b.reports()
 	b.says("offered", b.set(lease(1, Offered)), said{0, at})
-	b.s.Squats(ether.MAC{2, 9}, at, b.now)
-	b.s.Squats(serverMAC, last, b.now)                                   // its own probe
-	b.s.Squats(ether.MAC{2, 9}, netip.MustParseAddr("192.0.2.9"), b.now) // not of the pool
+	b.s.Squats(vlan, ether.MAC{2, 9}, at, b.now)
+	b.s.Squats(vlan, serverMAC, last, b.now)                                   // its own probe
+	b.s.Squats(vlan, ether.MAC{2, 9}, netip.MustParseAddr("192.0.2.9"), b.now) // not of the pool
 	b.now = b.now.Add(2 * probeWait)
 	b.says("somebody has answered", b.s.Tick(b.now))
 	b.tells("somebody has answered", declined, Report{Act: Ask, Attachment: vlan, MAC: macOf(1)})
@@ -439,10 +455,20 @@ func TestLimits(t *testing.T) {
 	for i := range 2 * maxSquats {
 		b.st.To = netip.MustParseAddr("192.0.255.254")
 		b.set()
-		b.s.Squats(macOf(1), netip.AddrFrom4([4]byte{192, 0, byte(3 + i>>8), byte(i)}), b.now)
+		b.s.Squats(vlan, macOf(1), netip.AddrFrom4([4]byte{192, 0, byte(3 + i>>8), byte(i)}), b.now)
 	}
 	if n := len(b.s.squats); n != maxSquats {
 		t.Errorf("%d squat", n)
+	}
+	const other = lister + 1
+	b.s.Squats(other, macOf(1), netip.MustParseAddr("192.0.3.1"), b.now)
+	if n := len(b.s.squats); n != maxSquats+1 {
+		t.Errorf("with one behind another attachment %d squat", n)
+	}
+	b.now = b.now.Add(squatTime)
+	b.s.Tick(b.now)
+	if len(b.s.squats) != 0 || len(b.s.many) != 0 {
+		t.Errorf("after a while %d still squat, behind %v", len(b.s.squats), b.s.many)
 	}
 }
 

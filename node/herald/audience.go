@@ -1,6 +1,7 @@
 package herald
 
 import (
+	"iter"
 	"maps"
 	"slices"
 	"time"
@@ -11,23 +12,21 @@ import (
 // addressLocked works out who is to be told of what. Who is concerned by another machine than before is told all anew.
 func (h *Herald) addressLocked(now time.Time) {
 	before := h.audience
-	h.audience = make(map[policy.Identity][]policy.Identity)
-	listeners := map[policy.Identity]bool{}
-	for _, who := range h.view.Own(h.cfg.Self)[1:] {
-		nodes := h.nodesAround(who, now)
-		h.audience[who] = nodes
+	h.audience = h.view.Audience(h.cfg.Self, now)
+	listeners, otherwise := map[policy.Identity]bool{}, map[policy.Identity]bool{}
+	for nodes := range distinct(maps.Values(h.audience)) {
 		for _, id := range nodes {
 			listeners[id] = true
 		}
 	}
+	for who := range h.audience {
+		differ(otherwise, before[who], h.audience[who])
+	}
+	for who := range before {
+		differ(otherwise, before[who], h.audience[who])
+	}
 	for id, t := range h.to {
-		t.listens = listeners[id]
-		for who := range h.audience {
-			t.all = t.all || isIn(before[who], id) != isIn(h.audience[who], id)
-		}
-		for who := range before {
-			t.all = t.all || isIn(before[who], id) != isIn(h.audience[who], id)
-		}
+		t.listens, t.all = listeners[id], t.all || otherwise[id]
 	}
 	for _, id := range slices.Sorted(maps.Keys(listeners)) {
 		if h.to[id] == nil {
@@ -38,18 +37,38 @@ func (h *Herald) addressLocked(now time.Time) {
 	h.addressCarriedLocked()
 }
 
-// nodesAround lists the nodes that have anything to do with a machine, or a machine behind which has: by number, without this one.
-func (h *Herald) nodesAround(who policy.Identity, now time.Time) []policy.Identity {
-	var nodes []policy.Identity
-	for _, id := range append(h.view.Neighbours(who, now), who) {
-		if gateways := h.view.Gateways(id); len(gateways) > 0 {
-			nodes = append(nodes, gateways...)
-		} else {
-			nodes = append(nodes, id)
+// distinct leaves out lists that are the very same as one before: of thousands of machines, most have one in common.
+func distinct(lists iter.Seq[[]policy.Identity]) iter.Seq[[]policy.Identity] {
+	type name struct {
+		first *policy.Identity
+		n     int
+	}
+	return func(yield func([]policy.Identity) bool) {
+		seen := map[name]bool{}
+		for list := range lists {
+			if len(list) == 0 || seen[name{&list[0], len(list)}] {
+				continue
+			}
+			seen[name{&list[0], len(list)}] = true
+			if !yield(list) {
+				return
+			}
 		}
 	}
-	slices.Sort(nodes)
-	return slices.DeleteFunc(slices.Compact(nodes), func(id policy.Identity) bool { return id == h.cfg.Self })
+}
+
+// differ notes who is in one of two lists alone.
+func differ(in map[policy.Identity]bool, a, b []policy.Identity) {
+	if slices.Equal(a, b) {
+		return
+	}
+	for _, lists := range [...][2][]policy.Identity{{a, b}, {b, a}} {
+		for _, id := range lists[0] {
+			if !isIn(lists[1], id) {
+				in[id] = true
+			}
+		}
+	}
 }
 
 // concerns reports whether a node is to know where a machine of ours is.

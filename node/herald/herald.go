@@ -25,7 +25,6 @@ package herald
 
 import (
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
@@ -90,14 +89,13 @@ type Herald struct {
 	view     *policy.View
 	until    time.Time                             // when the view means something else
 	audience map[policy.Identity][]policy.Identity // who is to know where each machine of ours is: nodes, by number
-	speaks   map[policy.Identity]bool              // peers that have been asked for: whether they are gateways
-	doubled  map[policy.Identity]bool              // the same: whether another gateway is on one of their VLANs, too
 	ticked   time.Time
 
 	told    uint64 // of the table's changes
 	mine    map[ether.MAC]claim
 	sorted  []entry // mine, by address; nil if it is to be made
 	changes []change
+	whose   map[policy.Identity]bool // they are
 	to      map[policy.Identity]*telling
 	order   []policy.Identity // of to
 	turn    int
@@ -118,7 +116,7 @@ func New(cfg Config) *Herald {
 	}
 	cfg.Table.SetAnnouncers(func(at vswitch.Place) bool { return at.Port.Kind == vswitch.Link && at.Who != at.Port.Identity })
 	return &Herald{
-		cfg: cfg, speaks: map[policy.Identity]bool{}, doubled: map[policy.Identity]bool{}, mine: map[ether.MAC]claim{}, to: map[policy.Identity]*telling{}, heard: map[policy.Identity]*hearing{},
+		cfg: cfg, whose: map[policy.Identity]bool{}, mine: map[ether.MAC]claim{}, to: map[policy.Identity]*telling{}, heard: map[policy.Identity]*hearing{},
 		tog: together{told: map[policy.Identity]*toldCarried{}},
 	}
 }
@@ -149,31 +147,15 @@ func (h *Herald) followLocked(now time.Time) {
 		return
 	}
 	h.view, h.until = view, view.NextExpiry(now)
-	clear(h.speaks)
-	clear(h.doubled)
 	h.addressLocked(now)
 	h.reconsiderAllLocked(now)
 }
 
 // isGateway reports whether a node speaks for others.
-func (h *Herald) isGateway(id policy.Identity) bool {
-	is, known := h.speaks[id]
-	if !known {
-		is = len(h.view.Own(id)) > 1
-		h.speaks[id] = is
-	}
-	return is
-}
+func (h *Herald) isGateway(id policy.Identity) bool { return h.view.IsGateway(id) }
 
 // isRedundant reports whether a node is one of several gateways of a VLAN, so that it may have to take over.
-func (h *Herald) isRedundant(id policy.Identity) bool {
-	is, known := h.doubled[id]
-	if !known {
-		is = slices.ContainsFunc(h.view.Own(id)[1:], func(who policy.Identity) bool { return len(h.view.Gateways(who)) > 1 })
-		h.doubled[id] = is
-	}
-	return is
-}
+func (h *Herald) isRedundant(id policy.Identity) bool { return h.view.IsRedundant(id) }
 
 // emit puts a notice into what is to be sent.
 func (h *Herald) emit(port *vswitch.Port, n *notice) {

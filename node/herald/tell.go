@@ -90,9 +90,29 @@ func (h *Herald) noteLocked(mac ether.MAC, now claim) {
 	h.changes, h.sorted = append(h.changes, change{mac, was, now}), nil
 }
 
+// whoseLocked finds out whose addresses have changed: few, also if a machine makes up thousands.
+func (h *Herald) whoseLocked() {
+	clear(h.whose)
+	for i := range h.changes {
+		h.whose[h.changes[i].was.who], h.whose[h.changes[i].now.who] = true, true
+	}
+	delete(h.whose, 0)
+}
+
+// touches reports whether an address has changed that concerns a peer.
+func (h *Herald) touches(id policy.Identity) bool {
+	for who := range h.whose {
+		if h.concerns(id, who) {
+			return true
+		}
+	}
+	return false
+}
+
 // tellLocked tells every peer what has changed for it. Each is the first in its turn, so that none waits for ever.
 func (h *Herald) tellLocked(ports map[policy.Identity]*vswitch.Port, now time.Time) {
 	h.turn++
+	h.whoseLocked()
 	over := 0
 	for i := range h.order {
 		id := h.order[(i+h.turn)%len(h.order)]
@@ -212,13 +232,16 @@ func (h *Herald) hasAny(id policy.Identity) bool {
 
 // hasMoved reports whether an address that concerns a peer has come here from somewhere else.
 func (h *Herald) hasMoved(id policy.Identity) bool {
-	return slices.ContainsFunc(h.changes, func(c change) bool { return c.now.seq > 0 && h.concerns(id, c.now.who) })
+	return h.touches(id) && slices.ContainsFunc(h.changes, func(c change) bool { return c.now.seq > 0 && h.concerns(id, c.now.who) })
 }
 
 // news writes what has changed for a peer, and says how many addresses more that are. What has been somebody's that did not
 // concern it is none of its business when it is gone, either.
 func (h *Herald) news(id policy.Identity) (entries []byte, more int) {
 	h.list = h.list[:0]
+	if !h.touches(id) {
+		return nil, 0
+	}
 	for i := range h.changes {
 		c := &h.changes[i]
 		was, is := h.concerns(id, c.was.who), h.concerns(id, c.now.who)

@@ -51,15 +51,20 @@ type carrying struct {
 
 // addressCarriedLocked works out who is to know which gateways carry a VLAN: whoever is told of a machine that may be there.
 func (h *Herald) addressCarriedLocked() {
-	h.tog.to = map[policy.Identity][]policy.Identity{}
+	all := map[policy.Identity][][]policy.Identity{} // by attachment
 	for who, nodes := range h.audience {
 		if st := h.view.Station(who); st != nil {
 			for _, a := range st.Attachments {
-				h.tog.to[a] = append(h.tog.to[a], nodes...)
+				all[a] = append(all[a], nodes)
 			}
 		}
 	}
-	for a, nodes := range h.tog.to {
+	h.tog.to = make(map[policy.Identity][]policy.Identity, len(all))
+	for a, lists := range all {
+		var nodes []policy.Identity
+		for list := range distinct(slices.Values(lists)) {
+			nodes = append(nodes, list...)
+		}
 		slices.Sort(nodes)
 		h.tog.to[a] = slices.Compact(nodes)
 	}
@@ -121,7 +126,7 @@ func (h *Herald) waysLocked(ports map[policy.Identity]*vswitch.Port, now time.Ti
 			continue
 		}
 		for a, joins := range x.carries.list {
-			if !joins && h.mayCarry(id, a) {
+			if !joins && h.view.MayCarry(id, a) {
 				add(a, vswitch.Way{Node: id, Port: x.port})
 			}
 		}
@@ -130,16 +135,6 @@ func (h *Herald) waysLocked(ports map[policy.Identity]*vswitch.Port, now time.Ti
 		slices.SortFunc(list, func(a, b vswitch.Way) int { return int(a.Node) - int(b.Node) })
 	}
 	return ways
-}
-
-// mayCarry reports whether a node may say that it carries an attachment's VLAN: it may speak for somebody who may be there.
-func (h *Herald) mayCarry(node, attachment policy.Identity) bool {
-	for _, who := range h.view.Own(node)[1:] {
-		if h.view.IsBehind(who, attachment) {
-			return true
-		}
-	}
-	return false
 }
 
 func (h *Herald) setGroupLocked(a policy.Identity, ways []vswitch.Way) bool {

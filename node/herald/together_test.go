@@ -284,11 +284,25 @@ func TestCarriesLies(t *testing.T) {
 	if g := n.sw.Group(lan(3)); g != nil {
 		t.Errorf("of a VLAN of which nobody has said so: %v", g.Ways())
 	}
+	// A host may be behind this VLAN and that of node 3, which so may speak for the host, and for nobody else here.
+	roaming := pairRules(2)
+	host := policy.NewMachine(mac(500), nil)
+	host.Gateways, host.Attachments = []policy.Identity{1, 2, 3}, []policy.Identity{lan(1), lan(3)}
+	roaming.Stations[named] = host
+	n.sw.SetPolicy(policy.Compile(roaming), w.now)
+	say(1, 8, 1, lan(1))
+	say(3, 6, 1, lan(1))
+	check("a gateway that shares a host with it", 1)
+	say(3, 6, 2, lan(3))
+	check("of its own VLAN", 1)
+	if g := n.sw.Group(lan(3)); g == nil || len(g.Ways()) != 1 || g.Ways()[0].Node != 3 {
+		t.Errorf("of its own it is not believed: %+v", g)
+	}
 	many := make([]policy.Identity, maxEntries+10)
 	for i := range many {
 		many[i] = policy.Identity(1000 + i)
 	}
-	say(1, 7, 1, many...)
+	say(1, 9, 1, many...)
 	if got := len(n.herald.heard[1].carries.list); got > maxEntries {
 		t.Errorf("%d are remembered", got)
 	}
