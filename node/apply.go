@@ -44,10 +44,10 @@ func (d *Daemon) take(delta *controlv1.Delta) error {
 }
 
 // applyLocked makes the daemon be what the state says. What takes away comes first: from its end on no frame passes that
-// the state does not allow.
+// the state does not allow. A daemon that stops applies nothing: what it opened would stay in the host.
 func (d *Daemon) applyLocked(now time.Time) {
 	c := d.contents
-	if c == nil || c.Settings == nil || c.Self == nil {
+	if c == nil || c.Settings == nil || c.Self == nil || d.ctx.Err() != nil {
 		return
 	}
 	d.applied++

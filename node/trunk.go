@@ -176,8 +176,11 @@ func (t *trunk) carry(q *bridge.Queue, queue int) error {
 	return nil
 }
 
-// applyTrunksLocked makes the attachments be those of the state.
+// applyTrunksLocked makes the attachments be those of the state. A daemon that stops takes no NIC.
 func (d *Daemon) applyTrunksLocked() {
+	if d.ctx.Err() != nil {
+		return
+	}
 	wanted := make(map[device][]*controlv1.Attachment)
 	for _, a := range d.attachmentsLocked() {
 		if d.segments[policy.VNI(a.GetVni())] != nil {
