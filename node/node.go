@@ -210,6 +210,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	group.Go(func() error { return d.keepResolver(ctx) })
 	group.Go(func() error { return d.record(ctx) })
 	group.Go(func() error { return d.sentinel.run(ctx) })
+	group.Go(func() error { return d.sentinel.follow(ctx) })
 	group.Go(func() error { return d.lessor.run(ctx) })
 	group.Go(func() error { return d.lessor.report(ctx) })
 	if d.recorder.ipfix != nil {
