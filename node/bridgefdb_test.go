@@ -156,3 +156,68 @@ func TestFailedOver(t *testing.T) {
 		t.Errorf("another gateway carries the VLAN: %d are shown", got)
 	}
 }
+
+// toldBridge is a bridge that looks whether Daemon.mu is held while it is told.
+type toldBridge struct {
+	d    *Daemon
+	told []bridge.Known
+	held bool
+}
+
+func (b *toldBridge) TellsVLANs() bool { return true }
+
+func (b *toldBridge) Tell(want []bridge.Known) error {
+	b.told, b.held = want, !b.d.mu.TryLock()
+	if !b.held {
+		b.d.mu.Unlock()
+	}
+	return errTest
+}
+
+// While a bridge is told nobody waits for the daemon. What it cannot be told is said until it can.
+func TestTellingHoldsUpNobody(t *testing.T) {
+	n := newNeighbourhood(t)
+	tr, b := n.v10.trunk, &toldBridge{d: n.d}
+	tr.tellBridge(b, time.Now())
+	if b.told != nil {
+		t.Error("a NIC is told as if it were a bridge")
+	}
+	tr.to = device{bridge: "br0"}
+	tr.tellBridge(b, time.Now())
+	if len(b.told) != 4 || b.held || tr.untold == nil {
+		t.Errorf("told is %v, while the lock is held: %v; known of it: %v", b.told, b.held, tr.untold)
+	}
+	tr.to.bridge = ""
+	tr.tellBridge(b, time.Now())
+	if tr.untold != nil {
+		t.Errorf("what could not be told is said for ever: %v", tr.untold)
+	}
+}
+
+func BenchmarkReached(b *testing.B) {
+	now := time.Now()
+	sw := vswitch.NewSegment(1, selfID, 1500, fdb.Limits{})
+	stations := map[policy.Identity]*policy.Station{}
+	var all []policy.Identity
+	for id := policy.Identity(1000); id < 1100; id++ {
+		m := policy.NewMachine(ether.MAC{}, nil)
+		m.Attachments = []policy.Identity{id}
+		stations[id] = m
+		all = append(all, id)
+	}
+	for i := range 10000 {
+		id := policy.Identity(10000 + i)
+		m := policy.NewMachine(ether.MAC{2, 0, 0, 1, byte(i >> 8), byte(i)}, nil)
+		m.Attachments = []policy.Identity{policy.Identity(1000 + i%10)}
+		stations[id] = m
+		all = append(all, id)
+	}
+	sw.SetPolicy(policy.Compile(policy.Rules{Generation: 1, Self: selfID, Stations: stations, Grants: []policy.Grant{{ID: 1, Segment: true, Sources: all}}}), now)
+	a := &attachment{id: 1000, seg: &segment{sw: sw}, trunk: &trunk{d: &Daemon{contents: &state.Contents{}}}}
+	a.port = vswitch.NewPort("lan", vswitch.Attached, 1000, a)
+	for b.Loop() {
+		if n := len(a.reached(now)); n != 9000 {
+			b.Fatal(n)
+		}
+	}
+}

@@ -365,15 +365,23 @@ func (t *trunk) watch() error {
 		case <-t.done:
 			return nil
 		case <-tick.C:
-			t.d.mu.Lock()
-			if t.d.trunks[t.to] == t {
-				t.followLocked()
-				t.untold = t.tellBridge(time.Now())
-				t.d.problemLocked(t.to.String(), t.fault)
+			if t.look() {
+				t.tellBridge(t.wire, time.Now())
 			}
-			t.d.mu.Unlock()
 		}
 	}
+}
+
+// look sees what has become of a wire; false if it is closed.
+func (t *trunk) look() bool {
+	t.d.mu.Lock()
+	defer t.d.mu.Unlock()
+	if t.d.trunks[t.to] != t {
+		return false
+	}
+	t.followLocked()
+	t.d.problemLocked(t.to.String(), t.fault)
+	return true
 }
 
 // followLocked looks what has become of the NIC.
