@@ -31,9 +31,11 @@ type View struct {
 	grants     map[GrantID]*compiled
 	ranked     []*compiled
 	enforced   index
-	observing  index // those that only observe; its members are whoever would be one if they were enforced
-	watches    bool  // there are such
-	private    bool  // somebody is isolated, or of a community
+	observing  index                   // those that only observe; its members are whoever would be one if they were enforced
+	watches    bool                    // there are such
+	private    bool                    // somebody is isolated, or of a community
+	speaks     map[Identity][]Identity // machines, by the node that may speak for them
+	hosts      map[Identity][]Identity // those with a name that may be behind an attachment, by it
 }
 
 // index is a set of grants by what is asked of them.
@@ -77,6 +79,7 @@ func Compile(r Rules) *View {
 			enforced = append(enforced, c)
 		}
 	}
+	v.indexStations()
 	own := v.Own(r.Self)
 	v.enforced, v.observing = newIndex(enforced, own), newIndex(observing, own)
 	v.watches = len(observing) > 0
@@ -193,68 +196,6 @@ func (v *View) Members(now time.Time) []Identity {
 	}
 	slices.Sort(out)
 	return out
-}
-
-// Neighbours lists with whom an identity can have anything to do on the segment, itself included, by number; nobody if no
-// unexpired grant concerns it.
-func (v *View) Neighbours(id Identity, now time.Time) []Identity {
-	seen := map[Identity]struct{}{}
-	if v.enforced.members[id].alive(now) {
-		seen = setOf(v.Members(now))
-	}
-	for _, g := range v.ranked {
-		if g.segment || g.observe || g.expired(now) {
-			continue
-		}
-		_, source := g.sources[id]
-		_, target := g.targets[id]
-		if source && len(g.targets) > 0 {
-			addAll(seen, g.targets)
-			seen[id] = struct{}{}
-		}
-		if target && len(g.sources) > 0 {
-			addAll(seen, g.sources)
-			seen[id] = struct{}{}
-		}
-	}
-	out := make([]Identity, 0, len(seen))
-	for other := range seen {
-		if other == id || !v.apart(id, other) {
-			out = append(out, other)
-		}
-	}
-	slices.Sort(out)
-	return out
-}
-
-// Around lists with whom those for whom a node speaks can have anything to do on the segment, themselves included, by number.
-func (v *View) Around(node Identity, now time.Time) []Identity {
-	var out []Identity
-	for _, id := range v.Own(node) {
-		out = append(out, v.Neighbours(id, now)...)
-	}
-	slices.Sort(out)
-	return slices.Compact(out)
-}
-
-// Links lists the nodes to which it needs a link because of them, by number.
-func (v *View) Links(node Identity, now time.Time) []Identity {
-	var out []Identity
-	for _, id := range v.Around(node, now) {
-		if s := v.stations[id]; s != nil && s.machine {
-			out = append(out, s.Gateways...)
-		} else {
-			out = append(out, id)
-		}
-	}
-	slices.Sort(out)
-	return slices.DeleteFunc(slices.Compact(out), func(id Identity) bool { return id == node })
-}
-
-func addAll(to, from map[Identity]struct{}) {
-	for id := range from {
-		to[id] = struct{}{}
-	}
 }
 
 // Resolves says how one learns the addresses of the other, or that it must not.
