@@ -189,6 +189,7 @@ func (s *segment) age() error {
 func (s *segment) setLinksLocked(nodes []policy.Identity, names map[policy.Identity]string) {
 	next := make(map[policy.Identity]*vswitch.Port, len(nodes))
 	now := *s.links.Load()
+	var fresh, gone []*vswitch.Port
 	for _, id := range nodes {
 		peer := s.d.endpoint.Peer(transportID(id))
 		if peer == nil {
@@ -200,14 +201,16 @@ func (s *segment) setLinksLocked(nodes []policy.Identity, names map[policy.Ident
 		}
 		next[id] = vswitch.NewPort(names[id], vswitch.Link, id, &link{vni: s.vni, peer: peer, lanes: &s.d.lanes})
 		s.d.dressLocked(s, next[id])
-		s.sw.AddPort(next[id])
+		fresh = append(fresh, next[id])
 	}
+	s.sw.AddPort(fresh...)
 	s.links.Store(&next)
 	for id, port := range now {
 		if next[id] != port {
-			s.sw.RemovePort(port)
+			gone = append(gone, port)
 		}
 	}
+	s.sw.RemovePort(gone...)
 }
 
 // setAddressesLocked puts the addresses on the TAP that the node has on this segment, unless they collide with another
