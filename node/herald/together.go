@@ -51,10 +51,20 @@ type carrying struct {
 
 // addressCarriedLocked works out who is to know which gateways carry a VLAN: whoever is told of a machine that may be there.
 func (h *Herald) addressCarriedLocked() {
+	type share struct {
+		attachment policy.Identity
+		first      *policy.Identity // of a list; machines that are alike have the same one
+	}
+	seen := map[share]bool{}
 	h.tog.to = map[policy.Identity][]policy.Identity{}
 	for who, nodes := range h.audience {
-		if st := h.view.Station(who); st != nil {
-			for _, a := range st.Attachments {
+		st := h.view.Station(who)
+		if st == nil || len(nodes) == 0 {
+			continue
+		}
+		for _, a := range st.Attachments {
+			if x := (share{a, &nodes[0]}); !seen[x] {
+				seen[x] = true
 				h.tog.to[a] = append(h.tog.to[a], nodes...)
 			}
 		}
