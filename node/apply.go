@@ -273,7 +273,9 @@ func (d *Daemon) applySegmentsLocked(views map[policy.VNI]*policy.View, now time
 }
 
 func (d *Daemon) applySegmentLocked(s *segment, st *controlv1.Station, v *policy.View, now time.Time) {
-	s.sw.SetPolicy(v, now)
+	if s.sw.Policy() != v { // it has just been opened
+		s.sw.SetPolicy(v, now)
+	}
 	names := make(map[policy.Identity]string)
 	for id, p := range d.contents.Peers {
 		names[policy.Identity(id)] = p.GetName()

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/etherloom/etherloom/bridge"
+	"github.com/etherloom/etherloom/policy"
 )
 
 // teller is a wire that may be a port of a bridge.
@@ -20,9 +21,9 @@ func (t *trunk) tellBridge(w teller, now time.Time) {
 		return
 	}
 	t.d.mu.Lock()
-	known := t.known(now)
+	sides := t.sidesLocked()
 	t.d.mu.Unlock()
-	t.setUntold(w.Tell(known))
+	t.setUntold(w.Tell(known(sides, now)))
 }
 
 // setUntold takes down what the bridge cannot be told; nil: nothing.
@@ -32,15 +33,29 @@ func (t *trunk) setUntold(err error) {
 	t.untold = err
 }
 
+// side is a VLAN of a bridge, and its other gateways.
+type side struct {
+	*attachment
+
+	others []policy.Identity
+}
+
+func (t *trunk) sidesLocked() (out []side) {
+	for _, a := range t.list {
+		out = append(out, side{a, t.d.otherGateways(a.id)})
+	}
+	return out
+}
+
 // known is who is reached through this gateway: on each VLAN those who have anything to do with machines there, for as long as this gateway
 // carries that VLAN's frames. Nobody is known of a transparent segment: behind which inner tags its machines are is the customer's.
-func (t *trunk) known(now time.Time) (out []bridge.Known) {
-	for _, a := range t.list {
-		if a.seg.transparent || !a.port.Carries(now) {
+func known(sides []side, now time.Time) (out []bridge.Known) {
+	for _, s := range sides {
+		if s.seg.transparent || !s.port.Carries(now) {
 			continue
 		}
-		for mac := range a.reached(now) {
-			out = append(out, a.tagging.Known(mac))
+		for mac := range s.reachedBeside(s.others, now) {
+			out = append(out, s.tagging.Known(mac))
 		}
 	}
 	return out

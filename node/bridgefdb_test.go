@@ -102,35 +102,35 @@ func TestReached(t *testing.T) {
 func TestKnownOnVLANs(t *testing.T) {
 	n := newNeighbourhood(t)
 	tr := n.v10.trunk
-	known := func() []bridge.Known {
-		list := tr.known(time.Now())
+	now := func() []bridge.Known {
+		list := known(tr.sidesLocked(), time.Now())
 		slices.SortFunc(list, func(a, b bridge.Known) int { return int(a.VLAN) - int(b.VLAN) + int(a.MAC[5]) - int(b.MAC[5]) })
 		return list
 	}
 	at := func(vlan uint16) []bridge.Known {
 		return []bridge.Known{{VLAN: vlan, MAC: numbered(9)}, {VLAN: vlan, MAC: numbered(61)}}
 	}
-	if got := known(); len(got) != 4 || !slices.Contains(got, at(10)[1]) || !slices.Contains(got, at(20)[1]) {
+	if got := now(); len(got) != 4 || !slices.Contains(got, at(10)[1]) || !slices.Contains(got, at(20)[1]) {
 		t.Errorf("of two VLANs it knows %v", got)
 	}
 	gate := func(time.Time) bool { return false }
 	n.v10.port.SetGate(gate)
-	if got := known(); !slices.Equal(got, at(20)) {
+	if got := now(); !slices.Equal(got, at(20)) {
 		t.Errorf("when another gateway carries VLAN 10 it knows %v", got)
 	}
 	a := n.v20.port.Attributes()
 	a.Shut = true
 	n.v20.port.SetAttributes(a)
-	if got := known(); len(got) != 0 {
+	if got := now(); len(got) != 0 {
 		t.Errorf("when VLAN 20 is shut, too, it knows %v", got)
 	}
 	open := func(time.Time) bool { return true }
 	n.v10.port.SetGate(open)
-	if got := known(); !slices.Equal(got, at(10)) {
+	if got := now(); !slices.Equal(got, at(10)) {
 		t.Errorf("when VLAN 10 is carried again it knows %v", got)
 	}
 	n.seg.transparent = true
-	if got := known(); len(got) != 0 {
+	if got := now(); len(got) != 0 {
 		t.Errorf("of a transparent segment it knows %v", got)
 	}
 }
@@ -191,33 +191,5 @@ func TestTellingHoldsUpNobody(t *testing.T) {
 	tr.tellBridge(b, time.Now())
 	if tr.untold != nil {
 		t.Errorf("what could not be told is said for ever: %v", tr.untold)
-	}
-}
-
-func BenchmarkReached(b *testing.B) {
-	now := time.Now()
-	sw := vswitch.NewSegment(1, selfID, 1500, fdb.Limits{})
-	stations := map[policy.Identity]*policy.Station{}
-	var all []policy.Identity
-	for id := policy.Identity(1000); id < 1100; id++ {
-		m := policy.NewMachine(ether.MAC{}, nil)
-		m.Attachments = []policy.Identity{id}
-		stations[id] = m
-		all = append(all, id)
-	}
-	for i := range 10000 {
-		id := policy.Identity(10000 + i)
-		m := policy.NewMachine(ether.MAC{2, 0, 0, 1, byte(i >> 8), byte(i)}, nil)
-		m.Attachments = []policy.Identity{policy.Identity(1000 + i%10)}
-		stations[id] = m
-		all = append(all, id)
-	}
-	sw.SetPolicy(policy.Compile(policy.Rules{Generation: 1, Self: selfID, Stations: stations, Grants: []policy.Grant{{ID: 1, Segment: true, Sources: all}}}), now)
-	a := &attachment{id: 1000, seg: &segment{sw: sw}, trunk: &trunk{d: &Daemon{contents: &state.Contents{}}}}
-	a.port = vswitch.NewPort("lan", vswitch.Attached, 1000, a)
-	for b.Loop() {
-		if n := len(a.reached(now)); n != 9000 {
-			b.Fatal(n)
-		}
 	}
 }

@@ -34,8 +34,8 @@ type sentinel struct {
 	boot      uint64
 	poke      chan struct{}
 	news      chan struct{} // for follow: something may have happened
-	suspected atomic.Bool  // a frame seems to go round
-	looping   atomic.Int64 // when a probe has last come by a loop; nanoseconds since 1970
+	suspected atomic.Bool   // a frame seems to go round
+	looping   atomic.Int64  // when a probe has last come by a loop; nanoseconds since 1970
 
 	mu    sync.Mutex // held across sending, and never across Daemon.mu
 	guard *probe.Guard
