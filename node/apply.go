@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/etherloom/etherloom/control/controlv1"
@@ -257,6 +258,9 @@ func (d *Daemon) applySegmentsLocked(views map[policy.VNI]*policy.View, now time
 			d.problemLocked("segment "+s.name, nil)
 		}
 	}
+	maps.DeleteFunc(d.attempts, func(about string, _ *attempt) bool {
+		return strings.HasPrefix(about, "segment ") && !d.wantsLocked(wanted, about)
+	})
 	for _, vni := range slices.Sorted(maps.Keys(wanted)) {
 		seg, st := c.Segments[uint32(vni)], wanted[vni]
 		s := d.segments[vni]
@@ -264,12 +268,24 @@ func (d *Daemon) applySegmentsLocked(views map[policy.VNI]*policy.View, now time
 			var err error
 			if s, err = d.openSegmentLocked(vni, seg, st); err != nil {
 				d.problemLocked("segment "+seg.GetName(), fmt.Errorf("segment %s is not here: %w", seg.GetName(), err))
+				d.failedLocked("segment "+seg.GetName(), err, now)
 				continue
 			}
 			d.segments[vni] = s
+			delete(d.attempts, "segment "+s.name)
 		}
 		d.applySegmentLocked(s, st, views[vni], now)
 	}
+}
+
+// wantsLocked reports whether what is about a segment is about one of these.
+func (d *Daemon) wantsLocked(wanted map[policy.VNI]*controlv1.Station, about string) bool {
+	for vni := range wanted {
+		if about == "segment "+d.contents.Segments[uint32(vni)].GetName() {
+			return true
+		}
+	}
+	return false
 }
 
 func (d *Daemon) applySegmentLocked(s *segment, st *controlv1.Station, v *policy.View, now time.Time) {

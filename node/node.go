@@ -96,7 +96,9 @@ type Daemon struct {
 	sinks      map[string]*sink             // by device
 	uses       map[policy.VNI]*policy.Uses  // of the grants that the state names
 	expiry     *time.Timer
-	problems   map[string]string // by what they are about
+	problems   map[string]string   // by what they are about
+	attempts   map[string]*attempt // that have failed, the same
+	again      *time.Timer
 }
 
 // New reads the state directory and builds the daemon. It starts nothing.
@@ -104,7 +106,7 @@ func New(cfg Config, dir *statedir.Dir, log *slog.Logger) (*Daemon, error) {
 	d := &Daemon{
 		cfg: cfg, log: log, dir: dir, began: time.Now(), segments: make(map[policy.VNI]*segment), trunks: make(map[device]*trunk),
 		uses:     make(map[policy.VNI]*policy.Uses),
-		problems: make(map[string]string), saver: newSaver(), targets: make(chan hostdns.Target, 1),
+		problems: make(map[string]string), attempts: make(map[string]*attempt), saver: newSaver(), targets: make(chan hostdns.Target, 1),
 		undeclared: make(chan struct{}, 1),
 	}
 	d.byVNI.Store(&map[policy.VNI]*segment{})
@@ -250,6 +252,9 @@ func (d *Daemon) stop() {
 	}
 	if d.takeBack != nil {
 		d.takeBack.Stop()
+	}
+	if d.again != nil {
+		d.again.Stop()
 	}
 	d.closeTrunksLocked()
 	d.sentinel.close()

@@ -142,14 +142,22 @@ func (d *Daemon) journalOf(nic string) string {
 	return d.dir.Path("nic-" + strings.ReplaceAll(nic, "/", "_") + ".json")
 }
 
-// openTrunkLocked takes a NIC or joins a bridge, and starts carrying frames.
-func (d *Daemon) openTrunkLocked(to device, move bool) (*trunk, error) {
-	wire, err := bridge.NewWire(bridge.WireConfig{
+func (d *Daemon) wireConfig(to device, move bool) bridge.WireConfig {
+	return bridge.WireConfig{
 		NIC: to.nic, Bridge: to.bridge, Move: move, Journal: d.journalOf(to.nic), Queues: d.cfg.queues(), NoOffload: d.cfg.TAP.Offload == "off",
-	})
+	}
+}
+
+// openTrunkLocked takes a NIC or joins a bridge, and starts carrying frames.
+func (d *Daemon) openTrunkLocked(cfg bridge.WireConfig, to device, now time.Time) (*trunk, error) {
+	wire, err := bridge.NewWire(cfg)
 	if err != nil {
+		if bridge.CanTake(cfg) == nil {
+			d.failedLocked(to.String(), err, now)
+		}
 		return nil, err
 	}
+	delete(d.attempts, to.String())
 	t := &trunk{d: d, to: to, wire: wire, done: make(chan struct{})}
 	none, _ := bridge.NewTrunk[*attachment]() // of nobody: nothing to collide
 	t.members.Store(none)
@@ -197,11 +205,13 @@ func (d *Daemon) applyTrunksLocked() {
 			delete(d.problems, about)
 		}
 	}
+	maps.DeleteFunc(d.attempts, func(about string, _ *attempt) bool { return d.wireless(about, wanted) })
 	for _, to := range slices.SortedFunc(maps.Keys(wanted), compareDevices) {
 		d.problemLocked(to.String(), d.applyTrunkLocked(to, wanted[to]))
 	}
 	d.applyMirrorsLocked()
 	d.scheduleMovesLocked(time.Now())
+	d.againLocked(time.Now())
 }
 
 // wireless reports whether a problem is about a wire that nobody wants any more.
@@ -234,9 +244,13 @@ func (d *Daemon) applyTrunkLocked(to device, wanted []*controlv1.Attachment) err
 	}
 	began := false
 	if t == nil {
+		cfg := d.wireConfig(to, move)
+		if err := d.pausesLocked(cfg, to, now); err != nil {
+			return errors.Join(why, err)
+		}
 		began = move && d.movingLocked(to.nic, now)
 		var err error
-		if t, err = d.openTrunkLocked(to, move); err != nil {
+		if t, err = d.openTrunkLocked(cfg, to, now); err != nil {
 			return errors.Join(why, err)
 		}
 		d.trunks[to] = t
