@@ -381,6 +381,8 @@ func TestExpiryIsApplied(t *testing.T) {
 func TestNothingIsAppliedAfterTheEnd(t *testing.T) {
 	s := newSite(t)
 	d := s.daemon()
+	ctx, end := context.WithCancel(d.ctx)
+	d.ctx = ctx
 	site := []*controlv1.Resource{
 		netSettings(), self(), {Kind: &controlv1.Resource_Segment{Segment: &controlv1.Segment{Vni: 1, Name: "lan", Mtu: 1500}}},
 		signedPort(20, "lan", func(a *controlv1.Attachment) { a.Declared = false }),
@@ -389,8 +391,6 @@ func TestNothingIsAppliedAfterTheEnd(t *testing.T) {
 	if len(d.segments) != 1 || d.problems["nic no-such-nic"] == "" {
 		t.Fatalf("before the end there are %d segments, problems %v", len(d.segments), d.problems)
 	}
-	ctx, end := context.WithCancel(d.ctx)
-	d.ctx = ctx
 	end()
 	d.stop()
 	clear(d.problems)
