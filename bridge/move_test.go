@@ -474,3 +474,51 @@ func FuzzMessage(f *testing.F) {
 		}
 	})
 }
+
+// What the host has is on the NIC again though that has got another MAC.
+func TestMoveBackToOtherMAC(t *testing.T) {
+	s := newSite(t)
+	s.furnish(t)
+	w := s.moved(t)
+	s.run(t, "ip", "link", "set", "lan0", "address", "02:00:5e:00:53:99")
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
+	if has := s.say(t, "ip addr show lan0") + s.say(t, "ip route"); !strings.Contains(has, "192.0.2.2/24") || !strings.Contains(has, "default via 192.0.2.1 dev lan0") {
+		t.Errorf("the host has\n%s", has)
+	}
+}
+
+// A daemon that is killed while it gives back what the host has leaves some of it nowhere. The next one knows of it.
+func TestKilledWhileGivingBack(t *testing.T) {
+	s := newSite(t)
+	s.furnish(t)
+	before := s.hosts(t)
+	w := s.moved(t)
+	on(t, s.gate, func() error {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		link, err := w.h.LinkByName("lan0")
+		if err != nil {
+			return err
+		}
+		bridge, err := ourBridge(w.h, "br-lan0", w.held.MAC)
+		if err != nil {
+			return err
+		}
+		if err := w.raw.takeDown(w.held, link, bridge, s.journal); err != nil {
+			return err
+		}
+		if err := w.raw.leave(w.h, w.held.Host.Routes, link, bridge); err != nil {
+			return err
+		}
+		w.closed = true
+		w.tap.Close()
+		return nil
+	})
+	if text := s.say(t, "ip -6 route"); strings.Contains(text, "default via 2001:db8::1") {
+		t.Fatalf("nothing is nowhere, so that this proves nothing:\n%s", text)
+	}
+	on(t, s.gate, func() error { return RestoreNIC(s.journal) })
+	s.unchanged(t, before)
+}

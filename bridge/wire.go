@@ -281,7 +281,7 @@ func (w *Wire) release() error {
 	// A NIC that is gone has left by itself.
 	_ = unix.SetsockoptPacketMreq(w.sock, unix.SOL_PACKET, unix.PACKET_DROP_MEMBERSHIP,
 		&unix.PacketMreq{Ifindex: int32(w.held.Index), Type: unix.PACKET_MR_PROMISC})
-	if err := w.held.undo(w.h, w.sock, w.raw); err != nil {
+	if err := w.held.undo(w.h, w.sock, w.raw, w.cfg.Journal); err != nil {
 		return err // the journal stays for the next start
 	}
 	w.held, w.port = nil, 0
