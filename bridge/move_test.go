@@ -493,8 +493,8 @@ func TestMoveBackToOtherMAC(t *testing.T) {
 func TestKilledWhileGivingBack(t *testing.T) {
 	s := newSite(t)
 	s.furnish(t)
-	before := s.hosts(t)
 	w := s.moved(t)
+	s.run(t, "ip", "-6", "route", "add", "2001:db8:99::/48", "via", "2001:db8::1", "dev", "br-lan0") // since then
 	on(t, s.gate, func() error {
 		w.mu.Lock()
 		defer w.mu.Unlock()
@@ -516,9 +516,14 @@ func TestKilledWhileGivingBack(t *testing.T) {
 		w.tap.Close()
 		return nil
 	})
-	if text := s.say(t, "ip -6 route"); strings.Contains(text, "default via 2001:db8::1") {
-		t.Fatalf("nothing is nowhere, so that this proves nothing:\n%s", text)
+	has := func(route string) bool { return strings.Contains(s.say(t, "ip -6 route"), route) }
+	if has("default via 2001:db8::1") || has("2001:db8:99::/48") {
+		t.Fatal("nothing is nowhere, so that this proves nothing")
 	}
 	on(t, s.gate, func() error { return RestoreNIC(s.journal) })
-	s.unchanged(t, before)
+	for _, route := range []string{"default via 2001:db8::1 dev lan0", "2001:db8:99::/48 via 2001:db8::1 dev lan0", "2001:db8:7::/48"} {
+		if !has(route) {
+			t.Errorf("route %s is gone:\n%s", route, s.say(t, "ip -6 route"))
+		}
+	}
 }
