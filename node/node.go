@@ -196,9 +196,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	if _, err := hostdns.Recover(d.dir.Path("")); err != nil {
 		return fmt.Errorf("restore the resolver's settings that a daemon before left: %w", err)
 	}
-	if err := d.restoreNICs(); err != nil {
-		return err
-	}
+	d.restoreNICs()
 	asked := ctx
 	ctx, end := context.WithCancel(context.WithoutCancel(asked)) // others take over what this gateway carries before it stops
 	defer end()

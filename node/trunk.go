@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -200,6 +199,7 @@ func (d *Daemon) applyTrunksLocked() {
 			d.closeTrunkLocked(t)
 		}
 	}
+	d.restoreAgainLocked(time.Now())
 	for about := range d.problems {
 		if d.wireless(about, wanted) {
 			delete(d.problems, about)
@@ -336,21 +336,6 @@ func (d *Daemon) closeTrunksLocked() {
 	for _, t := range d.trunks {
 		d.closeTrunkLocked(t)
 	}
-}
-
-// restoreNICs changes back what a daemon that crashed has left on NICs.
-func (d *Daemon) restoreNICs() error {
-	d.crashedMoves()
-	journals, err := filepath.Glob(d.journalOf("*"))
-	if err != nil {
-		return err
-	}
-	for _, journal := range journals {
-		if err := bridge.RestoreNIC(journal); err != nil {
-			return fmt.Errorf("restore a NIC that a daemon before left: %w", err)
-		}
-	}
-	return nil
 }
 
 // closeTrunkLocked gives a NIC back to the host.
