@@ -91,6 +91,7 @@ type Model struct {
 	attachmentsOf map[identity.ID][]*Attachment // by node
 	cutGateways   map[identity.ID][]identity.ID // by attachment: nodes that are cut off
 	leasesOf      map[identity.ID][]*Lease      // by machine
+	used          map[VNI]occupancy             // of a Scratch
 
 	candidates map[GrantID][]identity.ID
 }
@@ -148,6 +149,9 @@ type vacancy struct {
 func Derive(f Facts, version uint64, previous *Model) *Model {
 	if previous == nil {
 		previous = &Model{}
+	}
+	if m := previous.confirmed(f, version); m != nil {
+		return m
 	}
 	m := &Model{
 		Facts: f, Version: version,
