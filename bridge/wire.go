@@ -60,7 +60,7 @@ type Wire struct {
 	held   *changes       // on the NIC; nil while it is gone, or refused
 	port   int            // index of the bridge of which the TAP is a port; 0 without
 	told   map[place]bool // what the bridge was told by Tell
-	active int // index of the part of a bond that sends; 0 without a bond, or if all do
+	active int            // index of the part of a bond that sends; 0 without a bond, or if all do
 	closed bool
 	gap    time.Duration // for how long the host had no way out when it was moved
 }

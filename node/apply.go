@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/etherloom/etherloom/bridge"
 	"github.com/etherloom/etherloom/control/controlv1"
 	"github.com/etherloom/etherloom/control/reading"
 	"github.com/etherloom/etherloom/control/state"
@@ -249,7 +250,7 @@ func (s *segment) fits(st *controlv1.Station, seg *controlv1.Segment) bool {
 
 // applySegmentsLocked opens the segments that this node has to do with now, and closes the others.
 func (d *Daemon) applySegmentsLocked(views map[policy.VNI]*policy.View, now time.Time) {
-	c := d.contents
+	c, routes := d.contents, new(bridge.Routes)
 	wanted := d.wantedLocked(views, now)
 	for vni, s := range d.segments {
 		if st, is := wanted[vni]; !is || !s.fits(st, c.Segments[uint32(vni)]) {
@@ -274,7 +275,7 @@ func (d *Daemon) applySegmentsLocked(views map[policy.VNI]*policy.View, now time
 			d.segments[vni] = s
 			delete(d.attempts, "segment "+s.name)
 		}
-		d.applySegmentLocked(s, st, views[vni], now)
+		d.applySegmentLocked(s, st, views[vni], routes, now)
 	}
 }
 
@@ -288,7 +289,7 @@ func (d *Daemon) wantsLocked(wanted map[policy.VNI]*controlv1.Station, about str
 	return false
 }
 
-func (d *Daemon) applySegmentLocked(s *segment, st *controlv1.Station, v *policy.View, now time.Time) {
+func (d *Daemon) applySegmentLocked(s *segment, st *controlv1.Station, v *policy.View, routes *bridge.Routes, now time.Time) {
 	if s.sw.Policy() != v { // it has just been opened
 		s.sw.SetPolicy(v, now)
 	}
@@ -302,9 +303,9 @@ func (d *Daemon) applySegmentLocked(s *segment, st *controlv1.Station, v *policy
 	}
 	s.setModeLocked(st.GetMode())
 	if s.mode != controlv1.AddressMode_ADDRESS_MODE_NONE {
-		s.setAddressesLocked(reading.Prefixes(st))
+		s.setAddressesLocked(reading.Prefixes(st), routes)
 	} else {
-		s.setAddressesLocked(nil)
+		s.setAddressesLocked(nil, routes)
 	}
 	if err := s.tap.SetCarrier(d.held.Load().Expires().After(now)); err != nil {
 		d.problemLocked("segment "+s.name, err)

@@ -214,8 +214,8 @@ func (s *segment) setLinksLocked(nodes []policy.Identity, names map[policy.Ident
 }
 
 // setAddressesLocked puts the addresses on the TAP that the node has on this segment, unless they collide with another
-// network of this machine.
-func (s *segment) setAddressesLocked(want []netip.Prefix) {
+// network of this machine. Routes are read anew when that has changed them.
+func (s *segment) setAddressesLocked(want []netip.Prefix, routes *bridge.Routes) {
 	if s.tap == nil {
 		return
 	}
@@ -223,7 +223,7 @@ func (s *segment) setAddressesLocked(want []netip.Prefix) {
 	var fit []netip.Prefix
 	var errs []error
 	for _, p := range want {
-		clash, err := bridge.Overlap(p.Masked(), s.tap.Index())
+		clash, err := routes.Overlap(p.Masked(), s.tap.Index())
 		if err == nil && clash != "" {
 			err = fmt.Errorf("address %s is not set, because its network collides with %s: "+
 				"give the segment another prefix, or this machine another address", p, clash)
@@ -234,8 +234,11 @@ func (s *segment) setAddressesLocked(want []netip.Prefix) {
 		}
 		fit = append(fit, p)
 	}
-	s.fit = fit
 	errs = append(errs, s.tap.SetAddresses(fit))
+	if !slices.Equal(fit, s.fit) {
+		*routes = bridge.Routes{} // the next segment's must not collide with these
+	}
+	s.fit = fit
 	s.d.problemLocked("segment "+s.name, errors.Join(errs...))
 }
 
