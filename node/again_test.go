@@ -30,7 +30,8 @@ func plugged(t *testing.T) (*Daemon, *site) {
 // attached is what a gateway is told that has an attachment on a NIC or a bridge.
 func (s *site) attached(to device) told {
 	return told{version: 1, resources: []*controlv1.Resource{
-		netSettings(), self(), {Kind: &controlv1.Resource_Segment{Segment: &controlv1.Segment{Vni: 1, Name: "lan", Mtu: 1500}}},
+		netSettings(), self(),
+		{Kind: &controlv1.Resource_Segment{Segment: &controlv1.Segment{Vni: 1, Name: "lan", Mtu: 1500}}},
 		signedPort(20, "lan", func(a *controlv1.Attachment) { a.Declared, a.Nic, a.Bridge = false, to.nic, to.bridge }),
 	}}
 }
@@ -109,7 +110,8 @@ func TestSegmentIsTriedAgain(t *testing.T) {
 	d.cfg.TAP.Name = "no/tap"
 	t.Cleanup(d.stop)
 	here := told{version: 1, resources: []*controlv1.Resource{
-		netSettings(), self(station(1, 7, none)), {Kind: &controlv1.Resource_Segment{Segment: &controlv1.Segment{Vni: 1, Name: "lan", Mtu: 1500}}},
+		netSettings(), self(station(1, 7, none)),
+		{Kind: &controlv1.Resource_Segment{Segment: &controlv1.Segment{Vni: 1, Name: "lan", Mtu: 1500}}},
 		{Kind: &controlv1.Resource_Grant{Grant: &controlv1.Grant{Id: 1, Vni: 1, Sources: []uint32{selfID}}}},
 	}}
 	must(t, d.take(s.delta(here)))

@@ -384,7 +384,8 @@ func TestNothingIsAppliedAfterTheEnd(t *testing.T) {
 	ctx, end := context.WithCancel(d.ctx)
 	d.ctx = ctx
 	site := []*controlv1.Resource{
-		netSettings(), self(), {Kind: &controlv1.Resource_Segment{Segment: &controlv1.Segment{Vni: 1, Name: "lan", Mtu: 1500}}},
+		netSettings(), self(),
+		{Kind: &controlv1.Resource_Segment{Segment: &controlv1.Segment{Vni: 1, Name: "lan", Mtu: 1500}}},
 		signedPort(20, "lan", func(a *controlv1.Attachment) { a.Declared = false }),
 	}
 	must(t, d.take(s.delta(told{version: 1, resources: site})))

@@ -77,19 +77,10 @@ func (v *View) together(ids []Identity) map[place][]Identity {
 // meet adds those with whom any of a group can have anything to do, who are kept apart from the same others.
 func (v *View) meet(out map[Identity]struct{}, group []Identity, now time.Time) {
 	seen := map[Identity]struct{}{}
-	member := false
-	for _, id := range group {
-		if v.enforced.members[id].alive(now) {
-			member = true
-			out[id] = struct{}{}
-		}
-	}
-	if member {
-		for id, g := range v.enforced.members {
-			if !g.expired(now) {
-				seen[id] = struct{}{}
-			}
-		}
+	members := slices.DeleteFunc(slices.Clone(group), func(id Identity) bool { return !v.enforced.members[id].alive(now) })
+	if len(members) > 0 {
+		addAll(seen, setOf(v.Members(now)))
+		addAll(out, setOf(members))
 	}
 	for _, g := range v.ranked {
 		if g.segment || g.observe || g.expired(now) {
