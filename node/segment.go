@@ -152,8 +152,7 @@ func (s *segment) lost(err error) {
 	s.d.mu.Lock()
 	defer s.d.mu.Unlock()
 	if !s.closed {
-		s.d.problemLocked("port "+s.tap.Name(), fmt.Errorf("somebody else has removed the TAP of segment %s, which is cut off "+
-			"until the daemon is started again: %w", s.name, err))
+		s.d.problemLocked("port "+s.tap.Name(), unread(s.tap.Name(), "the TAP of segment "+s.name+", which is cut off", err))
 	}
 }
 

@@ -47,6 +47,7 @@ type trunk struct {
 	writers [maxLanes]*tagWriter // each belongs to the goroutine of its lane
 	rooms   [maxLanes][]byte     // the same; scratch for frames that the NIC cannot take as they are
 	fault   error                // guarded by Daemon.mu: what is wrong with the NIC
+	lost    error                // the same: why a queue is read no more
 	untold  error                // the same: what a bridge cannot be told
 	active  int                  // the same: the part of a bond that sent when it was looked at last
 	list    []*attachment        // guarded by Daemon.mu
@@ -177,8 +178,8 @@ func (t *trunk) carry(q *bridge.Queue, queue int) error {
 	t.d.mu.Lock()
 	defer t.d.mu.Unlock()
 	if t.d.trunks[t.to] == t {
-		t.fault = fmt.Errorf("somebody else has removed %s, so its VLANs are cut off until the daemon is started again: %w", t.wire.Name(), err)
-		t.d.problemLocked(t.to.String(), t.fault)
+		t.lost = unread(t.wire.Name(), t.wire.Name()+", so its VLANs are cut off", err)
+		t.d.problemLocked(t.to.String(), errors.Join(t.fault, t.lost))
 	}
 	return nil
 }
@@ -260,7 +261,7 @@ func (d *Daemon) applyTrunkLocked(to device, wanted []*controlv1.Attachment) err
 	if !t.wire.Filters() {
 		wanted, others = oneVLAN(to.nic, wanted)
 	}
-	return errors.Join(t.setLocked(wanted), others, t.fault)
+	return errors.Join(t.setLocked(wanted), others, t.fault, t.lost)
 }
 
 // setLocked makes these be the trunk's attachments.
@@ -379,7 +380,7 @@ func (t *trunk) look() bool {
 		return false
 	}
 	t.followLocked()
-	t.d.problemLocked(t.to.String(), t.fault)
+	t.d.problemLocked(t.to.String(), errors.Join(t.fault, t.lost))
 	return true
 }
 
