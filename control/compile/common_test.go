@@ -232,8 +232,8 @@ func took(do func()) time.Duration {
 // To tell a thousand nodes what has become of one of ten thousand leases takes half a second, not the forty that it takes to work it out for each of
 // them. Who is cut off meanwhile would wait for it.
 func TestLargeNetwork(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes seconds")
+	if testing.Short() || raced {
+		t.Skip("takes seconds, or many")
 	}
 	m := seated(t, large(), 1, nil)
 	c := New(identity.WrapKey{}, quiet)
