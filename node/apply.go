@@ -34,15 +34,52 @@ func (d *Daemon) take(delta *controlv1.Delta) error {
 	if held == d.held.Load() {
 		return nil
 	}
+	d.held.Store(held)
+	d.saveStateLocked()
+	return d.applyHeldLocked(now)
+}
+
+// To apply the state of a large network takes a tenth of a second or two. Its machines come and go more often than that, perhaps, and then to apply
+// each change by itself would take ever longer: the last one, by which somebody is cut off, would wait for all before. So one that comes while the
+// daemon rests from the one before waits, for as long as that took at most, and is applied with those that follow.
+const (
+	largeState = 4096 // resources; a smaller state is applied at once
+	restMost   = 500 * time.Millisecond
+)
+
+// applyHeldLocked applies the state that is held now, or soon.
+func (d *Daemon) applyHeldLocked(now time.Time) error {
+	held := d.held.Load()
+	if wait := d.rested.Sub(now); wait > 0 && len(held.State) >= largeState && d.ctx.Err() == nil {
+		if d.soon == nil {
+			d.soon = time.AfterFunc(wait, d.applySoon)
+		}
+		return nil
+	}
+	if d.soon != nil {
+		d.soon.Stop()
+		d.soon = nil
+	}
 	contents, err := held.State.Contents()
 	if err != nil {
 		return err
 	}
-	d.held.Store(held)
 	d.contents = contents
-	d.saveStateLocked()
 	d.applyLocked(now)
+	ended := time.Now()
+	d.rested = ended.Add(min(ended.Sub(now), restMost))
 	return nil
+}
+
+// applySoon applies what has come while the daemon rested.
+func (d *Daemon) applySoon() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.soon == nil {
+		return // it was applied meanwhile
+	}
+	d.soon, d.rested = nil, time.Time{}
+	d.problemLocked("state", d.applyHeldLocked(time.Now())) // each resource was looked at when it came
 }
 
 // applyLocked makes the daemon be what the state says. What takes away comes first: from its end on no frame passes that

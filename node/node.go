@@ -96,6 +96,8 @@ type Daemon struct {
 	sinks      map[string]*sink             // by device
 	uses       map[policy.VNI]*policy.Uses  // of the grants that the state names
 	expiry     *time.Timer
+	soon       *time.Timer         // applies what is held and not applied yet; nil: all is
+	rested     time.Time           // until when a large state rests
 	problems   map[string]string   // by what they are about
 	attempts   map[string]*attempt // that have failed, the same
 	again      *time.Timer
@@ -253,6 +255,9 @@ func (d *Daemon) stop() {
 	}
 	if d.again != nil {
 		d.again.Stop()
+	}
+	if d.soon != nil {
+		d.soon.Stop()
 	}
 	d.closeTrunksLocked()
 	d.sentinel.close()

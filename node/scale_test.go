@@ -120,3 +120,46 @@ func TestLargeNetwork(t *testing.T) {
 		}
 	})
 }
+
+// Changes of a large network that come fast are held at once, and applied together: the last one does not wait until each before has been applied.
+func TestLargeStateRests(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
+	s := newSite(t)
+	d := s.daemon()
+	resources := s.large()
+	must(t, d.take(s.delta(told{version: 1, resources: resources})))
+	t.Cleanup(d.stop)
+	const changes = 8
+	var deltas []*controlv1.Delta
+	for i := range uint64(changes) { // each machine's end
+		resources = slices.Clone(resources[:len(resources)-1])
+		deltas = append(deltas, s.delta(told{version: i + 2, resources: resources}))
+	}
+	d.mu.Lock()
+	d.rested = time.Now().Add(time.Minute) // all come meanwhile
+	before := d.applied
+	d.mu.Unlock()
+	for i, delta := range deltas {
+		must(t, d.take(delta))
+		if v := d.held.Load().Header.GetVersion(); v != uint64(i)+2 {
+			t.Errorf("version %d is held, want %d", v, i+2)
+		}
+	}
+	d.mu.Lock()
+	if d.applied != before || d.soon == nil {
+		t.Errorf("meanwhile it is applied %d times; soon again: %v", d.applied-before, d.soon != nil)
+	}
+	d.mu.Unlock()
+	d.applySoon() // what the timer does
+	d.applySoon()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.applied != before+1 || d.soon != nil || len(d.contents.Grants) != 0 {
+		t.Errorf("then it is applied %d times, and the grant that has ended is there: %v", d.applied-before, len(d.contents.Grants) != 0)
+	}
+	if rest := time.Until(d.rested); rest > restMost {
+		t.Errorf("it rests for %v", rest)
+	}
+}
