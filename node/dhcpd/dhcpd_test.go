@@ -399,6 +399,17 @@ func TestTimes(t *testing.T) {
 		Report{Act: LetGo, Attachment: vlan, MAC: macOf(1), Address: lease(1, Bound).Address})
 }
 
+// A renewal that waits is not told after what the machine has said since: an address that was given back would be bound again.
+func TestRenewalIsNoLastWord(t *testing.T) {
+	b := newBench(t, lease(1, Bound), lease(2, Bound))
+	for n := range byte(2) {
+		b.ask(vlan, macOf(n+1), dhcpv4.MessageTypeRequest, ciaddr(lease(n+1, Bound).Address))
+	}
+	b.ask(vlan, macOf(1), dhcpv4.MessageTypeRelease, ciaddr(lease(1, Bound).Address), chosen(server))
+	b.tells("given back", Report{Act: Release, Attachment: vlan, MAC: macOf(1), Address: lease(1, Bound).Address},
+		Report{Act: Renew, Attachment: vlan, MAC: macOf(2), Address: lease(2, Bound).Address})
+}
+
 // Renewals are told together, after an eighth of a lease: each time is an entry that a controller keeps for ever. What a machine waits for is told at once, before
 // them, however many there are.
 func TestRenewalsAreToldTogether(t *testing.T) {

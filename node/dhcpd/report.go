@@ -44,9 +44,13 @@ func (r *Report) key() keyOf {
 // maxQueue is how many reports wait to be told; further ones are repeated by their machines.
 const maxQueue = 4096
 
-// report queues a report, in the place of one that tells the same.
+// report queues a report, in the place of one that tells the same. What a machine waits for overtakes renewals, and must not be overtaken by its own: who
+// has given an address back would have it again.
 func (s *Service) report(r *Report, now time.Time) {
 	r.since = now
+	if s.delay(r) == 0 {
+		s.queue = slices.DeleteFunc(s.queue, func(o *Report) bool { return o.Act == Renew && o.Attachment == r.Attachment && o.MAC == r.MAC })
+	}
 	same := func(o *Report) bool { return o.key() == r.key() }
 	if len(s.queue) < maxQueue && !slices.ContainsFunc(s.queue, same) {
 		s.queue = append(s.queue, r)
