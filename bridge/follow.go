@@ -29,7 +29,7 @@ type wireState struct {
 }
 
 func (w *Wire) stateLocked() wireState {
-	s := wireState{up: w.up, name: w.tap.Name()}
+	s := wireState{up: w.up.Load(), name: w.tap.Name()}
 	if s.index = w.port; w.held != nil {
 		s.index = w.held.Index
 	}
@@ -73,7 +73,7 @@ func (w *Wire) followLocked() error {
 		}
 		return w.takeAgain(link)
 	}
-	w.up = carries(link)
+	w.up.Store(carries(link))
 	return w.keep(link)
 }
 
@@ -106,9 +106,10 @@ func (w *Wire) followMoved(link netlink.Link) error {
 		return w.takeAgain(link)
 	}
 	if err := w.joinBridge(bridge); err != nil {
+		w.up.Store(false)
 		return fmt.Errorf("join %s again: %w", w.held.Host.Bridge, err)
 	}
-	w.up = carries(link)
+	w.up.Store(carries(link))
 	if link.Attrs().MasterIndex == bridge.Index {
 		return nil
 	}

@@ -112,10 +112,15 @@ func (r *rawSocket) clear(plan *relocation, link netlink.Link) error {
 }
 
 // giveBack makes the NIC have again what the host has on the bridge, and removes that. A NIC that is gone gets nothing.
-func (r *rawSocket) giveBack(h *netlink.Handle, c *changes, link netlink.Link) error {
+func (r *rawSocket) giveBack(h *netlink.Handle, c *changes, link netlink.Link, journal string) error {
 	bridge, err := ourBridge(h, c.Host.Bridge, c.MAC)
 	if err != nil {
 		return err
+	}
+	if link != nil && bridge != nil && c.Host.Done {
+		if err := r.takeDown(c, link, bridge, journal); err != nil {
+			return err
+		}
 	}
 	if link != nil {
 		if err := r.settle(h, c.Host, link, bridge); err != nil {
@@ -135,50 +140,57 @@ func (r *rawSocket) giveBack(h *netlink.Handle, c *changes, link netlink.Link) e
 	return nil
 }
 
-// settle puts onto a NIC what the host had there.
-func (r *rawSocket) settle(h *netlink.Handle, was *relocation, link netlink.Link, bridge *netlink.Bridge) error {
-	from, has, err := r.held(was, link, bridge)
+// takeDown puts into the journal what is on the bridge now, as what the NIC is to get: on the way there some of it is nowhere for a moment, and a
+// daemon that is killed then is to know of it. From here on it is a move that was not done.
+func (r *rawSocket) takeDown(c *changes, link netlink.Link, bridge *netlink.Bridge, journal string) error {
+	now := &relocation{Bridge: c.Host.Bridge, Read: time.Now()}
+	addresses, err := r.addresses(bridge.Index)
 	if err != nil {
 		return err
 	}
+	for _, m := range addresses {
+		if m, alive := m.at(bridge, link, 0, 0); alive {
+			now.Addresses = append(now.Addresses, m)
+		}
+	}
+	routes, err := r.routes(bridge.Index)
+	if err != nil {
+		return err
+	}
+	for _, m := range routes {
+		now.Routes = append(now.Routes, m.by(bridge.Index, link.Attrs().Index))
+	}
+	if now.Written, err = r.neighbours(bridge.Index); err != nil {
+		return err
+	}
+	c.Host = now
+	_ = c.write(journal) // a disk that is full must not keep the host from what it has
+	return nil
+}
+
+// settle puts onto a NIC what the host had there.
+func (r *rawSocket) settle(h *netlink.Handle, has *relocation, link netlink.Link, bridge *netlink.Bridge) error {
 	addresses := slices.DeleteFunc(slices.Clone(has.Addresses), message.linkLocal)
-	if err := r.addAddresses(addresses, from, link, time.Since(has.Read)); err != nil {
+	if err := r.addAddresses(addresses, link, link, time.Since(has.Read)); err != nil {
 		return err
 	}
 	if err := r.addNeighbours(has.Written, link); err != nil {
 		return err
 	}
-	if err := possible(r.addRoutes(has.Routes, unix.AF_INET, from, link)); err != nil {
+	if err := possible(r.addRoutes(has.Routes, unix.AF_INET, link, link)); err != nil {
 		return err
 	}
 	if bridge != nil {
-		if err := r.leave(h, has.Routes, from, link, bridge); err != nil {
+		if err := r.leave(h, has.Routes, link, bridge); err != nil {
 			return err
 		}
 	}
-	return possible(r.addRoutes(has.Routes, unix.AF_INET6, from, link))
-}
-
-// held is what a NIC is to get, and of which device it names: what is on the bridge now if all has come there, what was written down
-// otherwise.
-func (r *rawSocket) held(was *relocation, link netlink.Link, bridge *netlink.Bridge) (netlink.Link, *relocation, error) {
-	if bridge == nil || !was.Done {
-		return link, was, nil
-	}
-	now := &relocation{Read: time.Now()}
-	var err error
-	if now.Addresses, err = r.addresses(bridge.Index); err == nil {
-		now.Routes, err = r.routes(bridge.Index)
-	}
-	if err == nil {
-		now.Written, err = r.neighbours(bridge.Index)
-	}
-	return bridge, now, err
+	return possible(r.addRoutes(has.Routes, unix.AF_INET6, link, link))
 }
 
 // leave takes a NIC out of the bridge, and routes of IPv6 off that: two ways with one metric would be one route, of which what is left is
 // written otherwise.
-func (r *rawSocket) leave(h *netlink.Handle, routes []message, from, link netlink.Link, bridge *netlink.Bridge) error {
+func (r *rawSocket) leave(h *netlink.Handle, routes []message, link netlink.Link, bridge *netlink.Bridge) error {
 	if link.Attrs().MasterIndex == bridge.Index {
 		untag(h, link, bridge)
 		if err := h.LinkSetNoMaster(link); err != nil {
@@ -189,7 +201,7 @@ func (r *rawSocket) leave(h *netlink.Handle, routes []message, from, link netlin
 		if m[0] != unix.AF_INET6 {
 			continue
 		}
-		if err := r.do(unix.RTM_DELROUTE, 0, m.by(from.Attrs().Index, bridge.Index)); err != nil && !gone(err) {
+		if err := r.do(unix.RTM_DELROUTE, 0, m.by(link.Attrs().Index, bridge.Index)); err != nil && !gone(err) {
 			return fmt.Errorf("take route %s off %s: %w", m.destination(), bridge.Name, err)
 		}
 	}

@@ -70,17 +70,15 @@ func (c changes) write(path string) error {
 	return atomicfile.Write(path, append(text, '\n'), 0o600)
 }
 
-// undo changes everything back that somebody else has not changed meanwhile. A NIC that is gone needs nothing.
-func (c *changes) undo(h *netlink.Handle, sock int, raw *rawSocket) error {
-	link, err := h.LinkByIndex(c.Index)
-	if err != nil && !isGone(err) {
-		return fmt.Errorf("find network device %s: %w", c.NIC, err)
-	}
-	if err == nil && link.Attrs().HardwareAddr.String() != c.MAC {
-		link = nil // another device has its number
+// undo changes everything back that somebody else has not changed meanwhile. A NIC that is gone needs nothing. The journal is where it is
+// taken down how far that is.
+func (c *changes) undo(h *netlink.Handle, sock int, raw *rawSocket, journal string) error {
+	link, err := c.find(h)
+	if err != nil {
+		return err
 	}
 	if c.Host != nil {
-		if err := raw.giveBack(h, c, link); err != nil {
+		if err := raw.giveBack(h, c, link, journal); err != nil {
 			return fmt.Errorf("give %s back what the host had on it: %w", c.NIC, err)
 		}
 	}
@@ -95,13 +93,40 @@ func (c *changes) undo(h *netlink.Handle, sock int, raw *rawSocket) error {
 	if c.Flags != 0 {
 		err = errors.Join(err, ethtoolFlags{sock, a.Name}.set(c.Flags, true))
 	}
-	if c.Down {
+	if c.Down && needed(h, link) == nil { // otherwise the host has made use of it since
 		err = errors.Join(err, h.LinkSetDown(link))
 	}
 	if err != nil {
 		return fmt.Errorf("change %s back: %w", a.Name, err)
 	}
 	return nil
+}
+
+// find finds the NIC; nil if it is gone. Another device may have its number, and its MAC is another, perhaps, by now: a bond has that of the part which
+// sends, and a network daemon may choose one. Then it is known by what we have done to it.
+func (c *changes) find(h *netlink.Handle) (netlink.Link, error) {
+	link, err := h.LinkByIndex(c.Index)
+	if isGone(err) {
+		return nil, nil //nolint:nilnil // it is no error that it is gone
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find network device %s: %w", c.NIC, err)
+	}
+	if link.Attrs().HardwareAddr.String() == c.MAC {
+		return link, nil
+	}
+	if c.Host != nil {
+		bridge, err := ourBridge(h, c.Host.Bridge, c.MAC)
+		if err != nil || bridge == nil || link.Attrs().MasterIndex != bridge.Index {
+			return nil, err
+		}
+		return link, nil
+	}
+	ours, _, err := redirections(h, link)
+	if err != nil || len(ours) == 0 {
+		return nil, err
+	}
+	return link, nil
 }
 
 // RestoreNIC changes back what a wire that was not closed has changed on its NIC, if the journal says so, and removes the journal.
@@ -144,7 +169,7 @@ func restore(h *netlink.Handle, sock int, raw *rawSocket, journal string) error 
 				return err
 			}
 		}
-		if err := c.undo(h, sock, raw); err != nil {
+		if err := c.undo(h, sock, raw, journal); err != nil {
 			return err
 		}
 	}

@@ -247,3 +247,50 @@ func TestWireNeedsItsJournal(t *testing.T) {
 		t.Errorf("before:\n%s\nafter:\n%s", before, after)
 	}
 }
+
+// A NIC that has got another MAC meanwhile, as a bond does that fails over, is given back all the same: by Close, and after a crash.
+func TestOtherMACIsGivenBack(t *testing.T) {
+	const other = "02:00:5e:00:53:99"
+	for name, crash := range map[string]bool{"closed": false, "crashed": true} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			before := strings.ReplaceAll(s.state(t, "lan0"), s.mac(t, "lan0"), other)
+			if crash {
+				s.crash(t)
+			}
+			var w *Wire
+			if !crash {
+				w = s.wire(t)
+			}
+			s.run(t, "ip", "link", "set", "lan0", "address", other)
+			if crash {
+				on(t, s.gate, func() error { return RestoreNIC(s.journal) })
+			} else if err := w.Close(); err != nil {
+				t.Error(err)
+			}
+			if after := s.state(t, "lan0"); after != before {
+				t.Errorf("before:\n%s\nafter:\n%s", before, after)
+			}
+			if _, err := os.Stat(s.journal); err == nil {
+				t.Error("the journal is still there")
+			}
+		})
+	}
+}
+
+// A NIC that was down when it was taken, and that the host uses by now, stays up.
+func TestUsedNICStaysUp(t *testing.T) {
+	s := newSite(t)
+	s.run(t, "ip", "link", "set", "lan0", "down")
+	w := s.wire(t)
+	s.run(t, "ip", "addr", "add", "198.51.100.1/24", "dev", "lan0")
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
+	if state := s.state(t, "lan0"); !strings.Contains(state, ",UP") || strings.Contains(state, "clsact") {
+		t.Errorf("it is\n%s", state)
+	}
+	if routes := s.say(t, "ip route"); !strings.Contains(routes, "198.51.100.0/24 dev lan0") {
+		t.Errorf("its route is gone: %s", routes)
+	}
+}

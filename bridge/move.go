@@ -110,7 +110,7 @@ func (w *Wire) moveHost(link netlink.Link) error {
 	if err := c.write(w.cfg.Journal); err != nil {
 		return errors.Join(err, w.release())
 	}
-	w.up = carries(link)
+	w.up.Store(carries(link))
 	return nil
 }
 

@@ -474,3 +474,56 @@ func FuzzMessage(f *testing.F) {
 		}
 	})
 }
+
+// What the host has is on the NIC again though that has got another MAC.
+func TestMoveBackToOtherMAC(t *testing.T) {
+	s := newSite(t)
+	s.furnish(t)
+	w := s.moved(t)
+	s.run(t, "ip", "link", "set", "lan0", "address", "02:00:5e:00:53:99")
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
+	if has := s.say(t, "ip addr show lan0") + s.say(t, "ip route"); !strings.Contains(has, "192.0.2.2/24") || !strings.Contains(has, "default via 192.0.2.1 dev lan0") {
+		t.Errorf("the host has\n%s", has)
+	}
+}
+
+// A daemon that is killed while it gives back what the host has leaves some of it nowhere. The next one knows of it.
+func TestKilledWhileGivingBack(t *testing.T) {
+	s := newSite(t)
+	s.furnish(t)
+	w := s.moved(t)
+	s.run(t, "ip", "-6", "route", "add", "2001:db8:99::/48", "via", "2001:db8::1", "dev", "br-lan0") // since then
+	on(t, s.gate, func() error {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		link, err := w.h.LinkByName("lan0")
+		if err != nil {
+			return err
+		}
+		bridge, err := ourBridge(w.h, "br-lan0", w.held.MAC)
+		if err != nil {
+			return err
+		}
+		if err := w.raw.takeDown(w.held, link, bridge, s.journal); err != nil {
+			return err
+		}
+		if err := w.raw.leave(w.h, w.held.Host.Routes, link, bridge); err != nil {
+			return err
+		}
+		w.closed = true
+		w.tap.Close()
+		return nil
+	})
+	has := func(route string) bool { return strings.Contains(s.say(t, "ip -6 route"), route) }
+	if has("default via 2001:db8::1") || has("2001:db8:99::/48") {
+		t.Fatal("nothing is nowhere, so that this proves nothing")
+	}
+	on(t, s.gate, func() error { return RestoreNIC(s.journal) })
+	for _, route := range []string{"default via 2001:db8::1 dev lan0", "2001:db8:99::/48 via 2001:db8::1 dev lan0", "2001:db8:7::/48"} {
+		if !has(route) {
+			t.Errorf("route %s is gone:\n%s", route, s.say(t, "ip -6 route"))
+		}
+	}
+}

@@ -19,7 +19,11 @@ func (w *Wire) openPort() error {
 	if err := w.makeTAP(link.Attrs().MTU); err != nil {
 		return err
 	}
-	return w.joinBridge(link)
+	if err := w.joinBridge(link); err != nil {
+		return err
+	}
+	w.up.Store(carries(link))
+	return nil
 }
 
 func (w *Wire) findBridge() (*netlink.Bridge, error) {
@@ -37,7 +41,7 @@ func (w *Wire) findBridge() (*netlink.Bridge, error) {
 // joinBridge makes the TAP a port of the bridge, unless it is. The bridge's MTU is the least of its ports', or what somebody has set: the TAP's is
 // never less.
 func (w *Wire) joinBridge(bridge *netlink.Bridge) error {
-	w.port, w.up = 0, false
+	w.port = 0
 	tap, err := w.h.LinkByIndex(w.tap.Index())
 	if err != nil {
 		return fmt.Errorf("find %s: %w", w.tap.Name(), err)
@@ -57,7 +61,7 @@ func (w *Wire) joinBridge(bridge *netlink.Bridge) error {
 			return err
 		}
 	}
-	w.port, w.up = a.Index, carries(bridge)
+	w.port = a.Index
 	return nil
 }
 
@@ -100,11 +104,14 @@ func tagged(pvid *uint16) [][2]uint16 {
 func (w *Wire) followBridge() error {
 	bridge, err := w.findBridge()
 	if err != nil {
-		w.port, w.up = 0, false
+		w.port = 0
+		w.up.Store(false)
 		return err
 	}
 	if err := w.joinBridge(bridge); err != nil {
+		w.up.Store(false)
 		return fmt.Errorf("join %s again: %w", w.cfg.Bridge, err)
 	}
+	w.up.Store(carries(bridge))
 	return nil
 }

@@ -63,10 +63,15 @@ func (w *Wire) joined() (bridge *netlink.Bridge, filters bool) {
 // Tell makes a bridge know that these addresses are behind the wire, and forget those that it was told before and that are not among
 // them. What it knows otherwise stays as it is: whom it has seen at another port, and what others have written down. It is to be called
 // every so often, for others may flush the bridge. The error counts what the kernel has refused; the rest is told.
+//
+// Nobody else who has to do with the wire waits meanwhile, but Close: to read a large bridge's table, or to fill it, takes a tenth of a second.
 func (w *Wire) Tell(want []Known) error {
+	w.telling.Lock()
+	defer w.telling.Unlock()
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	bridge, filters := w.joined()
+	before := w.told // belongs to who holds telling, once it is there
+	w.mu.Unlock()
 	if bridge == nil {
 		return nil
 	}
@@ -74,38 +79,54 @@ func (w *Wire) Tell(want []Known) error {
 		want = nil // it was told to filter no more: what it was told before would be believed when it does again
 	}
 	at, err := w.raw.vlansOf(bridge, want)
-	if err != nil || len(at) == 0 && len(w.told) == 0 {
+	if err != nil || len(at) == 0 && len(before) == 0 {
 		return err // nothing to do, as for most VLANs at most times
 	}
 	knows, err := w.raw.bridgeTable(bridge.Index)
 	if err != nil {
 		return fmt.Errorf("ask bridge %s whom it knows: %w", w.cfg.Bridge, err)
 	}
-	forget, tell := differences(knows, w.told, at, w.tap.Index())
-	return w.tell(forget, tell, at)
+	forget, tell := differences(knows, before, at, w.tap.Index())
+	told := make(map[place]bool, len(at))
+	for _, p := range at {
+		told[p] = before[p]
+	}
+	err = w.tell(forget, tell, told)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.told = told // if the port has left and come back meanwhile some are not there, and are told again
+	return err
 }
 
-// tell makes the bridge forget some, and know others; in the end it has been told of those that are wanted, as far as it took it.
-func (w *Wire) tell(forget, tell, want []place) error {
-	told := make(map[place]bool, len(want))
-	for _, p := range want {
-		told[p] = w.told[p]
-	}
+// ended reports whether the wire is closed.
+func (w *Wire) ended() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.closed
+}
+
+// tell makes the bridge forget some, and know others, and notes of what it has been told.
+func (w *Wire) tell(forget, tell []place, told map[place]bool) error {
 	var errs []error
 	for _, p := range forget {
+		if w.ended() {
+			return nil
+		}
 		if err := w.entry(p, w.h.NeighDel); err != nil && !errors.Is(err, unix.ENOENT) { // it may be elsewhere by now
 			told[p] = true
 			errs = append(errs, fmt.Errorf("forget %s on VLAN %d: %w", p.mac, p.vlan, err))
 		}
 	}
 	for _, p := range tell {
+		if w.ended() {
+			return nil
+		}
 		err := w.entry(p, w.h.NeighSet)
 		told[p] = err == nil
 		if err != nil {
 			errs = append(errs, fmt.Errorf("know %s on VLAN %d: %w", p.mac, p.vlan, err))
 		}
 	}
-	w.told = told
 	if len(errs) > 0 {
 		return fmt.Errorf("bridge %s refuses %d of %d changes of who is reached through %s, the first to %w: it floods what is for those (`bridge vlan show dev %s` says "+
 			"which VLANs the port has)", w.cfg.Bridge, len(errs), len(forget)+len(tell), w.tap.Name(), errs[0], w.tap.Name())

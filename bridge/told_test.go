@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -361,5 +362,65 @@ func await(t *testing.T, is func() bool) {
 		if time.Now().After(end) {
 			t.Fatal("it has not come to that within a minute")
 		}
+	}
+}
+
+// While the bridge is asked whom it knows, which takes long if it knows many, nobody else waits who has to do with the wire: above all not who
+// asks whether it is up. Close ends it.
+func TestTellHoldsUpNobody(t *testing.T) {
+	w := newSite(t).port(t)
+	w.told = map[place]bool{placeAt(10, 7): true} // so that there is something to ask
+	kernel := w.raw.handles[unix.NETLINK_ROUTE].Socket
+	kernel.Lock() // it does not answer yet
+	told := make(chan error, 1)
+	go func() { told <- w.Tell(nil) }()
+	eventually(t, func() error {
+		if w.telling.TryLock() {
+			w.telling.Unlock()
+			return errors.New("nobody tells the bridge anything, so that this proves nothing")
+		}
+		return nil
+	})
+	others := make(chan bool, 1)
+	go func() {
+		_, err := w.Follow()
+		w.Problems()
+		others <- err == nil && w.TellsVLANs() && w.Up()
+	}()
+	select {
+	case up := <-others:
+		if !up {
+			t.Error("meanwhile the wire is not up, or cannot be followed")
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("others wait for a bridge that does not answer")
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- w.Close() }()
+	eventually(t, func() error {
+		if !w.ended() {
+			return errors.New("it is not closed")
+		}
+		return nil
+	})
+	kernel.Unlock()
+	for what, ended := range map[string]chan error{"Tell": told, "Close": closed} {
+		if err := <-ended; err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// Whether a wire is up can be asked while its NIC is worked on.
+func TestUpDoesNotWait(t *testing.T) {
+	w := &Wire{}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	up := make(chan bool)
+	go func() { up <- w.Up() }()
+	select {
+	case <-up:
+	case <-time.After(10 * time.Second):
+		t.Error("it waits")
 	}
 }

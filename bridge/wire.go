@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -51,13 +52,15 @@ type Wire struct {
 	sock int // a packet socket; that it asks for promiscuity ends with the process
 
 	unwanted uint32 // flags of ethtool's
+	up       atomic.Bool
+
+	telling sync.Mutex // held by Tell, before mu, and to close what it speaks by
 
 	mu     sync.Mutex
 	held   *changes       // on the NIC; nil while it is gone, or refused
 	port   int            // index of the bridge of which the TAP is a port; 0 without
 	told   map[place]bool // what the bridge was told by Tell
-	up     bool
-	active int // index of the part of a bond that sends; 0 without a bond, or if all do
+	active int            // index of the part of a bond that sends; 0 without a bond, or if all do
 	closed bool
 	gap    time.Duration // for how long the host had no way out when it was moved
 }
@@ -197,7 +200,7 @@ func (w *Wire) take(link netlink.Link) error {
 	if link, err = w.h.LinkByIndex(c.Index); err != nil {
 		return fmt.Errorf("find %s: %w", c.NIC, err)
 	}
-	w.up = carries(link)
+	w.up.Store(carries(link))
 	return nil
 }
 
@@ -278,10 +281,11 @@ func (w *Wire) release() error {
 	// A NIC that is gone has left by itself.
 	_ = unix.SetsockoptPacketMreq(w.sock, unix.SOL_PACKET, unix.PACKET_DROP_MEMBERSHIP,
 		&unix.PacketMreq{Ifindex: int32(w.held.Index), Type: unix.PACKET_MR_PROMISC})
-	if err := w.held.undo(w.h, w.sock, w.raw); err != nil {
+	if err := w.held.undo(w.h, w.sock, w.raw, w.cfg.Journal); err != nil {
 		return err // the journal stays for the next start
 	}
-	w.held, w.port, w.up = nil, 0, false
+	w.held, w.port = nil, 0
+	w.up.Store(false)
 	return os.Remove(w.cfg.Journal)
 }
 
@@ -309,28 +313,38 @@ func (w *Wire) MTU() int {
 	return w.stateLocked().mtu
 }
 
-// Up reports whether the NIC was there, and had a carrier, when Follow looked last; or whether the bridge was there and up.
-func (w *Wire) Up() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.up
-}
+// Up reports whether the NIC was there, and had a carrier, when Follow looked last; or whether the bridge was there and up. It does not wait:
+// who asks may have hellos to send while the NIC's host is being moved.
+func (w *Wire) Up() bool { return w.up.Load() }
 
 // Close gives the NIC back as it was, and removes the TAP.
 func (w *Wire) Close() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.closed {
+	done, err := w.end()
+	if done {
 		return nil
 	}
-	w.closed = true
-	err := w.release()
-	if w.tap != nil {
-		w.tap.Close()
-	}
+	w.telling.Lock() // Tell sees that the wire is closed, and ends
+	defer w.telling.Unlock()
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.h.Close()
 	w.raw.close()
 	return errors.Join(err, unix.Close(w.sock))
+}
+
+// end takes the wire out of the host; done says that somebody has before.
+func (w *Wire) end() (done bool, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return true, nil
+	}
+	w.closed = true
+	err = w.release()
+	if w.tap != nil {
+		w.tap.Close()
+	}
+	return false, err
 }
 
 // Moved returns the name of the bridge that has what the host had on the NIC, empty if nothing was moved; and for how long the

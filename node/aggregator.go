@@ -25,7 +25,7 @@ type aggregator struct {
 
 	apart   time.Time // since when the switch has had it in no aggregation, though it could carry; zero: it has, or it could not
 	problem string
-	news    bool // run has yet to tell of the problem
+	news    bool // follow has yet to tell of the problem
 }
 
 // apartIsWrong is for how long a switch may leave a port out of its aggregation before people are told.

@@ -6,8 +6,10 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/etherloom/etherloom/bridge"
 	"github.com/etherloom/etherloom/control/controlv1"
 	"github.com/etherloom/etherloom/control/reading"
 	"github.com/etherloom/etherloom/control/state"
@@ -32,22 +34,59 @@ func (d *Daemon) take(delta *controlv1.Delta) error {
 	if held == d.held.Load() {
 		return nil
 	}
+	d.held.Store(held)
+	d.saveStateLocked()
+	return d.applyHeldLocked(now)
+}
+
+// To apply the state of a large network takes a tenth of a second or two. Its machines come and go more often than that, perhaps, and then to apply
+// each change by itself would take ever longer: the last one, by which somebody is cut off, would wait for all before. So one that comes while the
+// daemon rests from the one before waits, for as long as that took at most, and is applied with those that follow.
+const (
+	largeState = 4096 // resources; a smaller state is applied at once
+	restMost   = 500 * time.Millisecond
+)
+
+// applyHeldLocked applies the state that is held now, or soon.
+func (d *Daemon) applyHeldLocked(now time.Time) error {
+	held := d.held.Load()
+	if wait := d.rested.Sub(now); wait > 0 && len(held.State) >= largeState && d.ctx.Err() == nil {
+		if d.soon == nil {
+			d.soon = time.AfterFunc(wait, d.applySoon)
+		}
+		return nil
+	}
+	if d.soon != nil {
+		d.soon.Stop()
+		d.soon = nil
+	}
 	contents, err := held.State.Contents()
 	if err != nil {
 		return err
 	}
-	d.held.Store(held)
 	d.contents = contents
-	d.saveStateLocked()
 	d.applyLocked(now)
+	ended := time.Now()
+	d.rested = ended.Add(min(ended.Sub(now), restMost))
 	return nil
 }
 
+// applySoon applies what has come while the daemon rested.
+func (d *Daemon) applySoon() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.soon == nil {
+		return // it was applied meanwhile
+	}
+	d.soon, d.rested = nil, time.Time{}
+	d.problemLocked("state", d.applyHeldLocked(time.Now())) // each resource was looked at when it came
+}
+
 // applyLocked makes the daemon be what the state says. What takes away comes first: from its end on no frame passes that
-// the state does not allow.
+// the state does not allow. A daemon that stops applies nothing: what it opened would stay in the host.
 func (d *Daemon) applyLocked(now time.Time) {
 	c := d.contents
-	if c == nil || c.Settings == nil || c.Self == nil {
+	if c == nil || c.Settings == nil || c.Self == nil || d.ctx.Err() != nil {
 		return
 	}
 	d.applied++
@@ -248,7 +287,7 @@ func (s *segment) fits(st *controlv1.Station, seg *controlv1.Segment) bool {
 
 // applySegmentsLocked opens the segments that this node has to do with now, and closes the others.
 func (d *Daemon) applySegmentsLocked(views map[policy.VNI]*policy.View, now time.Time) {
-	c := d.contents
+	c, routes := d.contents, new(bridge.Routes)
 	wanted := d.wantedLocked(views, now)
 	for vni, s := range d.segments {
 		if st, is := wanted[vni]; !is || !s.fits(st, c.Segments[uint32(vni)]) {
@@ -257,6 +296,9 @@ func (d *Daemon) applySegmentsLocked(views map[policy.VNI]*policy.View, now time
 			d.problemLocked("segment "+s.name, nil)
 		}
 	}
+	maps.DeleteFunc(d.attempts, func(about string, _ *attempt) bool {
+		return strings.HasPrefix(about, "segment ") && !d.wantsLocked(wanted, about)
+	})
 	for _, vni := range slices.Sorted(maps.Keys(wanted)) {
 		seg, st := c.Segments[uint32(vni)], wanted[vni]
 		s := d.segments[vni]
@@ -264,16 +306,30 @@ func (d *Daemon) applySegmentsLocked(views map[policy.VNI]*policy.View, now time
 			var err error
 			if s, err = d.openSegmentLocked(vni, seg, st); err != nil {
 				d.problemLocked("segment "+seg.GetName(), fmt.Errorf("segment %s is not here: %w", seg.GetName(), err))
+				d.failedLocked("segment "+seg.GetName(), err, now)
 				continue
 			}
 			d.segments[vni] = s
+			delete(d.attempts, "segment "+s.name)
 		}
-		d.applySegmentLocked(s, st, views[vni], now)
+		d.applySegmentLocked(s, st, views[vni], routes, now)
 	}
 }
 
-func (d *Daemon) applySegmentLocked(s *segment, st *controlv1.Station, v *policy.View, now time.Time) {
-	s.sw.SetPolicy(v, now)
+// wantsLocked reports whether what is about a segment is about one of these.
+func (d *Daemon) wantsLocked(wanted map[policy.VNI]*controlv1.Station, about string) bool {
+	for vni := range wanted {
+		if about == "segment "+d.contents.Segments[uint32(vni)].GetName() {
+			return true
+		}
+	}
+	return false
+}
+
+func (d *Daemon) applySegmentLocked(s *segment, st *controlv1.Station, v *policy.View, routes *bridge.Routes, now time.Time) {
+	if s.sw.Policy() != v { // it has just been opened
+		s.sw.SetPolicy(v, now)
+	}
 	names := make(map[policy.Identity]string)
 	for id, p := range d.contents.Peers {
 		names[policy.Identity(id)] = p.GetName()
@@ -284,9 +340,9 @@ func (d *Daemon) applySegmentLocked(s *segment, st *controlv1.Station, v *policy
 	}
 	s.setModeLocked(st.GetMode())
 	if s.mode != controlv1.AddressMode_ADDRESS_MODE_NONE {
-		s.setAddressesLocked(reading.Prefixes(st))
+		s.setAddressesLocked(reading.Prefixes(st), routes)
 	} else {
-		s.setAddressesLocked(nil)
+		s.setAddressesLocked(nil, routes)
 	}
 	if err := s.tap.SetCarrier(d.held.Load().Expires().After(now)); err != nil {
 		d.problemLocked("segment "+s.name, err)

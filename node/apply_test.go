@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"maps"
 	"net/netip"
@@ -373,6 +374,35 @@ func TestExpiryIsApplied(t *testing.T) {
 				return d.applied == 2
 			})
 		})
+	}
+}
+
+// TestNothingIsAppliedAfterTheEnd: what comes while the daemon stops is kept for the next start, and opens nothing: nobody would close it.
+func TestNothingIsAppliedAfterTheEnd(t *testing.T) {
+	s := newSite(t)
+	d := s.daemon()
+	ctx, end := context.WithCancel(d.ctx)
+	d.ctx = ctx
+	site := []*controlv1.Resource{
+		netSettings(), self(),
+		{Kind: &controlv1.Resource_Segment{Segment: &controlv1.Segment{Vni: 1, Name: "lan", Mtu: 1500}}},
+		signedPort(20, "lan", func(a *controlv1.Attachment) { a.Declared = false }),
+	}
+	must(t, d.take(s.delta(told{version: 1, resources: site})))
+	if len(d.segments) != 1 || d.problems["nic no-such-nic"] == "" {
+		t.Fatalf("before the end there are %d segments, problems %v", len(d.segments), d.problems)
+	}
+	end()
+	d.stop()
+	clear(d.problems)
+	must(t, d.take(s.delta(told{version: 2, resources: site})))
+	d.applyTrunksLocked() // as a command does that has waited for the lock
+	if len(d.segments) != 0 || len(d.problems) != 0 {
+		t.Errorf("after the end there are %d segments, problems %v", len(d.segments), d.problems)
+	}
+	must(t, d.saver.write(s.dir))
+	if v := s.daemon().held.Load().Header.GetVersion(); v != 2 {
+		t.Errorf("the next start holds version %d", v)
 	}
 }
 

@@ -102,35 +102,35 @@ func TestReached(t *testing.T) {
 func TestKnownOnVLANs(t *testing.T) {
 	n := newNeighbourhood(t)
 	tr := n.v10.trunk
-	known := func() []bridge.Known {
-		list := tr.known(time.Now())
+	now := func() []bridge.Known {
+		list := known(tr.sidesLocked(), time.Now())
 		slices.SortFunc(list, func(a, b bridge.Known) int { return int(a.VLAN) - int(b.VLAN) + int(a.MAC[5]) - int(b.MAC[5]) })
 		return list
 	}
 	at := func(vlan uint16) []bridge.Known {
 		return []bridge.Known{{VLAN: vlan, MAC: numbered(9)}, {VLAN: vlan, MAC: numbered(61)}}
 	}
-	if got := known(); len(got) != 4 || !slices.Contains(got, at(10)[1]) || !slices.Contains(got, at(20)[1]) {
+	if got := now(); len(got) != 4 || !slices.Contains(got, at(10)[1]) || !slices.Contains(got, at(20)[1]) {
 		t.Errorf("of two VLANs it knows %v", got)
 	}
 	gate := func(time.Time) bool { return false }
 	n.v10.port.SetGate(gate)
-	if got := known(); !slices.Equal(got, at(20)) {
+	if got := now(); !slices.Equal(got, at(20)) {
 		t.Errorf("when another gateway carries VLAN 10 it knows %v", got)
 	}
 	a := n.v20.port.Attributes()
 	a.Shut = true
 	n.v20.port.SetAttributes(a)
-	if got := known(); len(got) != 0 {
+	if got := now(); len(got) != 0 {
 		t.Errorf("when VLAN 20 is shut, too, it knows %v", got)
 	}
 	open := func(time.Time) bool { return true }
 	n.v10.port.SetGate(open)
-	if got := known(); !slices.Equal(got, at(10)) {
+	if got := now(); !slices.Equal(got, at(10)) {
 		t.Errorf("when VLAN 10 is carried again it knows %v", got)
 	}
 	n.seg.transparent = true
-	if got := known(); len(got) != 0 {
+	if got := now(); len(got) != 0 {
 		t.Errorf("of a transparent segment it knows %v", got)
 	}
 }
@@ -154,5 +154,42 @@ func TestFailedOver(t *testing.T) {
 	p.showing.carries = false
 	if got := shown(3, 4); got != 0 {
 		t.Errorf("another gateway carries the VLAN: %d are shown", got)
+	}
+}
+
+// toldBridge is a bridge that looks whether Daemon.mu is held while it is told.
+type toldBridge struct {
+	d    *Daemon
+	told []bridge.Known
+	held bool
+}
+
+func (b *toldBridge) TellsVLANs() bool { return true }
+
+func (b *toldBridge) Tell(want []bridge.Known) error {
+	b.told, b.held = want, !b.d.mu.TryLock()
+	if !b.held {
+		b.d.mu.Unlock()
+	}
+	return errTest
+}
+
+// While a bridge is told nobody waits for the daemon. What it cannot be told is said until it can.
+func TestTellingHoldsUpNobody(t *testing.T) {
+	n := newNeighbourhood(t)
+	tr, b := n.v10.trunk, &toldBridge{d: n.d}
+	tr.tellBridge(b, time.Now())
+	if b.told != nil {
+		t.Error("a NIC is told as if it were a bridge")
+	}
+	tr.to = device{bridge: "br0"}
+	tr.tellBridge(b, time.Now())
+	if len(b.told) != 4 || b.held || tr.untold == nil {
+		t.Errorf("told is %v, while the lock is held: %v; known of it: %v", b.told, b.held, tr.untold)
+	}
+	tr.to.bridge = ""
+	tr.tellBridge(b, time.Now())
+	if tr.untold != nil {
+		t.Errorf("what could not be told is said for ever: %v", tr.untold)
 	}
 }

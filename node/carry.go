@@ -2,6 +2,7 @@ package node
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 	"github.com/etherloom/etherloom/ether"
 	"github.com/etherloom/etherloom/internal/quietfd"
 	vswitch "github.com/etherloom/etherloom/switch"
+	"github.com/etherloom/etherloom/transport"
 )
 
 // This file carries frames between the queues of devices and the switch.
@@ -22,15 +24,29 @@ const small = 2048
 // intake takes the frames that a queue gives, one after the other, on the lane that carries them.
 type intake func(frame []byte, undone ether.Offload, n vswitch.Lane, now time.Time)
 
+// errTooMany means that there is no lane, or no sender, for a further queue.
+var errTooMany = errors.New("this node carries frames of too many devices and queues at once: lower tap.queues, or give it fewer segments and NICs, and start the daemon again")
+
+// unread is what is wrong with a device of which a queue is read no more: somebody has removed it, or there are too many.
+func unread(name, what string, err error) error {
+	if errors.Is(err, errTooMany) {
+		return fmt.Errorf("a queue of %s is not read, so that some of its frames are lost: %w", name, err)
+	}
+	return fmt.Errorf("somebody else has removed %s until the daemon is started again: %w", what, err)
+}
+
 // carry takes frames from one queue of a device, with a number, until the device is closed: then it returns what has closed it, or nil
-// if that was us.
+// if that was us; or errTooMany.
 func (d *Daemon) carry(q *bridge.Queue, queue int, take intake) error {
 	n, ok := d.lanes.take(queue)
 	if !ok {
-		return errors.New("too many goroutines carry frames: lower tap.queues")
+		return errTooMany
 	}
 	defer d.lanes.release(n)
 	sender, err := d.endpoint.NewSender(queue)
+	if errors.Is(err, transport.ErrSenders) {
+		return errTooMany
+	}
 	if err != nil {
 		return err
 	}

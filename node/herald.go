@@ -84,16 +84,19 @@ func (s *segment) announce() error {
 	}
 }
 
-// newSender is what notices are sent with; nil, for now, if all shards are in use.
+// newSender is what notices are sent with, by whichever queue has a shard left: a gateway may have more segments than a queue has. nil, for now, if all are in use.
 func (s *segment) newSender() *transport.Sender {
-	sender, err := s.d.endpoint.NewSender(0)
-	if err != nil {
-		if s.d.senderless.allow(time.Now(), time.Minute) {
-			s.d.log.Error("no other node is told which machines are here", "segment", s.name, "err", err)
+	var err error
+	for q := range s.d.cfg.queues() {
+		var sender *transport.Sender
+		if sender, err = s.d.endpoint.NewSender(q); err == nil {
+			return sender
 		}
-		return nil
 	}
-	return sender
+	if s.d.senderless.allow(time.Now(), time.Minute) {
+		s.d.log.Error("no other node is told which machines are here", "segment", s.name, "err", err)
+	}
+	return nil
 }
 
 // notice gives a notice to the segment that it is about.

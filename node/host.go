@@ -8,6 +8,7 @@ import (
 
 // hostChanged is called when links, addresses or routes of this machine have changed.
 func (d *Daemon) hostChanged() {
+	routes := d.hostRoutes()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.ctx.Err() != nil {
@@ -15,7 +16,7 @@ func (d *Daemon) hostChanged() {
 	}
 	for _, s := range d.segments {
 		s.followLocked()
-		s.setAddressesLocked(s.addrs)
+		s.setAddressesLocked(s.addrs, routes)
 	}
 	for _, t := range d.trunks {
 		t.followLocked()
@@ -26,6 +27,22 @@ func (d *Daemon) hostChanged() {
 	}
 	d.publishNamesLocked()
 	d.setUnderlayLocked()
+}
+
+// hostRoutes are the routes of this machine, if anybody is going to ask for them: of a router they may be so many that nobody should wait for the
+// lock meanwhile. What changes after that, the kernel tells of again.
+func (d *Daemon) hostRoutes() *bridge.Routes {
+	d.mu.Lock()
+	asked := false
+	for _, s := range d.segments {
+		asked = asked || s.tap != nil && len(s.addrs) > 0
+	}
+	d.mu.Unlock()
+	routes := new(bridge.Routes)
+	if asked {
+		_ = routes.Read() // who asks is told the error
+	}
+	return routes
 }
 
 // underlayChanged finds the underlay before anything else is known.

@@ -96,7 +96,11 @@ type Daemon struct {
 	sinks      map[string]*sink             // by device
 	uses       map[policy.VNI]*policy.Uses  // of the grants that the state names
 	expiry     *time.Timer
-	problems   map[string]string // by what they are about
+	soon       *time.Timer         // applies what is held and not applied yet; nil: all is
+	rested     time.Time           // until when a large state rests
+	problems   map[string]string   // by what they are about
+	attempts   map[string]*attempt // that have failed, the same
+	again      *time.Timer
 }
 
 // New reads the state directory and builds the daemon. It starts nothing.
@@ -104,7 +108,7 @@ func New(cfg Config, dir *statedir.Dir, log *slog.Logger) (*Daemon, error) {
 	d := &Daemon{
 		cfg: cfg, log: log, dir: dir, began: time.Now(), segments: make(map[policy.VNI]*segment), trunks: make(map[device]*trunk),
 		uses:     make(map[policy.VNI]*policy.Uses),
-		problems: make(map[string]string), saver: newSaver(), targets: make(chan hostdns.Target, 1),
+		problems: make(map[string]string), attempts: make(map[string]*attempt), saver: newSaver(), targets: make(chan hostdns.Target, 1),
 		undeclared: make(chan struct{}, 1),
 	}
 	d.byVNI.Store(&map[policy.VNI]*segment{})
@@ -194,9 +198,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	if _, err := hostdns.Recover(d.dir.Path("")); err != nil {
 		return fmt.Errorf("restore the resolver's settings that a daemon before left: %w", err)
 	}
-	if err := d.restoreNICs(); err != nil {
-		return err
-	}
+	d.restoreNICs()
 	asked := ctx
 	ctx, end := context.WithCancel(context.WithoutCancel(asked)) // others take over what this gateway carries before it stops
 	defer end()
@@ -210,6 +212,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	group.Go(func() error { return d.keepResolver(ctx) })
 	group.Go(func() error { return d.record(ctx) })
 	group.Go(func() error { return d.sentinel.run(ctx) })
+	group.Go(func() error { return d.sentinel.follow(ctx) })
 	group.Go(func() error { return d.lessor.run(ctx) })
 	group.Go(func() error { return d.lessor.report(ctx) })
 	if d.recorder.ipfix != nil {
@@ -249,6 +252,12 @@ func (d *Daemon) stop() {
 	}
 	if d.takeBack != nil {
 		d.takeBack.Stop()
+	}
+	if d.again != nil {
+		d.again.Stop()
+	}
+	if d.soon != nil {
+		d.soon.Stop()
 	}
 	d.closeTrunksLocked()
 	d.sentinel.close()

@@ -152,8 +152,7 @@ func (s *segment) lost(err error) {
 	s.d.mu.Lock()
 	defer s.d.mu.Unlock()
 	if !s.closed {
-		s.d.problemLocked("port "+s.tap.Name(), fmt.Errorf("somebody else has removed the TAP of segment %s, which is cut off "+
-			"until the daemon is started again: %w", s.name, err))
+		s.d.problemLocked("port "+s.tap.Name(), unread(s.tap.Name(), "the TAP of segment "+s.name+", which is cut off", err))
 	}
 }
 
@@ -189,6 +188,7 @@ func (s *segment) age() error {
 func (s *segment) setLinksLocked(nodes []policy.Identity, names map[policy.Identity]string) {
 	next := make(map[policy.Identity]*vswitch.Port, len(nodes))
 	now := *s.links.Load()
+	var fresh, gone []*vswitch.Port
 	for _, id := range nodes {
 		peer := s.d.endpoint.Peer(transportID(id))
 		if peer == nil {
@@ -200,19 +200,21 @@ func (s *segment) setLinksLocked(nodes []policy.Identity, names map[policy.Ident
 		}
 		next[id] = vswitch.NewPort(names[id], vswitch.Link, id, &link{vni: s.vni, peer: peer, lanes: &s.d.lanes})
 		s.d.dressLocked(s, next[id])
-		s.sw.AddPort(next[id])
+		fresh = append(fresh, next[id])
 	}
+	s.sw.AddPort(fresh...)
 	s.links.Store(&next)
 	for id, port := range now {
 		if next[id] != port {
-			s.sw.RemovePort(port)
+			gone = append(gone, port)
 		}
 	}
+	s.sw.RemovePort(gone...)
 }
 
 // setAddressesLocked puts the addresses on the TAP that the node has on this segment, unless they collide with another
-// network of this machine.
-func (s *segment) setAddressesLocked(want []netip.Prefix) {
+// network of this machine. Routes are read anew when that has changed them.
+func (s *segment) setAddressesLocked(want []netip.Prefix, routes *bridge.Routes) {
 	if s.tap == nil {
 		return
 	}
@@ -220,7 +222,7 @@ func (s *segment) setAddressesLocked(want []netip.Prefix) {
 	var fit []netip.Prefix
 	var errs []error
 	for _, p := range want {
-		clash, err := bridge.Overlap(p.Masked(), s.tap.Index())
+		clash, err := routes.Overlap(p.Masked(), s.tap.Index())
 		if err == nil && clash != "" {
 			err = fmt.Errorf("address %s is not set, because its network collides with %s: "+
 				"give the segment another prefix, or this machine another address", p, clash)
@@ -231,8 +233,11 @@ func (s *segment) setAddressesLocked(want []netip.Prefix) {
 		}
 		fit = append(fit, p)
 	}
-	s.fit = fit
 	errs = append(errs, s.tap.SetAddresses(fit))
+	if !slices.Equal(fit, s.fit) {
+		*routes = bridge.Routes{} // the next segment's must not collide with these
+	}
+	s.fit = fit
 	s.d.problemLocked("segment "+s.name, errors.Join(errs...))
 }
 

@@ -34,8 +34,9 @@ type sentinel struct {
 	d         *Daemon
 	boot      uint64
 	poke      chan struct{}
-	suspected atomic.Bool  // a frame seems to go round
-	looping   atomic.Int64 // when a probe has last come by a loop; nanoseconds since 1970
+	news      chan struct{} // for follow: something may have happened
+	suspected atomic.Bool   // a frame seems to go round
+	looping   atomic.Int64  // when a probe has last come by a loop; nanoseconds since 1970
 
 	mu    sync.Mutex // held across sending, and never across Daemon.mu
 	guard *probe.Guard
@@ -59,7 +60,7 @@ type post struct {
 	asking   bool      // somebody finds out
 	asked    time.Time // when that was begun last
 	showing  showing
-	happened []election.Event // that run has yet to act on
+	happened []election.Event // that follow has yet to act on
 	sharing  sharing
 	lag      lag
 }
@@ -67,7 +68,7 @@ type post struct {
 func newSentinel(d *Daemon) (*sentinel, error) {
 	var boot [8]byte
 	_, _ = rand.Read(boot[:])
-	s := &sentinel{d: d, boot: binary.BigEndian.Uint64(boot[:]), poke: make(chan struct{}, 1), posts: map[policy.Identity]*post{}, aggregators: map[*trunk]*aggregator{}, names: map[policy.Identity]string{}}
+	s := &sentinel{d: d, boot: binary.BigEndian.Uint64(boot[:]), poke: make(chan struct{}, 1), news: make(chan struct{}, 1), posts: map[policy.Identity]*post{}, aggregators: map[*trunk]*aggregator{}, names: map[policy.Identity]string{}}
 	var err error
 	s.guard, err = probe.New(probe.Config{Node: uint32(d.member.ID), Boot: s.boot}, time.Now())
 	return s, err
@@ -249,10 +250,25 @@ func (s *sentinel) run(ctx context.Context) error {
 		case <-timer.C:
 		case <-s.poke:
 		}
-		now := time.Now()
-		next := s.step(now)
-		s.act(now)
+		next := s.step(time.Now())
+		select {
+		case s.news <- struct{}{}:
+		default:
+		}
 		timer.Reset(time.Until(next))
+	}
+}
+
+// follow does what follows from what has happened, until the daemon stops. It waits for Daemon.mu, which is held while NICs are taken and
+// policy is compiled. Hellos cannot wait as long: the other gateways would take over.
+func (s *sentinel) follow(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.news:
+			s.act(time.Now())
+		}
 	}
 }
 

@@ -115,3 +115,33 @@ func TestSentinelLetsGo(t *testing.T) {
 		sender.Close()
 	}
 }
+
+// What is sent on time does not wait for Daemon.mu, which is held while NICs are taken: what follows of what has happened does.
+func TestSentinelGoesOnMeanwhile(t *testing.T) {
+	s, _, g, _ := lagged(t)
+	clear(s.posts)
+	g.problem = "of before" // that there is none any more is what has happened
+	news := func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return g.news
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 2)
+	s.d.mu.Lock()
+	go func() { ended <- s.run(ctx) }()
+	go func() { ended <- s.follow(ctx) }()
+	for range 3 {
+		s.look()
+		eventually(t, "it looks for loops while somebody else holds the lock", func() bool { return !s.suspected.Load() })
+	}
+	if !news() {
+		t.Error("nothing has happened, so that this proves nothing")
+	}
+	s.d.mu.Unlock()
+	eventually(t, "what has happened is told in the end", func() bool { return !news() })
+	cancel()
+	must(t, <-ended)
+	must(t, <-ended)
+	s.close()
+}

@@ -118,8 +118,13 @@ func (d *Daemon) attachmentName(id uint32) string {
 }
 
 // reached is the addresses of everybody in the overlay who has anything to do with machines on a VLAN. Its switches are to know by which
-// port they are reached.
+// port they are reached. Daemon.mu is held.
 func (a *attachment) reached(now time.Time) map[ether.MAC]bool {
+	return a.reachedBeside(a.trunk.d.otherGateways(a.id), now)
+}
+
+// reachedBeside is reached of a VLAN that has these other gateways. No lock is needed.
+func (a *attachment) reachedBeside(others []policy.Identity, now time.Time) map[ether.MAC]bool {
 	view := a.seg.sw.Policy()
 	concerned := map[policy.Identity]bool{}
 	for _, id := range view.NeighboursOf(append(view.Hosts(a.id), a.id), now) {
@@ -131,7 +136,6 @@ func (a *attachment) reached(now time.Time) map[ether.MAC]bool {
 			macs[st.MAC] = true
 		}
 	}
-	others := a.trunk.d.otherGateways(a.id)
 	for _, e := range a.seg.sw.FDB().Entries(now) {
 		// Who may be on this VLAN, and is known by its other gateway, is there.
 		here := e.Port.Port == a.port || view.IsBehind(e.Port.Who, a.id) && slices.Contains(others, e.Port.Port.Identity)

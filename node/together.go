@@ -31,7 +31,7 @@ type sharing struct {
 	apart  time.Time // when another gateway was heard over the VLAN last
 	since  time.Time // when it began to be able; zero: it is not
 	joined bool      // flows may be sent its way
-	news   bool      // run has yet to follow a change
+	news   bool      // follow has yet to act on a change
 	wrong  bool      // there is no aggregation, as far as is known
 }
 

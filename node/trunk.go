@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -48,6 +47,7 @@ type trunk struct {
 	writers [maxLanes]*tagWriter // each belongs to the goroutine of its lane
 	rooms   [maxLanes][]byte     // the same; scratch for frames that the NIC cannot take as they are
 	fault   error                // guarded by Daemon.mu: what is wrong with the NIC
+	lost    error                // the same: why a queue is read no more
 	untold  error                // the same: what a bridge cannot be told
 	active  int                  // the same: the part of a bond that sent when it was looked at last
 	list    []*attachment        // guarded by Daemon.mu
@@ -142,14 +142,22 @@ func (d *Daemon) journalOf(nic string) string {
 	return d.dir.Path("nic-" + strings.ReplaceAll(nic, "/", "_") + ".json")
 }
 
-// openTrunkLocked takes a NIC or joins a bridge, and starts carrying frames.
-func (d *Daemon) openTrunkLocked(to device, move bool) (*trunk, error) {
-	wire, err := bridge.NewWire(bridge.WireConfig{
+func (d *Daemon) wireConfig(to device, move bool) bridge.WireConfig {
+	return bridge.WireConfig{
 		NIC: to.nic, Bridge: to.bridge, Move: move, Journal: d.journalOf(to.nic), Queues: d.cfg.queues(), NoOffload: d.cfg.TAP.Offload == "off",
-	})
+	}
+}
+
+// openTrunkLocked takes a NIC or joins a bridge, and starts carrying frames.
+func (d *Daemon) openTrunkLocked(cfg bridge.WireConfig, to device, now time.Time) (*trunk, error) {
+	wire, err := bridge.NewWire(cfg)
 	if err != nil {
+		if bridge.CanTake(cfg) == nil {
+			d.failedLocked(to.String(), err, now)
+		}
 		return nil, err
 	}
+	delete(d.attempts, to.String())
 	t := &trunk{d: d, to: to, wire: wire, done: make(chan struct{})}
 	none, _ := bridge.NewTrunk[*attachment]() // of nobody: nothing to collide
 	t.members.Store(none)
@@ -170,14 +178,17 @@ func (t *trunk) carry(q *bridge.Queue, queue int) error {
 	t.d.mu.Lock()
 	defer t.d.mu.Unlock()
 	if t.d.trunks[t.to] == t {
-		t.fault = fmt.Errorf("somebody else has removed %s, so its VLANs are cut off until the daemon is started again: %w", t.wire.Name(), err)
-		t.d.problemLocked(t.to.String(), t.fault)
+		t.lost = unread(t.wire.Name(), t.wire.Name()+", so its VLANs are cut off", err)
+		t.d.problemLocked(t.to.String(), errors.Join(t.fault, t.lost))
 	}
 	return nil
 }
 
-// applyTrunksLocked makes the attachments be those of the state.
+// applyTrunksLocked makes the attachments be those of the state. A daemon that stops takes no NIC.
 func (d *Daemon) applyTrunksLocked() {
+	if d.ctx.Err() != nil {
+		return
+	}
 	wanted := make(map[device][]*controlv1.Attachment)
 	for _, a := range d.attachmentsLocked() {
 		if d.segments[policy.VNI(a.GetVni())] != nil {
@@ -189,16 +200,19 @@ func (d *Daemon) applyTrunksLocked() {
 			d.closeTrunkLocked(t)
 		}
 	}
+	d.restoreAgainLocked(time.Now())
 	for about := range d.problems {
 		if d.wireless(about, wanted) {
 			delete(d.problems, about)
 		}
 	}
+	maps.DeleteFunc(d.attempts, func(about string, _ *attempt) bool { return d.wireless(about, wanted) })
 	for _, to := range slices.SortedFunc(maps.Keys(wanted), compareDevices) {
 		d.problemLocked(to.String(), d.applyTrunkLocked(to, wanted[to]))
 	}
 	d.applyMirrorsLocked()
 	d.scheduleMovesLocked(time.Now())
+	d.againLocked(time.Now())
 }
 
 // wireless reports whether a problem is about a wire that nobody wants any more.
@@ -231,9 +245,13 @@ func (d *Daemon) applyTrunkLocked(to device, wanted []*controlv1.Attachment) err
 	}
 	began := false
 	if t == nil {
+		cfg := d.wireConfig(to, move)
+		if err := d.pausesLocked(cfg, to, now); err != nil {
+			return errors.Join(why, err)
+		}
 		began = move && d.movingLocked(to.nic, now)
 		var err error
-		if t, err = d.openTrunkLocked(to, move); err != nil {
+		if t, err = d.openTrunkLocked(cfg, to, now); err != nil {
 			return errors.Join(why, err)
 		}
 		d.trunks[to] = t
@@ -243,7 +261,7 @@ func (d *Daemon) applyTrunkLocked(to device, wanted []*controlv1.Attachment) err
 	if !t.wire.Filters() {
 		wanted, others = oneVLAN(to.nic, wanted)
 	}
-	return errors.Join(t.setLocked(wanted), others, t.fault)
+	return errors.Join(t.setLocked(wanted), others, t.fault, t.lost)
 }
 
 // setLocked makes these be the trunk's attachments.
@@ -321,21 +339,6 @@ func (d *Daemon) closeTrunksLocked() {
 	}
 }
 
-// restoreNICs changes back what a daemon that crashed has left on NICs.
-func (d *Daemon) restoreNICs() error {
-	d.crashedMoves()
-	journals, err := filepath.Glob(d.journalOf("*"))
-	if err != nil {
-		return err
-	}
-	for _, journal := range journals {
-		if err := bridge.RestoreNIC(journal); err != nil {
-			return fmt.Errorf("restore a NIC that a daemon before left: %w", err)
-		}
-	}
-	return nil
-}
-
 // closeTrunkLocked gives a NIC back to the host.
 func (d *Daemon) closeTrunkLocked(t *trunk) {
 	delete(d.trunks, t.to)
@@ -362,15 +365,23 @@ func (t *trunk) watch() error {
 		case <-t.done:
 			return nil
 		case <-tick.C:
-			t.d.mu.Lock()
-			if t.d.trunks[t.to] == t {
-				t.followLocked()
-				t.untold = t.tellBridge(time.Now())
-				t.d.problemLocked(t.to.String(), t.fault)
+			if t.look() {
+				t.tellBridge(t.wire, time.Now())
 			}
-			t.d.mu.Unlock()
 		}
 	}
+}
+
+// look sees what has become of a wire; false if it is closed.
+func (t *trunk) look() bool {
+	t.d.mu.Lock()
+	defer t.d.mu.Unlock()
+	if t.d.trunks[t.to] != t {
+		return false
+	}
+	t.followLocked()
+	t.d.problemLocked(t.to.String(), errors.Join(t.fault, t.lost))
+	return true
 }
 
 // followLocked looks what has become of the NIC.

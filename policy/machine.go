@@ -138,16 +138,7 @@ func (v *View) IsBehind(machine, attachment Identity) bool {
 }
 
 // Hosts lists the machines with a name that may be behind an attachment, by number.
-func (v *View) Hosts(attachment Identity) []Identity {
-	var out []Identity
-	for id, s := range v.stations {
-		if id != attachment && slices.Contains(s.Attachments, attachment) {
-			out = append(out, id)
-		}
-	}
-	slices.Sort(out)
-	return out
-}
+func (v *View) Hosts(attachment Identity) []Identity { return slices.Clip(v.hosts[attachment]) }
 
 // AddressOwner says whose an IP address is, as the signed state lists it; IPv4 is mapped. 0 if nobody's.
 func (v *View) AddressOwner(addr [16]byte) Identity { return v.taken.addresses[addr] }
@@ -192,13 +183,4 @@ func (v *View) IsGateway(node Identity) bool {
 func (v *View) IsRedundant(node Identity) bool { return v.gateways[node] }
 
 // Own lists those for whom a node speaks: itself first, and the machines of which it is a gateway, by number.
-func (v *View) Own(node Identity) []Identity {
-	var out []Identity
-	for id, s := range v.stations {
-		if slices.Contains(s.Gateways, node) {
-			out = append(out, id)
-		}
-	}
-	slices.Sort(out)
-	return append([]Identity{node}, out...)
-}
+func (v *View) Own(node Identity) []Identity { return append([]Identity{node}, v.speaks[node]...) }

@@ -34,9 +34,11 @@ type View struct {
 	grants     map[GrantID]*compiled
 	ranked     []*compiled
 	enforced   index
-	observing  index // those that only observe; its members are whoever would be one if they were enforced
-	watches    bool  // there are such
-	private    bool  // somebody is isolated, or of a community
+	observing  index                   // those that only observe; its members are whoever would be one if they were enforced
+	watches    bool                    // there are such
+	private    bool                    // somebody is isolated, or of a community
+	speaks     map[Identity][]Identity // machines, by the node that may speak for them
+	hosts      map[Identity][]Identity // those with a name that may be behind an attachment, by it
 }
 
 // index is a set of grants by what is asked of them.
@@ -82,6 +84,7 @@ func Compile(r Rules) *View {
 			enforced = append(enforced, c)
 		}
 	}
+	v.indexStations()
 	own := v.Own(r.Self)
 	v.enforced, v.observing = newIndex(enforced, own), newIndex(observing, own)
 	v.watches = len(observing) > 0
@@ -199,103 +202,6 @@ func (v *View) Members(now time.Time) []Identity {
 	}
 	slices.Sort(out)
 	return out
-}
-
-// Neighbours lists with whom an identity can have anything to do on the segment, itself included, by number; nobody if no
-// unexpired grant concerns it.
-func (v *View) Neighbours(id Identity, now time.Time) []Identity {
-	return v.NeighboursOf([]Identity{id}, now)
-}
-
-// Around lists with whom those for whom a node speaks can have anything to do on the segment, themselves included, by number.
-func (v *View) Around(node Identity, now time.Time) []Identity {
-	return v.NeighboursOf(v.Own(node), now)
-}
-
-// NeighboursOf lists with whom some of these can have anything to do on the segment, themselves included, by number. All of one place in a
-// private VLAN are worked out together: a gateway may speak for thousands, and each may have thousands of fellow members.
-func (v *View) NeighboursOf(ids []Identity, now time.Time) []Identity {
-	places := map[SecondaryVLAN]map[Identity]struct{}{}
-	for _, id := range ids {
-		place := v.placeOf(id)
-		if places[place] == nil {
-			places[place] = map[Identity]struct{}{}
-		}
-		places[place][id] = struct{}{}
-	}
-	var out []Identity
-	for place, here := range places {
-		for other := range v.aroundAll(here, now) {
-			if _, is := here[other]; is || !place.Apart(v.placeOf(other)) {
-				out = append(out, other)
-			}
-		}
-	}
-	slices.Sort(out)
-	return slices.Compact(out)
-}
-
-// placeOf is where somebody is in a private VLAN.
-func (v *View) placeOf(id Identity) SecondaryVLAN {
-	if s := v.stations[id]; s != nil {
-		return s.Secondary
-	}
-	return SecondaryVLAN{}
-}
-
-// aroundAll is everybody with whom some of these have anything to do, and those of them who have, wherever they are in a private VLAN.
-func (v *View) aroundAll(ids map[Identity]struct{}, now time.Time) map[Identity]struct{} {
-	seen := map[Identity]struct{}{}
-	for id := range ids {
-		if v.enforced.members[id].alive(now) {
-			seen = setOf(v.Members(now))
-			break
-		}
-	}
-	for _, g := range v.ranked {
-		if g.segment || g.observe || g.expired(now) {
-			continue
-		}
-		joins(seen, ids, g.sources, g.targets)
-		joins(seen, ids, g.targets, g.sources)
-	}
-	return seen
-}
-
-// joins adds to seen who of some is at one end of a grant, and then the other end.
-func joins(seen, some, end, other map[Identity]struct{}) {
-	few, many, met := some, end, false
-	if len(many) < len(few) {
-		few, many = many, few
-	}
-	for id := range few {
-		if _, is := many[id]; is && len(other) > 0 {
-			seen[id], met = struct{}{}, true
-		}
-	}
-	if met {
-		addAll(seen, other)
-	}
-}
-
-// Links lists the nodes to which it needs a link because of them, by number.
-func (v *View) Links(node Identity, now time.Time) []Identity {
-	var out []Identity
-	for _, id := range v.Around(node, now) {
-		if s := v.stations[id]; s != nil && s.machine {
-			out = append(out, s.Gateways...)
-		} else {
-			out = append(out, id)
-		}
-	}
-	slices.Sort(out)
-	return slices.DeleteFunc(slices.Compact(out), func(id Identity) bool { return id == node })
-}
-
-func addAll(to, from map[Identity]struct{}) {
-	for id := range from {
-		to[id] = struct{}{}
-	}
 }
 
 // Resolves says how one learns the addresses of the other, or that it must not.

@@ -116,17 +116,22 @@ func (s *Segment) SetTransparent(on bool) { s.change(func(l *layout) { l.tags = 
 // Policy returns what SetPolicy set last.
 func (s *Segment) Policy() *policy.View { return s.layout.Load().policy }
 
-// AddPort joins a port to the segment.
-func (s *Segment) AddPort(p *Port) {
-	s.change(func(l *layout) { l.ports = append(slices.Clone(l.ports), p) })
+// AddPort joins ports to the segment. Many are better joined at once: each time it is worked out anew where everybody is.
+func (s *Segment) AddPort(ports ...*Port) {
+	if len(ports) > 0 {
+		s.change(func(l *layout) { l.ports = slices.Concat(l.ports, ports) })
+	}
 }
 
-// RemovePort takes a port out of the segment, with every address seen behind it.
-func (s *Segment) RemovePort(p *Port) {
+// RemovePort takes ports out of the segment, with every address seen behind them.
+func (s *Segment) RemovePort(ports ...*Port) {
+	if len(ports) == 0 {
+		return
+	}
 	s.change(func(l *layout) {
-		l.ports = slices.DeleteFunc(slices.Clone(l.ports), func(q *Port) bool { return q == p })
+		l.ports = slices.DeleteFunc(slices.Clone(l.ports), func(q *Port) bool { return slices.Contains(ports, q) })
 	})
-	s.fdb.FlushWhere(func(at Place) bool { return at.Port == p })
+	s.fdb.FlushWhere(func(at Place) bool { return slices.Contains(ports, at.Port) })
 }
 
 // Ports lists the segment's ports.

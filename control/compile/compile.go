@@ -16,8 +16,8 @@
 // its gateways as peers.
 //
 // The result depends on the Model alone, and on no clock, so that two controllers at the same version say the same,
-// byte for byte. The work is proportional to the node's peers and grants. A Compiler keeps the serialised form of what
-// many nodes are told alike; and since a Model shares with its predecessor what did not change, a Result is returned
+// byte for byte. The work is proportional to the node's peers and grants, once for all who are members of the same segments
+// (common.go). A Compiler keeps the serialised form of what many nodes are told alike; and since a Model shares with its predecessor what did not change, a Result is returned
 // as it is when none of its inputs has.
 package compile
 
@@ -35,14 +35,6 @@ import (
 	"github.com/etherloom/etherloom/control/state"
 	"github.com/etherloom/etherloom/identity"
 )
-
-// Result is what one node is told. It never changes.
-type Result struct {
-	State state.State
-	Hash  [32]byte
-
-	inputs inputs
-}
 
 // inputs is all that a Result depends on. What is equal here gives the same Result.
 type inputs struct {
@@ -68,6 +60,8 @@ type Compiler struct {
 	mu      sync.Mutex
 	model   *model.Model // that the memory below is of
 	entries map[any]entry
+	commons map[string]*common // by the VNIs of views
+	changes map[pair]change
 	secrets map[*model.Relay]opened
 }
 
@@ -107,47 +101,59 @@ func (c *Compiler) Compile(m *model.Model, id identity.ID, last *Result) (*Resul
 	if last != nil && in.equal(last.inputs) {
 		return last, nil
 	}
-	s, err := c.gather(m, in)
+	r, err := c.gather(m, in)
+	if err == nil {
+		err = r.settle()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("compile node %d: %w", id, err)
 	}
-	return &Result{State: s, Hash: s.Hash(), inputs: in}, nil
+	return r, nil
 }
 
-func (c *Compiler) gather(m *model.Model, in inputs) (state.State, error) {
+func (c *Compiler) gather(m *model.Model, in inputs) (*Result, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.model != m {
-		c.model, c.entries = m, map[any]entry{}
+		c.model, c.entries, c.commons, c.changes = m, map[any]entry{}, map[string]*common{}, map[pair]change{}
 	}
-	s := state.State{}
-	if err := c.addShared(s, in); err != nil {
+	x, err := c.commonOf(in)
+	if err != nil {
 		return nil, err
 	}
-	for _, v := range in.views {
-		if err := c.addView(s, v); err != nil {
-			return nil, err
-		}
+	r := &Result{common: x, own: state.State{}, inputs: in}
+	if _, is := x.others[in.profile]; is {
+		r.without = peerName(in.profile)
+	}
+	return r, c.addOwn(r.own, x, in)
+}
+
+// addOwn adds what a node is told that is not told to all with the same segments.
+func (c *Compiler) addOwn(s state.State, x *common, in inputs) error {
+	if err := c.addShared(s, in); err != nil {
+		return err
 	}
 	for _, r := range in.reaches {
 		if err := c.addReach(s, r, in.profile); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	for _, o := range in.outlets {
 		if err := c.addOutlet(s, o); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	if err := c.addServices(s, in); err != nil {
-		return nil, err
+	if err := c.addServices(s, in.dhcp); err != nil {
+		return err
 	}
-	if err := c.addOthers(s, in); err != nil {
-		return nil, err
+	for p, vnis := range in.others(x.others) {
+		if err := c.addOther(s, p, vnis); err != nil {
+			return err
+		}
 	}
 	self := peer(in.profile, in.own())
 	self.Complete = in.status == model.StatusActive
-	return s, c.add(s, &controlv1.Resource{Kind: &controlv1.Resource_Self{Self: self}})
+	return c.add(s, &controlv1.Resource{Kind: &controlv1.Resource_Self{Self: self}})
 }
 
 // add serialises a resource into a state.
@@ -254,25 +260,22 @@ func (c *Compiler) addRevoked(s state.State, ids []identity.ID) error {
 	return nil
 }
 
-// addOthers adds the others that the node has anything to do with, each once: nodes with their stations on the segments where it
-// has, and machines.
-func (c *Compiler) addOthers(s state.State, in inputs) error {
-	for p, vnis := range in.others() {
-		err := c.addOnce(s, peerKey{p, vnis}, func() *controlv1.Resource {
-			if p.Machine != nil {
-				return &controlv1.Resource{Kind: &controlv1.Resource_Machine{Machine: p.MachineProto()}}
-			}
-			return &controlv1.Resource{Kind: &controlv1.Resource_Peer{Peer: peer(p, vnis)}}
-		})
-		if err != nil {
-			return err
+// addOther adds another that a node has anything to do with: a node with its stations on the segments where that is so, or a machine.
+func (c *Compiler) addOther(s state.State, p *model.Profile, vnis string) error {
+	err := c.addOnce(s, peerKey{p, vnis}, func() *controlv1.Resource {
+		if p.Machine != nil {
+			return &controlv1.Resource{Kind: &controlv1.Resource_Machine{Machine: p.MachineProto()}}
 		}
-		if err := c.addLeases(s, p); err != nil {
-			return err
-		}
+		return &controlv1.Resource{Kind: &controlv1.Resource_Peer{Peer: peer(p, vnis)}}
+	})
+	if err != nil {
+		return err
 	}
-	return nil
+	return c.addLeases(s, p)
 }
+
+// peerName is the key of what others are told of a node.
+func peerName(p *model.Profile) string { return fmt.Sprintf("peer/%d", p.ID) }
 
 // peer is a node with its stations on the segments that vnis holds.
 func peer(p *model.Profile, vnis string) *controlv1.Peer {

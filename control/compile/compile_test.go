@@ -73,7 +73,7 @@ func seated(t testing.TB, f model.Facts, version uint64, previous *model.Model) 
 	return model.Derive(f, version, m)
 }
 
-func keys(r *Result) string { return strings.Join(slices.Sorted(maps.Keys(r.State)), " ") }
+func keys(r *Result) string { return strings.Join(slices.Sorted(maps.Keys(r.State())), " ") }
 
 func relay(t testing.TB, wrap identity.WrapKey, name string) *model.Relay {
 	r := &model.Relay{Name: name, Hosts: []string{"192.0.2.1"}, Port: 3478, ProbePort: 3479}
@@ -110,10 +110,10 @@ func TestCompile(t *testing.T) {
 		if got := keys(r); got != want {
 			t.Errorf("node %d is told\n%s\nwant\n%s", id, got, want)
 		}
-		if r.Hash != r.State.Hash() {
+		if r.Hash != r.State().Hash() {
 			t.Errorf("node %d: hash is not the state's", id)
 		}
-		told, err := r.State.Contents()
+		told, err := r.State().Contents()
 		if err != nil {
 			t.Fatalf("node %d cannot read it: %v", id, err)
 		}
@@ -129,7 +129,7 @@ func TestCompile(t *testing.T) {
 
 	r, err := c.Compile(m, 2, nil)
 	must(t, err)
-	told, err := r.State.Contents()
+	told, err := r.State().Contents()
 	must(t, err)
 	if got := fmt.Sprint(told.Settings.Controllers); got != "[https://a https://b]" || told.Settings.Grace.AsDuration() != 72*time.Hour {
 		t.Errorf("settings are %v", told.Settings)
@@ -180,7 +180,7 @@ func TestReach(t *testing.T) {
 		if got := keys(r); got != want {
 			t.Errorf("node %d is told\n%s\nwant\n%s", id, got, want)
 		}
-		told, err := r.State.Contents()
+		told, err := r.State().Contents()
 		must(t, err)
 		switch id {
 		case 1:
@@ -217,7 +217,7 @@ func TestPeerOnTwoSegments(t *testing.T) {
 	for reader, peer := range map[identity.ID]identity.ID{1: 2, 2: 1} {
 		r, err := c.Compile(m, reader, nil)
 		must(t, err)
-		told, err := r.State.Contents()
+		told, err := r.State().Contents()
 		must(t, err)
 		if s := told.Peers[peer].Stations; len(s) != 2 || s[0].Vni != 1 || s[1].Vni != 2 {
 			t.Errorf("node %d knows of node %d: %v", reader, peer, s)
@@ -242,7 +242,7 @@ func TestSame(t *testing.T) {
 		// The other controller has just started: all facts anew, in an order of its own.
 		y, err := b.Compile(model.Derive(maps.Clone(first.Facts), 1, nil), id+1, nil)
 		must(t, err)
-		if x.Hash != y.Hash || !maps.EqualFunc(x.State, y.State, bytes.Equal) {
+		if x.Hash != y.Hash || !maps.EqualFunc(x.State(), y.State(), bytes.Equal) {
 			t.Fatalf("node %d is told two things", id+1)
 		}
 	}
@@ -324,9 +324,9 @@ func TestScale(t *testing.T) {
 				changed++
 				var from state.State
 				if told[id] != nil {
-					from = told[id].State
+					from = told[id].State()
 				}
-				set, _ := state.Diff(from, r.State)
+				set, _ := state.Diff(from, r.State())
 				for k, v := range set {
 					bytesSent += len(k) + len(v)
 				}

@@ -12,9 +12,9 @@ type leaseKey struct {
 	lease   model.LeaseTold
 }
 
-// addServices adds the DHCP services of the segments that the node is told of.
-func (c *Compiler) addServices(s state.State, in inputs) error {
-	for _, d := range in.dhcp {
+// addServices adds DHCP services: of segments that a node is told of.
+func (c *Compiler) addServices(s state.State, list []*model.DHCP) error {
+	for _, d := range list {
 		err := c.addOnce(s, d, func() *controlv1.Resource {
 			return &controlv1.Resource{Kind: &controlv1.Resource_Dhcp{Dhcp: d.Proto()}}
 		})

@@ -44,7 +44,7 @@ func told(t testing.TB, m *model.Model) map[identity.ID]string {
 		r, err := c.Compile(m, id, nil)
 		must(t, err)
 		out[id] = strings.TrimSuffix(strings.TrimSuffix(keys(r), "self settings"), " ")
-		if _, err := r.State.Contents(); err != nil {
+		if _, err := r.State().Contents(); err != nil {
 			t.Errorf("node %d cannot read it: %v", id, err)
 		}
 	}
@@ -143,7 +143,7 @@ func contents(t testing.TB, c *Compiler, m *model.Model, id identity.ID) *state.
 	t.Helper()
 	r, err := c.Compile(m, id, nil)
 	must(t, err)
-	out, err := r.State.Contents()
+	out, err := r.State().Contents()
 	must(t, err)
 	return out
 }

@@ -165,12 +165,10 @@ func (m meetings) meet(vni model.VNI, list []*model.Profile) {
 	}
 }
 
-// others are those with whom the node, or a machine that it speaks for, has anything to do, and where.
-func (in inputs) others() map[*model.Profile]string {
+// others are those with whom the node, or a machine that it speaks for, has anything to do by grants to nodes or as a gateway, and where in all: on
+// segments of which both are members, too, as they are common.
+func (in inputs) others(common meetings) map[*model.Profile]string {
 	shared := meetings{}
-	for _, v := range in.views {
-		shared.meet(v.Segment.VNI, v.Members)
-	}
 	for _, r := range in.reaches {
 		if len(own(r.From, in.profile)) > 0 {
 			shared.meet(r.Segment.VNI, r.To)
@@ -185,6 +183,7 @@ func (in inputs) others() map[*model.Profile]string {
 	delete(shared, in.profile)
 	out := make(map[*model.Profile]string, len(shared))
 	for p, set := range shared {
+		maps.Copy(set, common[p])
 		out[p] = set.text()
 	}
 	return out

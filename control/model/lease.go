@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/etherloom/etherloom/control/controlv1"
@@ -38,7 +39,12 @@ type Lease struct {
 // Key is "lease/VNI/ADDRESS", so that no address is leased twice.
 func (l *Lease) Key() string { return leaseKey(l.VNI, l.Address) }
 
-func leaseKey(vni VNI, a netip.Addr) string { return fmt.Sprintf("lease/%d/%s", vni, a) }
+// leaseKey is asked for each address of a pool, to find one that is free.
+func leaseKey(vni VNI, a netip.Addr) string {
+	b := make([]byte, 0, 48)
+	b = strconv.AppendUint(append(b, "lease/"...), uint64(vni), 10)
+	return string(a.AppendTo(append(b, '/')))
+}
 
 // LeaseState is where a lease is in its life.
 type LeaseState string
@@ -136,7 +142,7 @@ func (m *Model) Tenant(a *Attachment, mac MAC) (identity.ID, error) {
 	if mac == (MAC{}) || mac[0]&1 != 0 {
 		return 0, fmt.Errorf("MAC %s is not that of a machine", mac)
 	}
-	switch owner := m.occupied(a.VNI).macs[mac]; {
+	switch owner := m.inUse(a.VNI).macs[mac]; {
 	case m.DHCP[a.VNI] != nil && mac == m.DHCP[a.VNI].MAC:
 		return 0, fmt.Errorf("MAC %s is that of the service itself", mac)
 	case owner == 0:
@@ -199,7 +205,7 @@ func (m *Model) checkShare(a *Attachment, machine identity.ID, d *DHCP) error {
 
 // freeOf returns an address of a pool that nobody has: the one that is wanted, or the lowest.
 func (m *Model) freeOf(d *DHCP, like netip.Addr) (netip.Addr, bool) {
-	taken := m.occupied(d.VNI)
+	taken := m.inUse(d.VNI)
 	free := func(x netip.Addr) bool { return taken.addresses[x] == 0 && m.LeaseAt(d.VNI, x) == nil }
 	if d.InPool(like) && free(like) {
 		return like, true
@@ -271,11 +277,23 @@ func (l *Lease) LetGoBy(node identity.ID) *Lease {
 	return &c
 }
 
-// Scratch is a copy of the Model of which the leases can be changed, to see what follows.
+// Scratch is a copy of the Model of which the leases can be changed, to see what follows. It is for one goroutine.
 func (m *Model) Scratch() *Model {
 	c := *m
-	c.Leases, c.leasesOf, c.declinedAt = maps.Clone(m.Leases), maps.Clone(m.leasesOf), maps.Clone(m.declinedAt)
+	c.Leases, c.leasesOf, c.declinedAt, c.used = maps.Clone(m.Leases), maps.Clone(m.leasesOf), maps.Clone(m.declinedAt), map[VNI]occupancy{}
 	return &c
+}
+
+// inUse is occupied for who only reads it. Leases are no part of it, so a Scratch works it out once.
+func (m *Model) inUse(vni VNI) occupancy {
+	if o, known := m.used[vni]; known {
+		return o
+	}
+	o := m.occupied(vni)
+	if m.used != nil {
+		m.used[vni] = o
+	}
+	return o
 }
 
 // Place puts a lease into a Scratch.

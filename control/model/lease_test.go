@@ -2,7 +2,10 @@ package model
 
 import (
 	"errors"
+	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -324,5 +327,76 @@ func TestLeasesAreTold(t *testing.T) {
 	}
 	if len(m.ServicesFor(1)) != 1 || len(m.ServicesFor(5)) != 0 {
 		t.Errorf("gateway is told of %d services, a stranger of %d", len(m.ServicesFor(1)), len(m.ServicesFor(5)))
+	}
+}
+
+// TestConfirmedAgain: when leases were only confirmed again, what follows is kept, and the Model is the one that would be worked out. Whatever else has
+// changed is worked out.
+func TestConfirmedAgain(t *testing.T) {
+	lease := func(last byte, machine identity.ID, state LeaseState) *Lease {
+		return &Lease{VNI: 1, Address: netip.AddrFrom4([4]byte{10, 64, 0, last}), Machine: machine, MAC: MAC{2, 9, last}, State: state, Since: leaseTime}
+	}
+	before := site(t, dhcpAt(), &Head{Sequence: 1, Hash: make([]byte, 32)}, lease(100, 21, LeaseBound), lease(101, 10, LeaseBound),
+		lease(102, 10, LeaseEnded), lease(103, 0, LeaseDeclined), &Grant{ID: 1, Node: 21, VNI: 1}, &Grant{ID: 2, Node: 3, VNI: 1})
+	leases := func(m *Model) (out []string) {
+		for _, id := range []identity.ID{0, 10, 20, 21} {
+			for _, l := range m.leasesOf[id] {
+				out = append(out, fmt.Sprint(id, l.Address, l.State, l.Since.Unix(), l.LetGo))
+			}
+		}
+		for _, l := range m.LeasesOn(1) {
+			out = append(out, fmt.Sprint(l.Address, l.State, l.Since.Unix(), l.LetGo))
+		}
+		return out
+	}
+	later := leaseTime.Add(time.Minute)
+	for name, c := range map[string]struct {
+		change func(Facts)
+		kept   bool
+	}{
+		"nothing":        {func(Facts) {}, true},
+		"the head alone": {func(f Facts) { f["head"] = &Head{Sequence: 2, Hash: make([]byte, 32)} }, true},
+		"one confirmed":  {func(f Facts) { put(f, lease(100, 21, LeaseBound).In(LeaseBound, later)) }, true},
+		"two of a machine": {func(f Facts) {
+			put(f, lease(101, 10, LeaseBound).In(LeaseBound, later), lease(102, 10, LeaseEnded).LetGoBy(1))
+		}, true},
+		"a declined one":           {func(f Facts) { put(f, lease(103, 0, LeaseDeclined).In(LeaseDeclined, later)) }, true},
+		"one ended":                {func(f Facts) { put(f, lease(100, 21, LeaseBound).In(LeaseEnded, later)) }, false},
+		"one declined":             {func(f Facts) { put(f, lease(100, 21, LeaseBound).In(LeaseDeclined, later)) }, false},
+		"one of another name":      {func(f Facts) { l := lease(100, 21, LeaseBound); l.Name = "x"; put(f, l) }, false},
+		"one of another machine":   {func(f Facts) { put(f, lease(101, 21, LeaseBound)) }, false},
+		"one gone":                 {func(f Facts) { delete(f, lease(100, 0, "").Key()) }, false},
+		"one more":                 {func(f Facts) { put(f, lease(105, 10, LeaseOffered)) }, false},
+		"one for another":          {func(f Facts) { delete(f, lease(100, 0, "").Key()); put(f, lease(105, 10, LeaseOffered)) }, false},
+		"a grant":                  {func(f Facts) { put(f, &Grant{ID: 1, Node: 20, VNI: 1}) }, false},
+		"confirmed, and something": {func(f Facts) { put(f, lease(100, 21, LeaseBound).In(LeaseBound, later), &Token{ID: "x"}) }, false},
+	} {
+		f := maps.Clone(before.Facts)
+		c.change(f)
+		m, want := Derive(f, 9, before), Derive(f, 9, nil)
+		if (before.confirmed(f, 9) != nil) != c.kept {
+			t.Errorf("%s: what follows is kept: %v", name, !c.kept)
+		}
+		if got, all := leases(m), leases(want); !slices.Equal(got, all) {
+			t.Errorf("%s: leases are\n%s\nwant\n%s", name, strings.Join(got, "\n"), strings.Join(all, "\n"))
+		}
+		if m.Version != 9 || m.Head != want.Head || len(m.Facts) != len(f) {
+			t.Errorf("%s: version %d, head %v", name, m.Version, m.Head)
+		}
+		if p := m.Profile(21).Machine.Leases; !slices.Equal(p, want.Profile(21).Machine.Leases) {
+			t.Errorf("%s: of machine 21 is told %v, want %v", name, p, want.Profile(21).Machine.Leases)
+		}
+		if c.kept && m.ViewOf(1) != before.ViewOf(1) {
+			t.Errorf("%s: everybody is told anew", name)
+		}
+	}
+	if got := leases(before); !strings.Contains(strings.Join(got, " "), fmt.Sprint(21, addr("10.64.0.100"), LeaseBound, leaseTime.Unix())) {
+		t.Errorf("the Model before has changed: %v", got)
+	}
+}
+
+func put(f Facts, list ...Fact) {
+	for _, x := range list {
+		f[x.Key()] = x
 	}
 }

@@ -92,6 +92,7 @@ type Model struct {
 	cutGateways   map[identity.ID][]identity.ID // by attachment: nodes that are cut off
 	leasesOf      map[identity.ID][]*Lease      // by machine
 	declinedAt    map[identity.ID]int           // leases that were declined, by attachment
+	used          map[VNI]occupancy             // of a Scratch
 
 	candidates map[GrantID][]identity.ID
 }
@@ -149,6 +150,9 @@ type vacancy struct {
 func Derive(f Facts, version uint64, previous *Model) *Model {
 	if previous == nil {
 		previous = &Model{}
+	}
+	if m := previous.confirmed(f, version); m != nil {
+		return m
 	}
 	m := &Model{
 		Facts: f, Version: version,

@@ -12,9 +12,9 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/etherloom/etherloom/control/audit"
+	"github.com/etherloom/etherloom/control/compile"
 	"github.com/etherloom/etherloom/control/controlv1"
 	"github.com/etherloom/etherloom/control/model"
-	"github.com/etherloom/etherloom/control/state"
 	"github.com/etherloom/etherloom/control/store"
 	"github.com/etherloom/etherloom/identity"
 )
@@ -61,7 +61,7 @@ func (s *nodeService) signal(st *stream, sig *controlv1.Signal) {
 		stats.signalsTooLarge.Add(1)
 	case !s.signals.allow(st.node, s.c.now()):
 		stats.signalsTooMany.Add(1)
-	case view == nil || !knows(view.State, to) || !s.active(st):
+	case view == nil || !knows(view, to) || !s.active(st):
 		stats.signalsForbidden.Add(1)
 	case !s.c.hub.pass(to, &controlv1.Signal{Peer: uint32(st.node), Sealed: sig.GetSealed()}):
 		stats.signalsLost.Add(1)
@@ -70,8 +70,8 @@ func (s *nodeService) signal(st *stream, sig *controlv1.Signal) {
 	}
 }
 
-func knows(s state.State, peer identity.ID) bool {
-	_, ok := s[fmt.Sprintf("peer/%d", peer)]
+func knows(told *compile.Result, peer identity.ID) bool {
+	_, ok := told.Get(fmt.Sprintf("peer/%d", peer))
 	return ok
 }
 

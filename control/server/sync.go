@@ -19,7 +19,6 @@ import (
 	"github.com/etherloom/etherloom/control/compile"
 	"github.com/etherloom/etherloom/control/controlv1"
 	"github.com/etherloom/etherloom/control/model"
-	"github.com/etherloom/etherloom/control/state"
 	"github.com/etherloom/etherloom/identity"
 )
 
@@ -284,11 +283,12 @@ func (st *stream) tell(m *model.Model) error {
 	if !h.GetExpires().AsTime().After(now) {
 		return nil
 	}
-	var from state.State
-	if st.told != nil {
-		from = st.told.State
+	from := st.told
+	if h.GetBase() == 0 {
+		from = nil
 	}
-	delta, err := st.c.self.Load().signer.Delta(h, from, next.State)
+	set, removed := st.c.compiler.Delta(from, next)
+	delta, err := st.c.self.Load().signer.Sign(h, set, removed)
 	if err != nil {
 		return err
 	}

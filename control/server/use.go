@@ -10,9 +10,9 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/etherloom/etherloom/control/compile"
 	"github.com/etherloom/etherloom/control/controlv1"
 	"github.com/etherloom/etherloom/control/model"
-	"github.com/etherloom/etherloom/control/state"
 	"github.com/etherloom/etherloom/control/store"
 )
 
@@ -32,7 +32,7 @@ func (c *Controller) heedUse(ctx context.Context, st *stream, r *controlv1.UseRe
 	}
 	now := c.now()
 	for _, u := range r.GetUses() {
-		if last := u.GetLast().AsTime(); u.GetLast().IsValid() && mayUse(view.State, u.GetGrant()) {
+		if last := u.GetLast().AsTime(); u.GetLast().IsValid() && mayUse(view, u.GetGrant()) {
 			if last.After(now) {
 				last = now // its clock is wrong
 			}
@@ -45,9 +45,9 @@ func (c *Controller) heedUse(ctx context.Context, st *stream, r *controlv1.UseRe
 }
 
 // mayUse reports whether a node was told of a grant.
-func mayUse(s state.State, id uint32) bool {
-	_, member := s[fmt.Sprintf("grant/%d", id)]
-	_, reach := s[fmt.Sprintf("reach/%d", id)]
+func mayUse(told *compile.Result, id uint32) bool {
+	_, member := told.Get(fmt.Sprintf("grant/%d", id))
+	_, reach := told.Get(fmt.Sprintf("reach/%d", id))
 	return member || reach
 }
 

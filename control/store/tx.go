@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"strings"
 	"time"
 
 	"github.com/etherloom/etherloom/control/model"
@@ -24,6 +25,19 @@ type Tx struct {
 	changes  []change
 	policy   bool // the version of the policy was raised
 	crowded  bool // who finds no room on a segment goes without
+}
+
+// seatsNobody reports whether nothing was changed by which somebody could become a member of a segment.
+func (tx *Tx) seatsNobody() bool {
+	if len(tx.changes) == 0 {
+		return true
+	}
+	for key := range tx.touched {
+		if !strings.HasPrefix(key, "lease/") {
+			return false
+		}
+	}
+	return true
 }
 
 // change is one entry of the audit log to be.
@@ -171,7 +185,7 @@ func (tx *Tx) SeatWhoFits() { tx.crowded = true }
 
 // seat gives stations to the members that the transaction leaves without one, as far as there is room.
 func (tx *Tx) seat() error {
-	if len(tx.changes) == 0 && !tx.Model.Vacant() {
+	if !tx.Model.Vacant() && tx.seatsNobody() {
 		return nil
 	}
 	m := model.Derive(tx.facts, tx.Model.Version, tx.Model)

@@ -99,7 +99,7 @@ const (
 	burst       = 100
 	ofTenant    = 5           // the same, of who has a lease, for itself: others cannot keep it from renewing
 	fullTime    = time.Minute // that it is said that there is no address left
-	renewDelay  = 10 * time.Second
+	letGoDelay  = 10 * time.Second
 	reportsOnce = 30 // how many reports the controller takes at once
 )
 

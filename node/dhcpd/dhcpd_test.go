@@ -247,10 +247,10 @@ func TestRequests(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := newBench(t, bound, offered, ended, outside)
-			b.now = b.now.Add(2 * renewDelay) // past the report that one has ended
+			b.now = b.now.Add(2 * letGoDelay) // past the report that one has ended
 			b.tells("an end", Report{Act: LetGo, Attachment: vlan, MAC: ended.MAC, Address: ended.Address})
 			b.says("REQUEST", b.ask(c.who, c.mac, dhcpv4.MessageTypeRequest, c.ask...), c.want...)
-			b.now = b.now.Add(2 * renewDelay)
+			b.now = b.now.Add(renewMost)
 			b.tells("REQUEST", c.told...)
 		})
 	}
@@ -410,9 +410,57 @@ func TestTimes(t *testing.T) {
 	b.tells("at once")
 	b.set(lease(1, Ended))
 	b.set(lease(1, Ended))
-	b.now = b.now.Add(renewDelay)
+	b.now = b.now.Add(letGoDelay)
 	b.tells("later", Report{Act: Renew, Attachment: vlan, MAC: macOf(1), Address: lease(1, Bound).Address},
 		Report{Act: LetGo, Attachment: vlan, MAC: macOf(1), Address: lease(1, Bound).Address})
+}
+
+// A renewal that waits is not told after what the machine has said since: an address that was given back would be bound again.
+func TestRenewalIsNoLastWord(t *testing.T) {
+	b := newBench(t, lease(1, Bound), lease(2, Bound))
+	for n := range byte(2) {
+		b.ask(vlan, macOf(n+1), dhcpv4.MessageTypeRequest, ciaddr(lease(n+1, Bound).Address))
+	}
+	b.ask(vlan, macOf(1), dhcpv4.MessageTypeRelease, ciaddr(lease(1, Bound).Address), chosen(server))
+	b.tells("given back", Report{Act: Release, Attachment: vlan, MAC: macOf(1), Address: lease(1, Bound).Address},
+		Report{Act: Renew, Attachment: vlan, MAC: macOf(2), Address: lease(2, Bound).Address})
+}
+
+// Renewals are told together, after an eighth of a lease: each time is an entry that a controller keeps for ever. What a machine waits for is told at once, before
+// them, however many there are.
+func TestRenewalsAreToldTogether(t *testing.T) {
+	for life, want := range map[time.Duration]time.Duration{time.Minute: renewLeast, time.Hour: time.Hour / 8, 24 * time.Hour: renewMost} {
+		b := newBench(t)
+		b.st.Lease = life
+		var leases []Lease
+		for i := range byte(40) {
+			leases = append(leases, lease(1+i%9, Bound))
+			leases[i].MAC, leases[i].Address = macOf(100+i), netip.AddrFrom4([4]byte{192, 0, 2, 100 + i})
+		}
+		b.st.From, b.st.To = leases[0].Address, leases[39].Address
+		b.set(leases...)
+		for i := range byte(40) {
+			b.ask(vlan, leases[i].MAC, dhcpv4.MessageTypeRequest, ciaddr(leases[i].Address))
+			b.now = b.now.Add(100 * time.Millisecond)
+		}
+		b.now = b.now.Add(want - 40*100*time.Millisecond)
+		b.now = b.now.Add(-time.Millisecond)
+		if list := b.s.Reports(b.now); len(list) != 0 {
+			t.Errorf("of a lease of %v %d renewals are told before %v", life, len(list), want)
+		}
+		if list := b.s.Reports(b.now.Add(time.Millisecond)); len(list) != reportsOnce {
+			t.Errorf("of a lease of %v %d renewals are told after %v", life, len(list), want)
+		}
+		b.ask(vlan, macOf(7), dhcpv4.MessageTypeDiscover)
+		list := b.s.Reports(b.now)
+		if len(list) != reportsOnce || list[0].Act != Ask || list[1].Act != Renew {
+			t.Errorf("a machine waits, and %d are told, the first %+v", len(list), list[0])
+		}
+		b.s.Told(list, nil, b.now)
+		if list = b.s.Reports(b.now.Add(time.Minute)); life == time.Minute && len(list) != 11 {
+			t.Errorf("then %d are told, want the rest", len(list))
+		}
+	}
 }
 
 // One identity cannot ask for ever, and only so many can wait.

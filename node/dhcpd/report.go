@@ -44,22 +44,56 @@ func (r *Report) key() keyOf {
 // maxQueue is how many reports wait to be told; further ones are repeated by their machines.
 const maxQueue = 4096
 
-// report queues a report, in the place of one that tells the same.
+// report queues a report, in the place of one that tells the same. What a machine waits for overtakes renewals, and must not be overtaken by its own: who
+// has given an address back would have it again.
 func (s *Service) report(r *Report, now time.Time) {
 	r.since = now
+	if s.delay(r) == 0 {
+		s.queue = slices.DeleteFunc(s.queue, func(o *Report) bool { return o.Act == Renew && o.Attachment == r.Attachment && o.MAC == r.MAC })
+	}
 	same := func(o *Report) bool { return o.key() == r.key() }
 	if len(s.queue) < maxQueue && !slices.ContainsFunc(s.queue, same) {
 		s.queue = append(s.queue, r)
 	}
 }
 
-// Reports returns what is to be told now, in order: what a machine waits for at once, the rest together and a little later.
+// A renewal waits for others: each time that a controller is told is an entry of its audit log, which is kept for ever, and a machine renews when half
+// of its lease is over. So it can wait for an eighth of a lease, but not so long that a gateway that is stopped has nothing told of an hour.
+const (
+	renewLeast = 10 * time.Second
+	renewMost  = 10 * time.Minute
+)
+
+// delay is how long a report waits for others. What a machine waits for does not.
+func (s *Service) delay(r *Report) time.Duration {
+	switch r.Act {
+	case Renew:
+		return min(max(s.state.Lease/8, renewLeast), renewMost)
+	case LetGo:
+		return letGoDelay
+	default:
+		return 0
+	}
+}
+
+// Reports returns what is to be told now, if anything is due: first what machines wait for, in order, and then the rest, whatever time that has.
 func (s *Service) Reports(now time.Time) []*Report {
-	urgent := func(r *Report) bool { return r.Act != Renew && r.Act != LetGo || now.Sub(r.since) >= renewDelay }
-	if !slices.ContainsFunc(s.queue, urgent) {
+	var waited, rest []*Report
+	due := false
+	for _, r := range s.queue {
+		wait := s.delay(r)
+		due = due || now.Sub(r.since) >= wait
+		if wait == 0 {
+			waited = append(waited, r)
+		} else {
+			rest = append(rest, r)
+		}
+	}
+	if !due {
 		return nil
 	}
-	return slices.Clone(s.queue[:min(len(s.queue), reportsOnce)])
+	all := append(waited, rest...)
+	return all[:min(len(all), reportsOnce)]
 }
 
 // Refusal is why the controller did not do what a report asked for.
