@@ -35,7 +35,6 @@ func elsewhere() map[string]string {
 	return map[string]string{
 		"ether/ether.go ParseMAC":            "it reads settings",
 		"ether/offload.go UDP":               describes,
-		"policy/view.go joins":               "it works out whom a grant concerns, not what it lets pass",
 		"ether/offload.go Cover":             describes,
 		"ether/offload.go Complete":          computes,
 		"ether/offload.go finish":            computes,
