@@ -20,13 +20,25 @@ import (
 func findNIC(h *netlink.Handle, name string) (netlink.Link, error) {
 	link, err := h.LinkByName(name)
 	if isGone(err) {
-		return nil, fmt.Errorf("there is no network device %s: `ip link` lists those that there are: %w", name, err)
+		return nil, absent{name, err}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("find network device %s: %w", name, err)
 	}
 	return link, nil
 }
+
+// absent says that there is no device of a name. The kernel's own words would add nothing.
+type absent struct {
+	name string
+	err  error
+}
+
+func (a absent) Error() string {
+	return fmt.Sprintf("there is no network device %s: `ip link` lists those that there are", a.name)
+}
+
+func (a absent) Unwrap() error { return a.err }
 
 func isGone(err error) bool {
 	return errors.As(err, &netlink.LinkNotFoundError{})

@@ -114,11 +114,7 @@ func (d *Daemon) AddAttachment(w Declaration) (*AttachmentStatus, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if text := d.refused[w.Port]; err == nil && text != "" {
-		err = errors.Join(errors.New(text), d.saveDeclared(before))
-		d.declared = before
-		d.declareSoon()
-		delete(d.refused, w.Port)
-		return nil, err
+		return nil, d.takeBackLocked(w.Port, text, before)
 	}
 	if err == nil {
 		d.log.Info("attachment was declared by command", "port", w.Port)
@@ -129,6 +125,16 @@ func (d *Daemon) AddAttachment(w Declaration) (*AttachmentStatus, error) {
 	}
 	out := d.attachmentLineLocked(w)
 	return &out, nil
+}
+
+// takeBackLocked makes what is declared be what it was before a port was refused, of which nothing stays: whoever asked is told why.
+func (d *Daemon) takeBackLocked(port, why string, before []Declaration) error {
+	d.declared = before
+	delete(d.refused, port)
+	delete(d.waiting, port)
+	d.problemLocked("attachment "+port, nil)
+	d.declareSoon()
+	return errors.Join(errors.New(why), d.saveDeclared(before))
 }
 
 // same reports whether a port is as it is declared.

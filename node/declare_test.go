@@ -35,7 +35,7 @@ func TestDeclarationCheck(t *testing.T) {
 		"no port":          {func(a *Declaration) { a.Port = "" }, "port:"},
 		"a node's port":    {func(a *Declaration) { a.Port = "gw/lan" }, "port:"},
 		"no segment":       {func(a *Declaration) { a.Segment = "" }, "of which segment"},
-		"nothing":          {func(a *Declaration) { a.NIC = "" }, "one of the two"},
+		"nothing":          {func(a *Declaration) { a.NIC = "" }, "--nic eth1), or on which bridge"},
 		"both":             {func(a *Declaration) { a.Bridge = "br0" }, "one of the two"},
 		"VLAN 4095":        {func(a *Declaration) { a.VLAN = 4095 }, "VLAN is 4095"},
 		"VLAN -1":          {func(a *Declaration) { a.VLAN = -1 }, "VLAN is -1"},
@@ -132,6 +132,27 @@ func TestRefusalsAreTold(t *testing.T) {
 	d.tellRefusals(nil)
 	if d.problems["attachment a"] != "" || d.problems["attachment b"] != "" {
 		t.Errorf("problems are %v", d.problems)
+	}
+}
+
+// TestRefusedCommandLeavesNothing: what was refused to a command is no problem afterwards, and what was declared before is declared again.
+func TestRefusedCommandLeavesNothing(t *testing.T) {
+	s := newSite(t)
+	d := s.daemon()
+	before := []Declaration{{Port: "b", Segment: "lan", NIC: "eth1"}}
+	d.declared = append(slices.Clone(before), Declaration{Port: "a", Segment: "ofice", NIC: "eth1"})
+	d.refused = map[string]string{"a": "no such segment", "b": "its own"}
+	d.tellRefusals(nil)
+	wantError(t, d.takeBackLocked("a", "no such segment", before), "no such segment")
+	if d.problems["attachment a"] != "" || d.problems["attachment b"] != "its own" || d.refused["a"] != "" || len(d.Attachments()) != 1 {
+		t.Errorf("problems are %v, attachments %+v", d.problems, d.Attachments())
+	}
+	if again := s.daemon(); !slices.Equal(again.declared, before) {
+		t.Errorf("kept is %+v", again.declared)
+	}
+	d.declared, d.refused = nil, nil
+	if !d.hasDeclared() {
+		t.Error("nobody looks after the problem that is left of a declaration")
 	}
 }
 

@@ -50,7 +50,7 @@ func TestCheckPort(t *testing.T) {
 		"VLAN 4095":                     {func(p *AttachmentPort) { p.VLAN = 4095 }, "VLAN is 4095"},
 		"bridge":                        {func(p *AttachmentPort) { p.NIC, p.Bridge = "", "br0" }, ""},
 		"NIC and bridge":                {func(p *AttachmentPort) { p.Bridge = "br0" }, "one of the two"},
-		"neither":                       {func(p *AttachmentPort) { p.NIC = "" }, "one of the two"},
+		"neither":                       {func(p *AttachmentPort) { p.NIC = "" }, "with --nic, such as --nic eth1"},
 		"NIC of 15":                     {func(p *AttachmentPort) { p.NIC = "enp0s31f6abcdef"[:15] }, ""},
 		"NIC of 16":                     {func(p *AttachmentPort) { p.NIC = "enp0s31f6abcdefg" }, "`ip link`"},
 		"path":                          {func(p *AttachmentPort) { p.NIC = "../x" }, "`ip link`"},

@@ -67,7 +67,7 @@ func TestAttachments(t *testing.T) {
 		{&controlv1.AddAttachmentRequest{Name: "x/y", Segment: "lan", Nic: "eth1"}, connect.CodeNotFound, "`etherloom node list`"},
 		{&controlv1.AddAttachmentRequest{Name: "gw1/y", Segment: "x", Nic: "eth1"}, connect.CodeNotFound, "`etherloom segment list`"},
 		{&controlv1.AddAttachmentRequest{Name: "gw1/y", Nic: "eth1"}, connect.CodeInvalidArgument, "--segment NAME"},
-		{&controlv1.AddAttachmentRequest{Name: "gw1/y", Segment: "lan"}, connect.CodeInvalidArgument, "one of the two"},
+		{&controlv1.AddAttachmentRequest{Name: "gw1/y", Segment: "lan"}, connect.CodeInvalidArgument, "with --nic"},
 		{&controlv1.AddAttachmentRequest{Name: "gw1/y", Segment: "lan", Nic: "eth1", Vlan: 4095}, connect.CodeInvalidArgument, "VLAN is 4095"},
 		{&controlv1.AddAttachmentRequest{Name: "gw1/y", Segment: "lan", Nic: "eth1", Vlan: 65536 + 11}, connect.CodeInvalidArgument, "VLAN is"},
 		{&controlv1.AddAttachmentRequest{Name: "gw1/y", Segment: "lan", Nic: "eth1", Native: "tagged"}, connect.CodeInvalidArgument, "native"},
