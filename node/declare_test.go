@@ -11,6 +11,8 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/etherloom/etherloom/control/controlv1"
+	"github.com/etherloom/etherloom/control/state"
+	"github.com/etherloom/etherloom/identity"
 )
 
 // port is a port onto a VLAN as the controllers sign it.
@@ -153,6 +155,32 @@ func TestRefusedCommandLeavesNothing(t *testing.T) {
 	d.declared, d.refused = nil, nil
 	if !d.hasDeclared() {
 		t.Error("nobody looks after the problem that is left of a declaration")
+	}
+}
+
+// TestUngrantedIsTold: whoever lists a gateway's attachments sees by which ones nothing passes, since no grant names who is there.
+func TestUngrantedIsTold(t *testing.T) {
+	a := &controlv1.Attachment{Id: 20, Vni: 1, Port: "site"}
+	for name, c := range map[string]struct {
+		edit    func(*state.Contents)
+		granted bool
+	}{
+		"no grant":        {func(*state.Contents) {}, false},
+		"another's":       {func(c *state.Contents) { c.Grants[1] = &controlv1.Grant{Sources: []uint32{21, 31}} }, false},
+		"those behind it": {func(c *state.Contents) { c.Grants[1] = &controlv1.Grant{Sources: []uint32{20}} }, true},
+		"its host":        {func(c *state.Contents) { c.Reaches[1] = &controlv1.Reach{Sources: []uint32{21}, Targets: []uint32{30}} }, true},
+		"with limits":     {func(c *state.Contents) { c.Reaches[1] = &controlv1.Reach{Sources: []uint32{20}, Segment: true} }, true},
+	} {
+		d := newSite(t).daemon()
+		d.contents = &state.Contents{
+			Segments: map[uint32]*controlv1.Segment{1: {Vni: 1, Name: "office"}}, Grants: map[uint32]*controlv1.Grant{}, Reaches: map[uint32]*controlv1.Reach{},
+			Machines: map[identity.ID]*controlv1.Machine{30: {Id: 30, Attachments: []uint32{20}}, 31: {Id: 31, Attachments: []uint32{22}}},
+		}
+		c.edit(d.contents)
+		got := d.ungrantedLocked(a)
+		if (got == "") != c.granted || got != "" && !strings.Contains(got, "--from attachment:self/site --to segment:office") {
+			t.Errorf("%s: %q", name, got)
+		}
 	}
 }
 

@@ -56,6 +56,7 @@ func attachmentAdd(a *admin) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			a.noteUngranted(cmd, r.GetAttachment())
 			return a.show(cmd, r, func() error { return attachmentTable(cmd, []*v1.AttachmentRule{r.GetAttachment()}) })
 		},
 	}
@@ -225,6 +226,7 @@ func attachmentList(a *admin) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			a.noteUngranted(cmd, r.GetAttachments()...)
 			return a.show(cmd, r, func() error { return attachmentTable(cmd, r.GetAttachments()) })
 		},
 	}

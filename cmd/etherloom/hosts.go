@@ -28,6 +28,7 @@ func hostAdd(a *admin) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			a.noteOutside(cmd, r.GetHost())
 			return a.show(cmd, r, func() error { return hostTable(cmd, []*v1.HostRule{r.GetHost()}) })
 		},
 	}
@@ -53,6 +54,7 @@ func hostSet(a *admin) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			a.noteOutside(cmd, r.GetHost())
 			return a.show(cmd, r, func() error { return hostTable(cmd, []*v1.HostRule{r.GetHost()}) })
 		},
 	}
