@@ -241,6 +241,20 @@ func TestCheckHost(t *testing.T) {
 	}
 }
 
+// TestLengthened: an address that is named without a length has that of the segment's prefix.
+func TestLengthened(t *testing.T) {
+	seg := &Segment{IPv4: pfx("198.51.100.0/24"), IPv6: pfx("2001:db8:1::/64")}
+	for text, want := range map[string]string{
+		"198.51.100.31": "198.51.100.31/24", "198.51.100.31/32": "198.51.100.31/32", "192.0.2.31": "192.0.2.31/32",
+		"2001:db8:1::5": "2001:db8:1::5/64", "2001:db8::5": "2001:db8::5/128",
+	} {
+		p, err := ParseAddress(text)
+		if got := seg.Lengthened(p, text).String(); err != nil || got != want {
+			t.Errorf("%s is %s, %v; want %s", text, got, err, want)
+		}
+	}
+}
+
 // TestAddressesOfHosts: nobody else is given what a host's record names.
 func TestAddressesOfHosts(t *testing.T) {
 	m := site(t, &Grant{ID: 1, Node: 3, VNI: 1})
