@@ -110,6 +110,14 @@ func TestDeadTrunk(t *testing.T) {
 	}
 }
 
+// What is found twice is told once.
+func TestProblemsAreToldOnce(t *testing.T) {
+	gone, other := Problem{"nic eth1", "there is no network device eth1"}, Problem{"nic eth1", "it has an address"}
+	if got := withProblem(withProblem(withProblem(nil, gone), other), gone); len(got) != 2 || got[0] != gone || got[1] != other {
+		t.Errorf("told are %+v", got)
+	}
+}
+
 // What hellos are sent with is let go when the ports are closed, by a daemon that goes on for a moment; and does no harm when there was none.
 func TestSentinelLetsGo(t *testing.T) {
 	d := newSite(t).daemon()
