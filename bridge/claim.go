@@ -20,13 +20,25 @@ import (
 func findNIC(h *netlink.Handle, name string) (netlink.Link, error) {
 	link, err := h.LinkByName(name)
 	if isGone(err) {
-		return nil, fmt.Errorf("there is no network device %s: `ip link` lists those that there are: %w", name, err)
+		return nil, absent{name, err}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("find network device %s: %w", name, err)
 	}
 	return link, nil
 }
+
+// absent says that there is no device of a name. The kernel's own words would add nothing.
+type absent struct {
+	name string
+	err  error
+}
+
+func (a absent) Error() string {
+	return fmt.Sprintf("there is no network device %s: `ip link` lists those that there are", a.name)
+}
+
+func (a absent) Unwrap() error { return a.err }
 
 func isGone(err error) bool {
 	return errors.As(err, &netlink.LinkNotFoundError{})
@@ -42,7 +54,18 @@ func refusal(h *netlink.Handle, link netlink.Link) error {
 
 // needed says what the host needs a device for.
 func needed(h *netlink.Handle, link netlink.Link) error {
-	return because(h, link, wrongKind, enslaved, carriesAddress, carriesRoute, carriesDevice)
+	return because(h, link, wrongKind, enslaved, movable(carriesAddress), movable(carriesRoute), carriesDevice)
+}
+
+// movable adds to a reason that what the host has there can be moved. That is so for who takes a NIC, and for nobody else.
+func movable(reason func(*netlink.Handle, netlink.Link) (string, error)) func(*netlink.Handle, netlink.Link) (string, error) {
+	return func(h *netlink.Handle, link netlink.Link) (string, error) {
+		why, err := reason(h, link)
+		if why != "" {
+			why += ", or have it moved to a bridge (--move-host)"
+		}
+		return why, err
+	}
 }
 
 // because turns the first reason that there is into an error.
@@ -120,7 +143,7 @@ func carriesAddress(h *netlink.Handle, link netlink.Link) (string, error) {
 		p, ok := fromNetlink(addr.IPNet)
 		if ok && (p.Addr().Is4() || !p.Addr().IsLinkLocalUnicast()) {
 			return fmt.Sprintf("has the address %s, so that this machine may be reached by it, and would not be any more: "+
-				"give a NIC that has none, remove it with `ip addr del %s dev %s`, or have it moved to a bridge (--move-host)", p, p, link.Attrs().Name), nil
+				"give a NIC that has none, or remove it with `ip addr del %s dev %s`", p, p, link.Attrs().Name), nil
 		}
 	}
 	return "", nil
@@ -144,7 +167,7 @@ func carriesRoute(h *netlink.Handle, link netlink.Link) (string, error) {
 			if ok && dst.Bits() > 0 {
 				to = dst.String()
 			}
-			return fmt.Sprintf("has the route %s, by which this machine sends: give another NIC, remove it with `ip route del %s dev %s`, or have it moved (--move-host)",
+			return fmt.Sprintf("has the route %s, by which this machine sends: give another NIC, or remove it with `ip route del %s dev %s`",
 				to, to, link.Attrs().Name), nil
 		}
 	}

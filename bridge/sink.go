@@ -117,11 +117,11 @@ func (s *Sink) follow() error {
 	if err != nil {
 		return err
 	}
-	check := refusal
+	reasons := []func(*netlink.Handle, netlink.Link) (string, error){wrongKind, enslaved, carriesAddress, carriesRoute, carriesDevice, joinedAlready}
 	if link.Attrs().Index == s.index { // this is asked for each event of the kernel's, and a host may have many routes
-		check = func(h *netlink.Handle, link netlink.Link) error { return because(h, link, enslaved, carriesAddress) }
+		reasons = reasons[1:3]
 	}
-	if err := check(s.h, link); err != nil {
+	if err := because(s.h, link, reasons...); err != nil {
 		return err
 	}
 	s.index = link.Attrs().Index

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -82,7 +83,7 @@ func (d *Daemon) attachmentLineLocked(w Declaration) AttachmentStatus {
 			out.Why = "it is not in the signed state: if an administrator has removed it, `etherloom attachment add`, or a restart, asks for it anew"
 		}
 	default:
-		out.Why = d.problems[to.String()]
+		out.Why = cmp.Or(d.problems[to.String()], d.ungrantedLocked(signed))
 	}
 	if t := d.trunks[to]; t != nil {
 		out.Moved, _ = t.wire.Moved()
@@ -91,6 +92,29 @@ func (d *Daemon) attachmentLineLocked(w Declaration) AttachmentStatus {
 		}
 	}
 	return out
+}
+
+// ungrantedLocked says that no grant names those behind an attachment, so that nothing passes; empty if one does.
+func (d *Daemon) ungrantedLocked(a *controlv1.Attachment) string {
+	behind := map[uint32]bool{a.GetId(): true}
+	for id, m := range d.contents.Machines {
+		if slices.Contains(m.GetAttachments(), a.GetId()) {
+			behind[uint32(id)] = true
+		}
+	}
+	named := func(ids []uint32) bool { return slices.ContainsFunc(ids, func(id uint32) bool { return behind[id] }) }
+	for _, g := range d.contents.Grants {
+		if named(g.GetSources()) {
+			return ""
+		}
+	}
+	for _, g := range d.contents.Reaches {
+		if named(g.GetSources()) || named(g.GetTargets()) {
+			return ""
+		}
+	}
+	name, segment := d.member.Name+"/"+a.GetPort(), d.contents.Segments[a.GetVni()].GetName()
+	return fmt.Sprintf("nothing passes until an administrator grants it: `etherloom grant add --from attachment:%s --to segment:%s`", name, segment)
 }
 
 // AddAttachment declares a port onto a VLAN, or declares one of its own anew, and waits until that has come to something.
@@ -114,11 +138,7 @@ func (d *Daemon) AddAttachment(w Declaration) (*AttachmentStatus, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if text := d.refused[w.Port]; err == nil && text != "" {
-		err = errors.Join(errors.New(text), d.saveDeclared(before))
-		d.declared = before
-		d.declareSoon()
-		delete(d.refused, w.Port)
-		return nil, err
+		return nil, d.takeBackLocked(w.Port, text, before)
 	}
 	if err == nil {
 		d.log.Info("attachment was declared by command", "port", w.Port)
@@ -129,6 +149,16 @@ func (d *Daemon) AddAttachment(w Declaration) (*AttachmentStatus, error) {
 	}
 	out := d.attachmentLineLocked(w)
 	return &out, nil
+}
+
+// takeBackLocked makes what is declared be what it was before a port was refused, of which nothing stays: whoever asked is told why.
+func (d *Daemon) takeBackLocked(port, why string, before []Declaration) error {
+	d.declared = before
+	delete(d.refused, port)
+	delete(d.waiting, port)
+	d.problemLocked("attachment "+port, nil)
+	d.declareSoon()
+	return errors.Join(errors.New(why), d.saveDeclared(before))
 }
 
 // same reports whether a port is as it is declared.

@@ -46,8 +46,10 @@ func (a Declaration) check() error {
 	switch {
 	case a.Segment == "":
 		return fmt.Errorf("port %s: say of which segment the VLAN is", a.Port)
-	case (a.NIC == "") == (a.Bridge == ""):
-		return fmt.Errorf("port %s is on a NIC or on a bridge, one of the two: found NIC %q, bridge %q", a.Port, a.NIC, a.Bridge)
+	case a.NIC == "" && a.Bridge == "":
+		return fmt.Errorf("port %s: say on which NIC the VLAN is (--nic, such as --nic eth1), or on which bridge of this machine (--bridge)", a.Port)
+	case a.NIC != "" && a.Bridge != "":
+		return fmt.Errorf("port %s is on a NIC (--nic) or on a bridge (--bridge), one of the two: found NIC %q, bridge %q", a.Port, a.NIC, a.Bridge)
 	case a.VLAN < 0 || a.VLAN > ether.MaxVLAN:
 		return fmt.Errorf("port %s: VLAN is %d, expected 1 to %d, or none for untagged frames", a.Port, a.VLAN, ether.MaxVLAN)
 	case a.Preference < 0 || a.Preference > 1<<16-1:
@@ -230,11 +232,11 @@ func (d *Daemon) declareOnce(ctx context.Context) time.Duration {
 	return 0
 }
 
-// hasDeclared reports whether there is, or was, anything to declare.
+// hasDeclared reports whether there is, or was, anything to declare, or a problem about it.
 func (d *Daemon) hasDeclared() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if len(d.declarationsLocked()) > 0 || len(d.refused) > 0 {
+	if len(d.declarationsLocked()) > 0 || len(d.refused) > 0 || len(d.waiting) > 0 {
 		return true
 	}
 	if d.contents != nil {

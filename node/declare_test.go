@@ -11,6 +11,8 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/etherloom/etherloom/control/controlv1"
+	"github.com/etherloom/etherloom/control/state"
+	"github.com/etherloom/etherloom/identity"
 )
 
 // port is a port onto a VLAN as the controllers sign it.
@@ -35,7 +37,7 @@ func TestDeclarationCheck(t *testing.T) {
 		"no port":          {func(a *Declaration) { a.Port = "" }, "port:"},
 		"a node's port":    {func(a *Declaration) { a.Port = "gw/lan" }, "port:"},
 		"no segment":       {func(a *Declaration) { a.Segment = "" }, "of which segment"},
-		"nothing":          {func(a *Declaration) { a.NIC = "" }, "one of the two"},
+		"nothing":          {func(a *Declaration) { a.NIC = "" }, "--nic eth1), or on which bridge"},
 		"both":             {func(a *Declaration) { a.Bridge = "br0" }, "one of the two"},
 		"VLAN 4095":        {func(a *Declaration) { a.VLAN = 4095 }, "VLAN is 4095"},
 		"VLAN -1":          {func(a *Declaration) { a.VLAN = -1 }, "VLAN is -1"},
@@ -132,6 +134,53 @@ func TestRefusalsAreTold(t *testing.T) {
 	d.tellRefusals(nil)
 	if d.problems["attachment a"] != "" || d.problems["attachment b"] != "" {
 		t.Errorf("problems are %v", d.problems)
+	}
+}
+
+// TestRefusedCommandLeavesNothing: what was refused to a command is no problem afterwards, and what was declared before is declared again.
+func TestRefusedCommandLeavesNothing(t *testing.T) {
+	s := newSite(t)
+	d := s.daemon()
+	before := []Declaration{{Port: "b", Segment: "lan", NIC: "eth1"}}
+	d.declared = append(slices.Clone(before), Declaration{Port: "a", Segment: "ofice", NIC: "eth1"})
+	d.refused = map[string]string{"a": "no such segment", "b": "its own"}
+	d.tellRefusals(nil)
+	wantError(t, d.takeBackLocked("a", "no such segment", before), "no such segment")
+	if d.problems["attachment a"] != "" || d.problems["attachment b"] != "its own" || d.refused["a"] != "" || len(d.Attachments()) != 1 {
+		t.Errorf("problems are %v, attachments %+v", d.problems, d.Attachments())
+	}
+	if again := s.daemon(); !slices.Equal(again.declared, before) {
+		t.Errorf("kept is %+v", again.declared)
+	}
+	d.declared, d.refused = nil, nil
+	if !d.hasDeclared() {
+		t.Error("nobody looks after the problem that is left of a declaration")
+	}
+}
+
+// TestUngrantedIsTold: whoever lists a gateway's attachments sees by which ones nothing passes, since no grant names who is there.
+func TestUngrantedIsTold(t *testing.T) {
+	a := &controlv1.Attachment{Id: 20, Vni: 1, Port: "site"}
+	for name, c := range map[string]struct {
+		edit    func(*state.Contents)
+		granted bool
+	}{
+		"no grant":        {func(*state.Contents) {}, false},
+		"another's":       {func(c *state.Contents) { c.Grants[1] = &controlv1.Grant{Sources: []uint32{21, 31}} }, false},
+		"those behind it": {func(c *state.Contents) { c.Grants[1] = &controlv1.Grant{Sources: []uint32{20}} }, true},
+		"its host":        {func(c *state.Contents) { c.Reaches[1] = &controlv1.Reach{Sources: []uint32{21}, Targets: []uint32{30}} }, true},
+		"with limits":     {func(c *state.Contents) { c.Reaches[1] = &controlv1.Reach{Sources: []uint32{20}, Segment: true} }, true},
+	} {
+		d := newSite(t).daemon()
+		d.contents = &state.Contents{
+			Segments: map[uint32]*controlv1.Segment{1: {Vni: 1, Name: "office"}}, Grants: map[uint32]*controlv1.Grant{}, Reaches: map[uint32]*controlv1.Reach{},
+			Machines: map[identity.ID]*controlv1.Machine{30: {Id: 30, Attachments: []uint32{20}}, 31: {Id: 31, Attachments: []uint32{22}}},
+		}
+		c.edit(d.contents)
+		got := d.ungrantedLocked(a)
+		if (got == "") != c.granted || got != "" && !strings.Contains(got, "--from attachment:self/site --to segment:office") {
+			t.Errorf("%s: %q", name, got)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"strings"
 	"time"
 
@@ -12,7 +13,7 @@ import (
 type PortForwarder struct {
 	Phase      string        `json:"phase"` // forwards, claims, stands by, waits, not able
 	Preference uint16        `json:"preference"`
-	Reason     string        `json:"reason,omitempty"` // of the last change
+	Reason     string        `json:"reason,omitempty"` // of the last change; while it is not able, why
 	Since      *time.Time    `json:"since,omitempty"`
 	Gateways   []PortGateway `json:"gateways"` // the others
 	Loop       []string      `json:"loop,omitempty"`
@@ -41,7 +42,7 @@ func (s *sentinel) state(a *attachment, now time.Time) *PortForwarder {
 		return nil
 	}
 	e := p.election.State(now)
-	out := &PortForwarder{Phase: string(e.Phase), Preference: e.Preference, Reason: string(e.Last.Reason), Gateways: []PortGateway{}}
+	out := &PortForwarder{Phase: string(e.Phase), Preference: e.Preference, Reason: string(cmp.Or(e.Unable, e.Last.Reason)), Gateways: []PortGateway{}}
 	out.Redundancy, out.Together = "single-active", a.port.Together()
 	if p.sharing.wanted {
 		out.Redundancy = allActive

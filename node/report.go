@@ -92,7 +92,7 @@ func (d *Daemon) Status() Status {
 		s.Problems = append(s.Problems, d.trunks[to].problems()...)
 	}
 	for _, about := range slices.Sorted(maps.Keys(d.problems)) {
-		s.Problems = append(s.Problems, Problem{about, d.problems[about]})
+		s.Problems = withProblem(s.Problems, Problem{about, d.problems[about]})
 	}
 	d.mu.Unlock()
 	s.Controllers, s.Relays, s.Underlay = d.client.Status(), d.endpoint.Relays(), d.endpoint.Underlay()
@@ -104,6 +104,14 @@ func (d *Daemon) Status() Status {
 	}
 	s.Problems = append(s.Problems, s.derived(now)...)
 	return s
+}
+
+// withProblem adds a problem that is not there yet: that a NIC is gone is found by whoever follows it, and by whoever asks.
+func withProblem(list []Problem, p Problem) []Problem {
+	if slices.Contains(list, p) {
+		return list
+	}
+	return append(list, p)
 }
 
 // offloadProblem says what the kernel has not granted of what it was asked for; nothing if that is nothing.

@@ -3,7 +3,9 @@ package node
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -83,6 +85,36 @@ func TestTrunkDrops(t *testing.T) {
 	d := tr.drops()
 	if len(d) != 2 || d[0].Where != "nic eth1" || d[0].Reason != "foreign-vlan" || d[0].Count != 3 || d[1].Reason != "tag-inside" || d[1].Count != 4 {
 		t.Errorf("it tells %+v", d)
+	}
+}
+
+// A port whose NIC or bridge carries nothing is a problem until it does again, and says where to look.
+func TestDeadTrunk(t *testing.T) {
+	gone := errors.New("there is no network device eth1")
+	for _, c := range []struct {
+		to    device
+		fault error
+		up    bool
+		want  string
+	}{
+		{device{nic: "eth1"}, nil, true, ""},
+		{device{nic: "eth1"}, nil, false, "NIC eth1 has no carrier: look at the cable"},
+		{device{nic: "eth1"}, gone, false, gone.Error()},
+		{device{bridge: "br0"}, nil, false, "bridge br0 has no carrier: look at its ports"},
+	} {
+		tr := &trunk{to: c.to, fault: c.fault, list: []*attachment{{port: vswitch.NewPort("site", vswitch.Attached, 20, nil)}}}
+		got := tr.dead(c.up)
+		if c.want == "" && got != nil || c.want != "" && (len(got) != 1 || got[0].About != "attachment site" || !strings.Contains(got[0].Text, c.want)) {
+			t.Errorf("%+v: %+v", c, got)
+		}
+	}
+}
+
+// What is found twice is told once.
+func TestProblemsAreToldOnce(t *testing.T) {
+	gone, other := Problem{"nic eth1", "there is no network device eth1"}, Problem{"nic eth1", "it has an address"}
+	if got := withProblem(withProblem(withProblem(nil, gone), other), gone); len(got) != 2 || got[0] != gone || got[1] != other {
+		t.Errorf("told are %+v", got)
 	}
 }
 

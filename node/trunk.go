@@ -436,10 +436,29 @@ func (t *trunk) problems() (out []Problem) {
 	if t.untold != nil {
 		out = append(out, Problem{t.to.String(), t.untold.Error()})
 	}
+	out = append(out, t.dead(t.wire.Up())...)
 	for _, a := range t.list {
 		if text := a.narrow(t.wire.MTU()); text != "" {
 			out = append(out, Problem{t.to.String(), text})
 		}
+	}
+	return out
+}
+
+// dead says of each attachment that it carries nothing, and where to look, while the NIC or the bridge has no carrier or cannot be used.
+func (t *trunk) dead(up bool) (out []Problem) {
+	if up {
+		return nil
+	}
+	why := fmt.Sprintf("NIC %s has no carrier: look at the cable, at the switch's port, and whether `ip link show %s` says UP", t.to.nic, t.to.nic)
+	switch {
+	case t.fault != nil:
+		why = t.fault.Error()
+	case t.to.bridge != "":
+		why = fmt.Sprintf("bridge %s has no carrier: look at its ports with `bridge link`, and whether `ip link show %s` says UP", t.to.bridge, t.to.bridge)
+	}
+	for _, a := range t.list {
+		out = append(out, Problem{"attachment " + a.port.Name, "it carries nothing, since " + why})
 	}
 	return out
 }

@@ -7,14 +7,15 @@ import (
 
 // judge claims, gives up or renews, as things stand.
 func (e *Election) judge(now time.Time) {
-	able := e.isAble()
+	unable := e.unable()
+	able := unable == ""
 	if !able {
 		e.hold = max(e.hold, e.heard+e.span()) // rule 9
 	}
 	e.able = able
 	switch {
 	case e.claims && !able:
-		e.release(Unable, 0)
+		e.release(unable, 0)
 	case e.claims && !e.granted && !e.heardByAll():
 		e.release(Unheard, 0)
 	case e.claims:
@@ -28,13 +29,19 @@ func (e *Election) judge(now time.Time) {
 	e.renew(now)
 }
 
-// isAble is rule 11.
-func (e *Election) isAble() bool {
-	c := e.cond
-	if e.left || !c.Carrier || !c.Synced && e.heard < e.cfg.Patience || c.Peers && !c.Peer {
-		return false
+// unable is rule 11: why it is not able; empty if it is.
+func (e *Election) unable() Reason {
+	switch c := e.cond; {
+	case e.left:
+		return Left
+	case !c.Carrier:
+		return PortDown
+	case !c.Synced && e.heard < e.cfg.Patience:
+		return Unsynced
+	case c.Peers && !c.Peer, !c.Peer && len(e.gateways) > 0 && !e.hearsAny():
+		return PeersGone
 	}
-	return c.Peer || len(e.gateways) == 0 || e.hearsAny()
+	return ""
 }
 
 func (e *Election) hearsAny() bool {

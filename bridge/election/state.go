@@ -24,7 +24,10 @@ const (
 	Acknowledged Reason = "the others have acknowledged it"
 	Alone        Reason = "no other gateway is heard"
 	RunOut       Reason = "the lease has run out"
-	Unable       Reason = "the port or every peer is gone"
+	PortDown     Reason = "the port has no carrier, is gone or is blocked"
+	PeersGone    Reason = "no peer can be reached"
+	Unsynced     Reason = "it has not heard the present state yet"
+	Left         Reason = "it leaves"
 	Outranked    Reason = "a better gateway is ready"
 	Unheard      Reason = "a gateway that is heard does not hear this one"
 	Contested    Reason = "another gateway claims to forward"
@@ -82,7 +85,8 @@ type State struct {
 	Phase      Phase
 	Until      time.Time // end of the lease, if it forwards
 	Preference uint16
-	Last       Event // the last one; zero if there was none
+	Unable     Reason // why it is not able; empty if it is
+	Last       Event  // the last one; zero if there was none
 	Gateways   []Gateway
 }
 
@@ -102,6 +106,9 @@ func (e *Election) State(now time.Time) State {
 	s := State{Phase: e.phase(now), Preference: e.cfg.Preference, Last: e.last}
 	if s.Phase == Forwarding {
 		s.Until = e.until
+	}
+	if s.Phase == Blocked {
+		s.Unable = e.unable()
 	}
 	own := rankOf(e.cfg.Attachment, e.cfg.Node, e.cfg.Preference)
 	for _, g := range e.gateways {

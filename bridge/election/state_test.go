@@ -126,8 +126,15 @@ func TestState(t *testing.T) {
 	phase(s, Forwarding)
 	s.e.SetConditions(Conditions{}, s.now)
 	phase(s, Blocked)
-	if last := s.e.State(s.now).Last; last.Kind != Released || last.Reason != Unable {
+	if last := s.e.State(s.now).Last; last.Kind != Released || last.Reason != PortDown {
 		t.Errorf("the last event is %+v", last)
+	}
+	for why, c := range map[Reason]Conditions{PortDown: {}, Unsynced: {Carrier: true, Peer: true}, PeersGone: {Carrier: true, Synced: true, Peers: true}} {
+		s := alone(t, 2)
+		s.e.SetConditions(c, s.now)
+		if got := s.e.State(s.now); got.Phase != Blocked || got.Unable != why {
+			t.Errorf("with %+v: %q, since %q; want %q", c, got.Phase, got.Unable, why)
+		}
 	}
 }
 

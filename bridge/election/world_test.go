@@ -278,7 +278,7 @@ func (w *world) best() *gw {
 	var best *gw
 	for _, g := range w.nodes {
 		r := rankOf(7, g.cfg.Node, g.cfg.Preference)
-		if w.runs(g) && g.e.isAble() && (best == nil || r.over(rankOf(7, best.cfg.Node, best.cfg.Preference))) {
+		if w.runs(g) && g.e.unable() == "" && (best == nil || r.over(rankOf(7, best.cfg.Node, best.cfg.Preference))) {
 			best = g
 		}
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -56,6 +57,7 @@ func attachmentAdd(a *admin) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			a.noteUngranted(cmd, r.GetAttachment())
 			return a.show(cmd, r, func() error { return attachmentTable(cmd, []*v1.AttachmentRule{r.GetAttachment()}) })
 		},
 	}
@@ -107,6 +109,9 @@ func attachmentSet(a *admin) *cobra.Command {
 			"A port that a gateway has declared is an administrator's from then on. With --move-host a move that was not confirmed begins anew.",
 		Example: "  etherloom attachment set gw1/site --nic eth2 --vlan 10\n  etherloom attachment set gw1/site --isolated",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := wantsLink(cmd); err != nil {
+				return err
+			}
 			req.Name, req.Secondary, req.Confirm = args[0], private.secondary(), durationpb.New(confirm)
 			r, err := call(cmd.Context(), a, rpc.AdminServiceClient.SetAttachment, req)
 			if err != nil {
@@ -120,6 +125,17 @@ func attachmentSet(a *admin) *cobra.Command {
 	redundancyFlags(cmd, &req.Redundancy, &req.Lacp)
 	private.add(cmd)
 	return cmd
+}
+
+// wantsLink refuses something of a port without its link: what is not said of a port would be taken from it.
+func wantsLink(cmd *cobra.Command) error {
+	said := func(name string) bool { return cmd.Flags().Changed(name) }
+	about := []string{"vlan", "native", "service", "priority", "preference", "move-host", "confirm"}
+	if said("nic") || said("bridge") || !slices.ContainsFunc(about, said) {
+		return nil
+	}
+	return errors.New("say the port's --nic or --bridge, too, and all else of it that is to stay, for a port is said anew: --vlan, --native, --service, --priority, " +
+		"--preference, --move-host; `etherloom attachment list` shows what is said now")
 }
 
 // redundancyFlags say what several gateways do at a time.
@@ -225,6 +241,7 @@ func attachmentList(a *admin) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			a.noteUngranted(cmd, r.GetAttachments()...)
 			return a.show(cmd, r, func() error { return attachmentTable(cmd, r.GetAttachments()) })
 		},
 	}

@@ -74,12 +74,22 @@ func TestMachineCommands(t *testing.T) {
 			}
 		}
 	}
+	t.Setenv("ETHERLOOM_ADMIN", "/nonexistent/env.json")
 	for _, c := range []struct{ line, want string }{
 		{"attachment add", "accepts 1 arg(s)"},
 		{"host remove", "accepts 1 arg(s)"},
 		{"attachment set gw1/a --isolated --community x", "none of the others can be"},
 		{"attachment add site --segment lan --nic eth1 --lacp on", "--redundancy and --lacp are an administrator's"},
 		{"attachment add site --segment lan --nic eth1 --redundancy all-active", "--redundancy and --lacp are an administrator's"},
+		{"attachment add gw-a --segment office --nic eth1 --state-dir /nonexistent", "names NODE/PORT, such as gw-a/site if gw-a is a node"},
+		{"attachment set gw1/a --preference 5", "say the port's --nic or --bridge, too"},
+		{"host add mb --attachment gw1/a", "say which MAC mb has with --mac, such as"},
+		{"host set mb --address 192.0.2.9", "02:00:5e:00:53:01, and all else that is to stay, for it is said anew"},
+		{"host set mb --mac 02:00:5e:00:53:01", "say behind which attachment it is with --attachment NODE/PORT, and all else"},
+		{"token create --uses 0", "--uses is 0"},
+		{"group set dba label:x=y node:z", "`etherloom group set dba --member label:x=y --member node:z`"},
+		{"group set", "accepts 1 arg(s)"},
+		{"node address a --mode static", "--mode static --address 192.0.2.9/24`"},
 		{"host list --admin /nonexistent/admin.json", "/nonexistent/admin.json"},
 	} {
 		cmd := root()

@@ -33,6 +33,10 @@ func (g *gateway) change(cmd *cobra.Command, do func(*node.Local) (*node.Attachm
 		return errors.New("an administrator's command names NODE/PORT, found a name without NODE, which is that of a port of this machine")
 	}
 	d, err := g.local.daemon()
+	if err != nil && g.admin.file != "" {
+		name := cmd.Flags().Arg(0)
+		return fmt.Errorf("an administrator's command names NODE/PORT, such as %s/site if %s is a node; found %q, which would be a port of this machine: %w", name, name, name, err)
+	}
 	if err != nil {
 		return err
 	}

@@ -54,6 +54,7 @@ func grantAdd(a *admin) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			a.noteNobody(cmd, r.GetGrant().GetFrom(), r.GetGrant().GetTo())
 			return a.show(cmd, r.GetGrant(), func() error {
 				_, err := fmt.Fprintf(cmd.OutOrStdout(), "grant %d\n", r.GetGrant().GetId())
 				return err

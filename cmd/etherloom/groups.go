@@ -17,7 +17,13 @@ func groupCommand(a *admin) *cobra.Command {
 func groupSet(a *admin) *cobra.Command {
 	req := new(v1.SetGroupRequest)
 	cmd := &cobra.Command{
-		Use: "set NAME --member SELECTOR", Short: "Make a group, or say anew who is in it", Args: cobra.ExactArgs(1),
+		Use: "set NAME --member SELECTOR", Short: "Make a group, or say anew who is in it",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return fmt.Errorf("who is in a group is said with --member, once for each: `etherloom group set %s --member %s`", args[0], strings.Join(args[1:], " --member "))
+			}
+			return cobra.ExactArgs(1)(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req.Name = args[0]
 			r, err := call(cmd.Context(), a, rpc.AdminServiceClient.SetGroup, req)

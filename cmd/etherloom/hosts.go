@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -23,16 +24,27 @@ func hostAdd(a *admin) *cobra.Command {
 			"address that is nobody's; with it, those and no others, and nobody else may use them.",
 		Example: "  etherloom host add printer --mac 02:00:5e:00:53:01 --attachment gw1/site --address 192.0.2.9/24",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := wantsMAC(req.GetMac(), "", args[0]); err != nil {
+				return err
+			}
 			req.Name = args[0]
 			r, err := call(cmd.Context(), a, rpc.AdminServiceClient.AddHost, req)
 			if err != nil {
 				return err
 			}
+			a.noteOutside(cmd, r.GetHost())
 			return a.show(cmd, r, func() error { return hostTable(cmd, []*v1.HostRule{r.GetHost()}) })
 		},
 	}
 	hostFlags(cmd, &req.Mac, &req.Attachments, &req.Addresses, &req.Roles)
 	return cmd
+}
+
+func wantsMAC(mac, more, name string) error {
+	if mac == "" {
+		return fmt.Errorf("say which MAC %s has with --mac, such as --mac 02:00:5e:00:53:01%s", name, more)
+	}
+	return nil
 }
 
 // hostFlags say what a host is.
@@ -48,11 +60,19 @@ func hostSet(a *admin) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "set NAME --mac MAC --attachment NODE/PORT", Short: "Say anew all of a host but its name; grants that name it stay", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			const anew = ", and all else that is to stay, for it is said anew: --attachment, --address, --role; `etherloom host list` shows what is said now"
+			if err := wantsMAC(req.GetMac(), anew, args[0]); err != nil {
+				return err
+			}
+			if len(req.GetAttachments()) == 0 {
+				return errors.New("say behind which attachment it is with --attachment NODE/PORT" + anew)
+			}
 			req.Name = args[0]
 			r, err := call(cmd.Context(), a, rpc.AdminServiceClient.SetHost, req)
 			if err != nil {
 				return err
 			}
+			a.noteOutside(cmd, r.GetHost())
 			return a.show(cmd, r, func() error { return hostTable(cmd, []*v1.HostRule{r.GetHost()}) })
 		},
 	}

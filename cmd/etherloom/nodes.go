@@ -175,6 +175,10 @@ func nodeAddress(a *admin) *cobra.Command {
 			if !ok || m == 0 {
 				return fmt.Errorf("mode %q is not auto, static, dhcp or none", mode)
 			}
+			if v1.AddressMode(m) == v1.AddressMode_ADDRESS_MODE_STATIC && len(addrs) == 0 {
+				return fmt.Errorf("say which addresses %s has with --address, such as `etherloom node address %s --segment %s --mode static --address 192.0.2.9/24`",
+					args[0], args[0], segment)
+			}
 			r, err := call(cmd.Context(), a, rpc.AdminServiceClient.SetNodeAddress, &v1.SetNodeAddressRequest{Name: args[0], Segment: segment, Mode: v1.AddressMode(m), Addresses: addrs})
 			if err != nil {
 				return err

@@ -104,7 +104,7 @@ func portShowCommand() *cobra.Command {
 
 func portSetCommand() *cobra.Command {
 	return onPort(&cobra.Command{
-		Use: "set PORT KEY=VALUE...", Args: cobra.MinimumNArgs(2), Short: "Set attributes of a port",
+		Use: "set PORT KEY=VALUE...", Args: wantsAttribute, Short: "Set attributes of a port",
 		Long: "Set attributes of a port. They are\n" +
 			"  shut=on|off             it carries nothing\n" +
 			"  description=TEXT        for people\n" +
@@ -138,6 +138,18 @@ func portSetCommand() *cobra.Command {
 		}
 		return d.SetPort(cmd.Context(), ask)
 	})
+}
+
+func wantsAttribute(_ *cobra.Command, args []string) error {
+	port := "PORT"
+	switch len(args) {
+	case 0:
+	case 1:
+		port = args[0]
+	default:
+		return nil
+	}
+	return fmt.Errorf("say of which port, and what to set, such as `etherloom port set %s guard=on`: `etherloom ports` lists the ports, --help the attributes", port)
 }
 
 func portEnableCommand() *cobra.Command {

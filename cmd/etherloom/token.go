@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -25,6 +26,9 @@ func tokenCreate(a *admin) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "create", Short: "Make a token and print it; it is a secret", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if uses == 0 {
+				return errors.New("--uses is 0: a token that no machine may join with is of no use; give 1 or more")
+			}
 			r, err := call(cmd.Context(), a, rpc.AdminServiceClient.CreateToken, &v1.CreateTokenRequest{Role: role, Site: site, Labels: labels, Uses: uses, Ttl: durationpb.New(ttl), Approve: approve})
 			if err != nil {
 				return err

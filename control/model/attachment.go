@@ -129,8 +129,11 @@ func (p *AttachmentPort) check() error {
 	if err := identity.CheckHostName(p.Name); err != nil {
 		return fmt.Errorf("port: %w", err)
 	}
-	if (p.NIC == "") == (p.Bridge == "") {
-		return fmt.Errorf("a port is on a NIC or on a bridge, one of the two: found NIC %q, bridge %q", p.NIC, p.Bridge)
+	switch {
+	case p.NIC == "" && p.Bridge == "":
+		return fmt.Errorf("a port is on a NIC of the gateway's or on a bridge: say which with --nic, such as --nic eth1, or with --bridge")
+	case p.NIC != "" && p.Bridge != "":
+		return fmt.Errorf("a port is on a NIC (--nic) or on a bridge (--bridge), one of the two: found NIC %q, bridge %q", p.NIC, p.Bridge)
 	}
 	if err := checkLink(p.NIC + p.Bridge); err != nil {
 		return err

@@ -50,7 +50,7 @@ func TestCheckPort(t *testing.T) {
 		"VLAN 4095":                     {func(p *AttachmentPort) { p.VLAN = 4095 }, "VLAN is 4095"},
 		"bridge":                        {func(p *AttachmentPort) { p.NIC, p.Bridge = "", "br0" }, ""},
 		"NIC and bridge":                {func(p *AttachmentPort) { p.Bridge = "br0" }, "one of the two"},
-		"neither":                       {func(p *AttachmentPort) { p.NIC = "" }, "one of the two"},
+		"neither":                       {func(p *AttachmentPort) { p.NIC = "" }, "with --nic, such as --nic eth1"},
 		"NIC of 15":                     {func(p *AttachmentPort) { p.NIC = "enp0s31f6abcdef"[:15] }, ""},
 		"NIC of 16":                     {func(p *AttachmentPort) { p.NIC = "enp0s31f6abcdefg" }, "`ip link`"},
 		"path":                          {func(p *AttachmentPort) { p.NIC = "../x" }, "`ip link`"},
@@ -237,6 +237,20 @@ func TestCheckHost(t *testing.T) {
 		err := m.CheckHost(h)
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want ...%s...", name, err, c.want)
+		}
+	}
+}
+
+// TestLengthened: an address that is named without a length has that of the segment's prefix.
+func TestLengthened(t *testing.T) {
+	seg := &Segment{IPv4: pfx("198.51.100.0/24"), IPv6: pfx("2001:db8:1::/64")}
+	for text, want := range map[string]string{
+		"198.51.100.31": "198.51.100.31/24", "198.51.100.31/32": "198.51.100.31/32", "192.0.2.31": "192.0.2.31/32",
+		"2001:db8:1::5": "2001:db8:1::5/64", "2001:db8::5": "2001:db8::5/128",
+	} {
+		p, err := ParseAddress(text)
+		if got := seg.Lengthened(p, text).String(); err != nil || got != want {
+			t.Errorf("%s is %s, %v; want %s", text, got, err, want)
 		}
 	}
 }

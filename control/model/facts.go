@@ -58,6 +58,8 @@ type Counters struct {
 	Lock       LockID      `json:"lock,omitempty"`
 	// Policy is the version of groups, grants and tests: it is raised with each change of any of them.
 	Policy uint64 `json:"policy,omitempty"`
+	// RolledBack is the version at which a change that was not confirmed was taken back last.
+	RolledBack uint64 `json:"rolled_back,omitempty"`
 }
 
 // Key is "counters".

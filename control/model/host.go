@@ -141,6 +141,16 @@ func (m *Model) checkHostAddress(p netip.Prefix, seg *Segment) error {
 	return nil
 }
 
+// Lengthened is an address with the length of the segment's prefix in which it lies, if its text says none.
+func (s *Segment) Lengthened(p netip.Prefix, text string) netip.Prefix {
+	for _, own := range []netip.Prefix{s.IPv4, s.IPv6} {
+		if !strings.Contains(text, "/") && own.Contains(p.Addr()) {
+			return netip.PrefixFrom(p.Addr(), own.Bits())
+		}
+	}
+	return p
+}
+
 // who names an identity in an error: node "n", host "h" or attachment n/p.
 func (m *Model) who(id identity.ID) string {
 	switch {

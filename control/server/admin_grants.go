@@ -121,15 +121,12 @@ func (s *adminService) RemoveGroup(ctx context.Context, r *controlv1.RemoveGroup
 		if g == nil {
 			return refuse(connect.CodeNotFound, "no group is called %q: `etherloom group list` shows those there are", r.GetName())
 		}
-		var named []string
-		for _, o := range inOrder(tx.Model.Grants) {
-			if o.Group == g.Name || o.Target != nil && o.Target.Group == g.Name {
-				named = append(named, grantName(o))
-			}
-		}
+		named := slices.DeleteFunc(inOrder(tx.Model.Grants), func(o *model.Grant) bool {
+			return o.Group != g.Name && (o.Target == nil || o.Target.Group != g.Name)
+		})
 		if len(named) > 0 {
-			return refuse(connect.CodeFailedPrecondition, "group %q is still named by grant %s: remove it first with "+
-				"`etherloom grant remove ID`", g.Name, strings.Join(named, ", "))
+			return refuse(connect.CodeFailedPrecondition, "group %q is still named by grant %s: remove it first with %s", g.Name,
+				joinedNames(named, grantName), removingGrants(named))
 		}
 		if tests := testsNaming(tx.Model, func(t *model.Test) bool { return t.From.Group == g.Name || t.To.Group == g.Name }); len(tests) > 0 {
 			return refuse(connect.CodeFailedPrecondition, "group %q is still named by test %s of the policy: take it out first with "+

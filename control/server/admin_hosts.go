@@ -47,12 +47,18 @@ func hostOf(r hostRequest) (*model.Host, error) {
 }
 
 // placed gives a host its place in a network, and checks it.
-func placed(m *model.Model, asked *model.Host, id identity.ID, attachments []string) (*model.Host, error) {
+func placed(m *model.Model, asked *model.Host, id identity.ID, r hostRequest) (*model.Host, error) {
 	h := *asked
 	h.ID = id
 	var err error
-	if h.VNI, h.Attachments, err = attachmentsOf(m, attachments); err != nil {
+	if h.VNI, h.Attachments, err = attachmentsOf(m, r.GetAttachments()); err != nil {
 		return nil, err
+	}
+	if seg := m.Segments[h.VNI]; seg != nil {
+		h.Addresses = slices.Clone(asked.Addresses)
+		for i, text := range r.GetAddresses() {
+			h.Addresses[i] = seg.Lengthened(h.Addresses[i], text)
+		}
 	}
 	if err := m.CheckHost(&h); err != nil {
 		return nil, refuse(connect.CodeInvalidArgument, "%w", err)
@@ -68,7 +74,7 @@ func (s *adminService) AddHost(ctx context.Context, r *controlv1.AddHostRequest)
 	}
 	var h *model.Host
 	err = s.update(ctx, func(tx *store.Tx) error {
-		if h, err = placed(tx.Model, asked, 0, r.GetAttachments()); err != nil {
+		if h, err = placed(tx.Model, asked, 0, r); err != nil {
 			return err
 		}
 		h.ID = tx.NextNode()
@@ -94,7 +100,7 @@ func (s *adminService) SetHost(ctx context.Context, r *controlv1.SetHostRequest)
 		if old == nil {
 			return noSuchHost(r.GetName())
 		}
-		if h, err = placed(tx.Model, asked, old.ID, r.GetAttachments()); err != nil {
+		if h, err = placed(tx.Model, asked, old.ID, r); err != nil {
 			return err
 		}
 		if !reflect.DeepEqual(h, old) {
@@ -169,9 +175,9 @@ func unnamed(m *model.Model, id identity.ID, name string) error {
 	tests := testsNaming(m, func(t *model.Test) bool { return t.From.Node == id || t.To.Node == id })
 	switch {
 	case len(hosts) > 0:
-		return fmt.Errorf("%s is still the place of host %s: remove it first with `etherloom host remove NAME`", name, strings.Join(hosts, ", "))
+		return fmt.Errorf("%s is still the place of host %s: remove it first with %s", name, strings.Join(hosts, ", "), removing("host", hosts))
 	case len(grants) > 0:
-		return fmt.Errorf("%s is still named by grant %s: remove it first with `etherloom grant remove ID`", name, joinedNames(grants, grantName))
+		return fmt.Errorf("%s is still named by grant %s: remove it first with %s", name, joinedNames(grants, grantName), removingGrants(grants))
 	case len(groups) > 0:
 		return fmt.Errorf("%s is still in group %s: take it out first with `etherloom group set`", name,
 			joinedNames(groups, func(g *model.Group) string { return g.Name }))
@@ -182,6 +188,27 @@ func unnamed(m *model.Model, id identity.ID, name string) error {
 			"`etherloom policy undo` it first", name)
 	}
 	return nil
+}
+
+// removing is the commands that remove these.
+func removing(kind string, names []string) string {
+	const most = 5 // to type; the others are named before
+	var out []string
+	for _, name := range names[:min(len(names), most)] {
+		out = append(out, fmt.Sprintf("`etherloom %s remove %s`", kind, name))
+	}
+	if len(names) > most {
+		out = append(out, "and so on")
+	}
+	return strings.Join(out, ", ")
+}
+
+func removingGrants(list []*model.Grant) string {
+	var ids []string
+	for _, g := range list {
+		ids = append(ids, fmt.Sprint(g.ID))
+	}
+	return removing("grant", ids)
 }
 
 func joinedNames[T any](list []T, name func(T) string) string {

@@ -102,7 +102,7 @@ func (s *adminService) ApplyPolicy(ctx context.Context, r *controlv1.ApplyPolicy
 		if c.plan.Empty() {
 			return nil
 		}
-		if err := checkVersion(c.document.Version, tx.Model.Counters.Policy, r.GetAnyVersion()); err != nil {
+		if err := checkVersion(c.document.Version, tx.Model.Counters, r.GetAnyVersion()); err != nil {
 			return err
 		}
 		failed := document.Failures(c.results)
@@ -140,13 +140,18 @@ type policyNote struct {
 }
 
 // checkVersion refuses a document that was made from another version: what somebody else has changed since would be lost.
-func checkVersion(basedOn, version uint64, anyVersion bool) error {
+func checkVersion(basedOn uint64, counters model.Counters, anyVersion bool) error {
+	version := counters.Policy
 	switch {
 	case anyVersion || basedOn == version:
 		return nil
 	case basedOn == 0:
 		return refuse(connect.CodeFailedPrecondition, "the document does not say from which version of the policy it was made, and nothing was "+
 			"changed: look at `etherloom policy diff`, then put `version: %d` at its top, or apply it with --any-version", version)
+	case version == counters.RolledBack && basedOn+2 == version: // one was the change, one its end
+		return refuse(connect.CodeFailedPrecondition, "the document was made from version %d of the policy, and the change that was made to that was taken "+
+			"back, since nobody said `etherloom policy confirm` in time, or somebody said undo: the policy is as it was, at version %d now, and nothing was "+
+			"changed. Write `version: %d` into the document to apply it", basedOn, version, version)
 	}
 	return refuse(connect.CodeFailedPrecondition, "the document was made from version %d of the policy, which is at version %d: somebody has changed it "+
 		"since, and nothing was changed now; look at `etherloom policy diff`, then write `version: %d` into the document", basedOn, version, version)
@@ -236,6 +241,7 @@ func rollBack(tx *store.Tx) {
 		note.Tests = []string{"as before"}
 	}
 	tx.Drop(p)
+	tx.RolledBack()
 	note.Version = tx.PolicyVersion()
 	tx.Note("policy.rollback", "policy", note)
 }

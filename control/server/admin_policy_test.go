@@ -204,6 +204,11 @@ func TestConfirm(t *testing.T) {
 	if i := slices.IndexFunc(entries, func(e *controlv1.AuditEntry) bool { return e.Action == "policy.rollback" }); i < 0 || !strings.Contains(entries[i].Actor, "/controller/") {
 		t.Errorf("the log does not say who took it back: %v", entries[len(entries)-1])
 	}
+	_, err = d.apply("version: 1\ngrants: []\n")
+	wantError(t, err, connect.CodeFailedPrecondition, "was taken back, since nobody said `etherloom policy confirm`")
+	wantError(t, err, connect.CodeFailedPrecondition, "Write `version: 3` into the document")
+	_, err = d.apply("version: 2\ngrants: []\n")
+	wantError(t, err, connect.CodeFailedPrecondition, "somebody has changed it since")
 	_, err = d.admin.ConfirmPolicy(ctx, &controlv1.ConfirmPolicyRequest{})
 	wantError(t, err, connect.CodeFailedPrecondition, "nothing waits to be confirmed")
 	_, err = d.admin.UndoPolicy(ctx, &controlv1.UndoPolicyRequest{})

@@ -136,7 +136,7 @@ func TestGrantsToNodes(t *testing.T) {
 		wantError(t, err, c.code, c.text)
 	}
 	_, err = d.admin.RemoveGroup(t.Context(), &controlv1.RemoveGroupRequest{Name: "dba"})
-	wantError(t, err, connect.CodeFailedPrecondition, "`etherloom grant remove ID`")
+	wantError(t, err, connect.CodeFailedPrecondition, fmt.Sprintf("`etherloom grant remove %d`", r.GetGrant().GetId()))
 	_, err = d.admin.RemoveGrant(t.Context(), &controlv1.RemoveGrantRequest{Id: r.GetGrant().GetId()})
 	must(t, err)
 	_, err = d.admin.RemoveGroup(t.Context(), &controlv1.RemoveGroupRequest{Name: "dba"})

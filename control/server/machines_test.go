@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -67,7 +68,7 @@ func TestAttachments(t *testing.T) {
 		{&controlv1.AddAttachmentRequest{Name: "x/y", Segment: "lan", Nic: "eth1"}, connect.CodeNotFound, "`etherloom node list`"},
 		{&controlv1.AddAttachmentRequest{Name: "gw1/y", Segment: "x", Nic: "eth1"}, connect.CodeNotFound, "`etherloom segment list`"},
 		{&controlv1.AddAttachmentRequest{Name: "gw1/y", Nic: "eth1"}, connect.CodeInvalidArgument, "--segment NAME"},
-		{&controlv1.AddAttachmentRequest{Name: "gw1/y", Segment: "lan"}, connect.CodeInvalidArgument, "one of the two"},
+		{&controlv1.AddAttachmentRequest{Name: "gw1/y", Segment: "lan"}, connect.CodeInvalidArgument, "with --nic"},
 		{&controlv1.AddAttachmentRequest{Name: "gw1/y", Segment: "lan", Nic: "eth1", Vlan: 4095}, connect.CodeInvalidArgument, "VLAN is 4095"},
 		{&controlv1.AddAttachmentRequest{Name: "gw1/y", Segment: "lan", Nic: "eth1", Vlan: 65536 + 11}, connect.CodeInvalidArgument, "VLAN is"},
 		{&controlv1.AddAttachmentRequest{Name: "gw1/y", Segment: "lan", Nic: "eth1", Native: "tagged"}, connect.CodeInvalidArgument, "native"},
@@ -234,7 +235,7 @@ func TestSetMachines(t *testing.T) {
 	wantError(t, setHost(&controlv1.SetHostRequest{Name: "printer"}), connect.CodeInvalidArgument, "six bytes")
 	wantError(t, set(&controlv1.SetAttachmentRequest{Name: "gw/x", Nic: "eth1"}), connect.CodeNotFound, "`etherloom attachment list`")
 	wantError(t, set(&controlv1.SetAttachmentRequest{Name: "gw/a", Nic: "eth1", Vlan: 11}), connect.CodeInvalidArgument, "taken by attachment gw/b")
-	wantError(t, set(&controlv1.SetAttachmentRequest{Name: "gw/a"}), connect.CodeInvalidArgument, "one of the two")
+	wantError(t, set(&controlv1.SetAttachmentRequest{Name: "gw/a"}), connect.CodeInvalidArgument, "with --nic")
 }
 
 // TestMachinesThatAreNamed: what something still names is not removed; the error says by what, and what to do.
@@ -263,7 +264,7 @@ func TestMachinesThatAreNamed(t *testing.T) {
 	refused(err, `segment "lan" still has attachment gw1/site, gw1/other`)
 
 	id := d.grant("node:a", "host:printer")
-	refused(d.removeHost("printer"), `host "printer" is still named by grant 1 (node:a to host:printer)`)
+	refused(d.removeHost("printer"), `host "printer" is still named by grant 1 (node:a to host:printer): remove it first with `+"`etherloom grant remove 1`")
 	_, err = d.admin.RemoveGrant(t.Context(), &controlv1.RemoveGrantRequest{Id: id})
 	must(t, err)
 	group := func(members ...string) {
@@ -280,7 +281,7 @@ func TestMachinesThatAreNamed(t *testing.T) {
 	// The last gateway of what something names is not removed, but it can be locked; another one can.
 	must(t, remove("gw2"))
 	_, err = d.detach("gw1/site")
-	refused(err, "attachment gw1/site is still the place of host printer")
+	refused(err, "attachment gw1/site is still the place of host printer: remove it first with `etherloom host remove printer`")
 	refused(remove("gw1"), `node "gw1" is the only gateway of an attachment: gw1/site is still the place of host printer`)
 	d.setStatus("gw1", controlv1.NodeStatus_NODE_STATUS_LOCKED, "")
 	refused(remove("gw1"), "`etherloom node lock gw1`")
@@ -371,8 +372,11 @@ func TestAddressesAndHosts(t *testing.T) {
 	must(t, err)
 	seg := d.ctl.store.Model().SegmentNamed("lan")
 	first := seg.IPv4.Addr().Next()
-	_, err = d.host(&controlv1.AddHostRequest{Name: "printer", Mac: "02:00:5e:00:53:01", Attachments: []string{"gw1/site"}, Addresses: []string{first.String()}})
+	h, err := d.host(&controlv1.AddHostRequest{Name: "printer", Mac: "02:00:5e:00:53:01", Attachments: []string{"gw1/site"}, Addresses: []string{first.String()}})
 	must(t, err)
+	if got, want := h.GetAddresses()[0], netip.PrefixFrom(first, seg.IPv4.Bits()).String(); got != want {
+		t.Errorf("the host has %s, want %s", got, want)
+	}
 	d.grant("node:a", "segment:lan")
 	want := first.Next().String()
 	eventually(t, "a has the address after the host's", func() bool {

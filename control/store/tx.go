@@ -125,6 +125,12 @@ func (tx *Tx) raise(f model.Fact) {
 // PolicyVersion is the version of the policy after the transaction.
 func (tx *Tx) PolicyVersion() uint64 { return tx.counters.Policy }
 
+// RolledBack keeps that the policy's version after the transaction is what was before a change.
+func (tx *Tx) RolledBack() {
+	tx.counters.RolledBack = tx.counters.Policy
+	tx.count()
+}
+
 // count puts the counters after one of them was raised.
 func (tx *Tx) count() {
 	c := tx.counters

@@ -51,6 +51,7 @@ func TestDeclaredGateway(t *testing.T) {
 	if list := r.own(plant); len(list) != 0 {
 		t.Errorf("after what was refused there are %+v", list)
 	}
+	r.awaitNoProblem(plant, "attachment lan")
 	if out, err := plant.Loom(r.ctx, "attachment", "add", "lan", "--segment", "lan", "--nic", "lan", "--vlan", "30"); err != nil || !strings.Contains(out, "signed") {
 		t.Fatalf("attachment add says %v\n%s", err, out)
 	}
@@ -65,6 +66,11 @@ func TestDeclaredGateway(t *testing.T) {
 	client := r.machine(officeLAN, "client", 10, "192.168.10.2/24")
 	r.machine(plantLAN, "server", 30, "192.168.10.1/24")
 	r.awaitAttached(office, plant)
+	r.pings(client, "192.168.10.1", 10*time.Second)
+	r.sh(plant.Host, "ip link set lan down")
+	r.awaitProblem(plant, "attachment lan", "NIC lan has no carrier")
+	r.sh(plant.Host, "ip link set lan up")
+	r.awaitNoProblem(plant, "attachment lan")
 	r.pings(client, "192.168.10.1", 10*time.Second)
 	out, err := r.Admin(r.ctx, "attachment", "list")
 	r.ok(err)
@@ -81,6 +87,7 @@ func TestDeclaredGateway(t *testing.T) {
 	_, err = r.Lab.Cable(lab.Plug{On: member.Host, Name: "lan"}, lab.Plug{On: client, Name: "spare"})
 	r.ok(err)
 	r.fails(member.Host, []string{"has not the role gateway"}, "etherloom", "attachment", "add", "lan", "--state-dir", member.StateDir(), "--segment", "lan", "--nic", "lan")
+	r.awaitNoProblem(member, "attachment lan")
 	r.fails(office.Host, []string{"declared in the configuration"}, "etherloom", "attachment", "remove", "lan", "--state-dir", office.StateDir())
 
 	// No controller: what was granted goes on over a restart, and what is new waits.

@@ -152,6 +152,15 @@ func (r *rig) awaitProblem(n *world.Node, about, words string) {
 	}
 }
 
+// awaitNoProblem waits until a node's status says nothing of something.
+func (r *rig) awaitNoProblem(n *world.Node, about string) {
+	r.Helper()
+	r.await("no problem is told of "+about, 5*time.Second, func() bool {
+		s := node.Status{}
+		return n.Ask(r.ctx, &s, "status") == nil && !slices.ContainsFunc(s.Problems, func(p node.Problem) bool { return p.About == about })
+	})
+}
+
 // local is the node's own port.
 func (r *rig) local(n *world.Node) node.Port {
 	r.Helper()
