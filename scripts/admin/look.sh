@@ -37,7 +37,11 @@ look_link() {
   it=$(jq -c --arg l "$link" '.[] | select(.ifname == $l)' <<<"$links")
   if [[ -z $it ]]; then
     problems+=("$node has no $link: \`ip link\` there lists the network devices that it has")
-  elif [[ $kind == bridge ]]; then
+    return
+  fi
+  [[ $kind == bridge ]] || jq -e '.flags | index("NO-CARRIER") | not' <<<"$it" >/dev/null ||
+    problems+=("$link of $node has no carrier, so nothing would pass: plug its cable in, or look at the switch's port")
+  if [[ $kind == bridge ]]; then
     [[ $(jq -r '.linkinfo.info_kind' <<<"$it") == bridge ]] || problems+=("$link of $node is no bridge: give it with --nic")
   elif taken "$node" "$link"; then
     echo "$node has taken $link already; a further VLAN of it needs no free NIC"
