@@ -248,6 +248,13 @@ func TestVLANScripts(t *testing.T) {
 	r.sh(office.Host, `ip link set stub-end up && tc qdisc add dev stub clsact &&
 		tc filter add dev stub ingress u32 match u32 0 0 flowid 4c6f:6f6d action mirred egress redirect dev lo`)
 	d.refuses(1, "another daemon on office has taken stub", "vlan-add.sh", stub...)
+	r.sh(plant.Host, "ip link add stub type veth peer name stub-end && ip link set stub up && ip link set stub-end up")
+	_, err = plant.Loom(r.ctx, "mirror", "add", "--from", "attached:lan", "--to", "stub")
+	r.ok(err)
+	d.refuses(1, "copies of a port of plant go to stub", "vlan-add.sh", "plant/stub", "--segment", "lan", "--nic", "stub", "--dry-run")
+	_, err = plant.Loom(r.ctx, "mirror", "remove", "--to", "stub")
+	r.ok(err)
+	r.sh(plant.Host, "ip link del stub")
 	r.sh(office.Host, "ip link del stub")
 	d.unchanged(before, "what was refused")
 	r.sh(office.Host, "ip link add br9 type bridge && ip link set lan master br9")

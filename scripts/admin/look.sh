@@ -71,6 +71,8 @@ look_nic() {
   [[ -z $found || -n $move ]] || problems+=("$nic of $node has the route $found, by which the machine sends: use another NIC, \`ip route del\` it, or have it moved with --move-host")
   ! at "$node" tc filter show dev "$nic" ingress 2>/dev/null | grep -q 'flowid 4c6f:6f6d' ||
     problems+=("another daemon on $node has taken $nic, or one was killed: \`tc filter show dev $nic ingress\`")
+  ! at "$node" etherloom mirror list --json 2>/dev/null | jq -e --arg n "$nic" 'any(.mirrors[]; .to == $n)' >/dev/null ||
+    problems+=("copies of a port of $node go to $nic: use another, or \`etherloom mirror remove --to $nic\` there")
   look_rivals "$node" "$nic"
 }
 
