@@ -100,7 +100,7 @@ install: build ## Install the programs, systemd units and administrators' script
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(BIN)/etherloom $(BIN)/etherloom-controller
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system scripts/systemd/*.service
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/share/etherloom/scripts scripts/admin/*-*.sh
-	install -m 644 -t $(DESTDIR)$(PREFIX)/share/etherloom/scripts scripts/admin/lib.sh scripts/admin/look.sh
+	install -m 644 -t $(DESTDIR)$(PREFIX)/share/etherloom/scripts scripts/admin/lib.sh scripts/admin/look.sh scripts/admin/address.sh
 	sed -i 's,ExecStart=/usr/bin/,ExecStart=$(PREFIX)/bin/,' $(DESTDIR)$(PREFIX)/lib/systemd/system/etherloom*.service
 
 deb: build ## Build the Debian package into bin/

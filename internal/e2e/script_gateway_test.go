@@ -3,7 +3,11 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -68,8 +72,12 @@ func (d desk) moves(client, server *lab.Host, spare *world.Node) {
 	}
 	d.unchanged(before, "a move that nobody can watch")
 
-	// The NIC cannot carry: all is put back.
+	// The NIC cannot carry, which shows only when it is up: all is put back.
 	d.sh(spare.Host, "ip link add stub type veth peer name stub-end && ip link set stub up")
+	stubbed := d.everything()
+	d.refuses(1, "stub of spare has no carrier", "gateway-move.sh", "office/lan", "spare/lan", "--nic", "stub", "--listen", "0", "--dry-run")
+	d.unchanged(stubbed, "a move that was refused")
+	d.sh(spare.Host, "ip link set stub down")
 	out, code = d.try(nil, "gateway-move.sh", "office/lan", "spare/lan", "--nic", "stub", "--listen", "0", "--wait", "3")
 	if code != 1 || !strings.Contains(out, "all is put back") {
 		d.Errorf("a move to a NIC without a carrier: %d\n%s", code, out)
@@ -112,6 +120,50 @@ func (d desk) moves(client, server *lab.Host, spare *world.Node) {
 		d.Errorf("the office's port is %s, and the spare gateway's %s", p.State, q.State)
 	}
 	d.pings(client, "192.168.10.1", 5*time.Second)
+	d.drains(client, spare)
+}
+
+// drains drains the office, of whose VLAN the spare gateway is the second one.
+func (d desk) drains(client *lab.Host, spare *world.Node) {
+	d.Helper()
+	d.refuses(1, "node nobody does not answer by --reach", "gateway-drain.sh", "nobody")
+	before := d.everything()
+
+	// The spare gateway is not there: nothing is begun.
+	d.ok(spare.Daemon.Signal(syscall.SIGSTOP))
+	d.await("the spare gateway is not heard", 5*time.Second, func() bool { return !d.hears() })
+	d.refuses(1, "spare has lan of lan, too, and cannot carry it", "gateway-drain.sh", "office", "--dry-run")
+	d.refuses(1, "spare has lan of lan, too, and cannot carry it", "gateway-drain.sh", "office")
+	d.ok(spare.Daemon.Signal(syscall.SIGCONT))
+	d.await("the spare gateway is heard", 5*time.Second, d.hears)
+	d.unchanged(before, "a drain that nobody would take over from")
+
+	// It goes as the port is shut: the port opens again.
+	program := filepath.Join(d.Dir(), "etherloom-stops")
+	d.ok(os.WriteFile(program, fmt.Appendf(nil, "#!/bin/sh\ncase \"$*\" in *shut=on*) kill -STOP %d ;; esac\nexec %s \"$@\"\n",
+		spare.Daemon.PID(), filepath.Join(bin, "etherloom")), 0o700))
+	out, code := d.try([]string{"ETHERLOOM=" + program}, "gateway-drain.sh", "office")
+	if code != 1 || !strings.Contains(out, "spare did not take lan of lan over within 5 s") || d.port(d.office()).State == "shut" {
+		d.Errorf("nobody has taken over, and draining ends with %d, the port %s:\n%s", code, d.port(d.office()).State, out)
+	}
+	d.ok(spare.Daemon.Signal(syscall.SIGCONT))
+	d.await("the office carries again, and hears the spare gateway", 10*time.Second, func() bool { return d.hears() && d.port(d.office()).State == "on" })
+	d.unchanged(before, "a drain that nobody took over from")
+
+	d.once("gateway-drain.sh", "office")
+	if p := d.port(spare); p.State != "on" {
+		d.Errorf("the office is drained, and the spare gateway's port is %s: %s", p.State, p.Why)
+	}
+	d.pings(client, "192.168.10.1", 5*time.Second)
+	d.once("gateway-drain.sh", "office", "--undo")
+	d.pings(client, "192.168.10.1", 5*time.Second)
+}
+
+// hears reports whether the office hears the other gateway of its VLAN.
+func (d desk) hears() bool {
+	var p node.PortDetail
+	err := d.office().Ask(d.ctx, &p, "port", "show", "lan")
+	return err == nil && p.Forwarder != nil && len(p.Forwarder.Gateways) == 1 && p.Forwarder.Gateways[0].Alive
 }
 
 func (d desk) office() *world.Node { return d.nodes[0] }
@@ -192,6 +244,8 @@ func TestMACScripts(t *testing.T) {
 	b.machine(b.plantLAN, "server", 30, "192.168.10.1/24")
 	b.awaitAttached(b.office, b.plant)
 	b.pings(client, "192.168.10.1", 5*time.Second)
+	_, err := b.Admin(b.ctx, "segment", "add", "den", "--prefix", "198.51.100.0/24")
+	b.ok(err)
 	d := b.desk(b.office, b.office, b.plant)
 	mac := strings.TrimSpace(b.sh(client, "cat /sys/class/net/eth0/address"))
 
@@ -208,6 +262,26 @@ func TestMACScripts(t *testing.T) {
 	d.refuses(1, "there is no attachment office/x", "mac-pin.sh", "02:00:5e:00:53:01", "--name", "door", "--behind", "office/x")
 	d.refuses(1, "has another MAC", "mac-pin.sh", "02:00:5e:00:53:01", "--name", "cam", "--remove")
 	d.refuses(2, "or --segment and --port", "mac-pin.sh", mac, "--name", "cam", "--behind", "office/lan", "--port", "lan")
+	door := []string{"02:00:5e:00:53:01", "--name", "door", "--behind", "office/lan", "--dry-run", "--address"}
+	d.refuses(1, "198.51.100.9 lies in the prefix of segment den, not of lan", "mac-pin.sh", append(door, "198.51.100.9/24")...)
+	var segments struct {
+		Segments []struct {
+			Name   string
+			Prefix netip.Prefix `json:"ipv4_prefix"`
+		}
+	}
+	out, err := b.Admin(b.ctx, "segment", "list", "--json")
+	b.ok(err)
+	b.ok(json.Unmarshal([]byte(out), &segments))
+	for _, s := range segments.Segments {
+		if s.Name == "lan" {
+			d.refuses(1, "is an end of "+s.Prefix.String(), "mac-pin.sh", append(door, s.Prefix.Addr().String())...)
+		}
+	}
+	d.refuses(1, "node nobody does not answer by --reach", "mac-pin.sh", mac, "--node", "nobody", "--segment", "lan", "--port", "lan")
+	if out := d.script("mac-pin.sh", append(door, "192.168.10.7")...); !strings.Contains(out, "192.168.10.7 lies outside of ") {
+		t.Errorf("nobody says that the address is beyond the segment's prefix:\n%s", out)
+	}
 	d.unchanged(before, "what was refused")
 	d.once("mac-pin.sh", mac, "--name", "cam", "--behind", "office/lan", "--behind", "plant/lan", "--role", "router", "--replace")
 	if out := d.script("mac-pin.sh", "02:00:5e:00:53:07", "--name", "door", "--behind", "plant/lan"); !strings.Contains(out, "no grant and no group names host:door") {

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -162,6 +163,59 @@ func TestScriptsHelp(t *testing.T) {
 	}
 }
 
+// mac-pin.sh refuses by itself, before it asks anybody, what `etherloom host add` does by its form.
+func TestMACPinForm(t *testing.T) {
+	good := []string{"02:00:5e:00:53:01", "--name", "door", "--behind", "office/lan", "--address", "192.0.2.9/24"}
+	for _, c := range []struct {
+		at         int // which of good is replaced
+		with, says string
+	}{
+		{0, "33:33:00:00:00:01", "expected a unicast one"},
+		{0, "00:00:00:00:00:00", "expected a unicast one"},
+		{2, "bad name", "is not a DNS label"},
+		{2, "Door", "is not a DNS label"},
+		{2, "door-", "is not a DNS label"},
+		{2, strings.Repeat("d", 64), "is not a DNS label"},
+		{6, "198.51.100.0/24", "198.51.100.0/24 is a prefix"},
+		{6, "2001:db8:0:1::/64", "2001:db8:0:1::/64 is a prefix"},
+		{6, "192.0.2.9/33", "the length of a prefix is 0 to 32"},
+		{6, "192.0.2.9/", "the length of a prefix is 0 to 32"},
+		{6, "2001:db8::9/129", "the length of a prefix is 0 to 128"},
+		{6, "192.0.2.256", "an address is such as"},
+		{6, "192.0.02.9", "an address is such as"},
+		{6, "printer", "an address is such as"},
+		{6, "2001:db8::1::9", "an address is such as"},
+		{6, "2001:db8:0:0:0:0:0:0:9", "an address is such as"},
+		{6, "fe80::9%eth0", "an address is such as"},
+		{6, "233.252.0.1", "is not an address that a host can have"},
+		{6, "127.0.0.1/8", "is not an address that a host can have"},
+		{6, "::", "is not an address that a host can have"},
+		{6, "ff02::1", "is not an address that a host can have"},
+		{6, "::ffff:192.0.2.9", "is not an address that a host can have"},
+		{0, "02-00-5E-00-53-01", ""},
+		{2, "9-door", ""},
+		{6, "192.0.2.9", ""},
+		{6, "192.0.2.8/31", ""},
+		{6, "2001:DB8::9/64", ""},
+		{6, "2001:db8:1:2:3:4:5:6", ""},
+		{6, "64:ff9b::192.0.2.9/96", ""},
+		{6, "fe80::9/64", ""},
+	} {
+		args := slices.Clone(good)
+		args[c.at] = c.with
+		cmd := exec.Command(filepath.Join("..", "..", "scripts", "admin", "mac-pin.sh"), append(args, "--dry-run")...)
+		cmd.Env = append(os.Environ(), "ETHERLOOM=true", "ETHERLOOM_ADMIN=")
+		out, _ := cmd.CombinedOutput()
+		code, says := 2, c.says
+		if says == "" { // the next thing that is missing
+			code, says = 1, "no credential"
+		}
+		if cmd.ProcessState.ExitCode() != code || !strings.Contains(string(out), says) {
+			t.Errorf("with %s it ends with %d, expected %d and %q:\n%s", c.with, cmd.ProcessState.ExitCode(), code, says, out)
+		}
+	}
+}
+
 // A VLAN comes onto the overlay by one command and leaves by another; what speaks against it is said before anything is changed.
 func TestVLANScripts(t *testing.T) {
 	r := newRigFor(t, 20*time.Minute)
@@ -187,6 +241,21 @@ func TestVLANScripts(t *testing.T) {
 	d.refuses(1, "is no bridge", "vlan-add.sh", "office/site", "--segment", "lan", "--bridge", "lan")
 	d.refuses(1, "plant/lan has these frames already", "vlan-add.sh", "plant/two", "--segment", "lan", "--nic", "lan", "--vlan", "30")
 	d.refuses(1, "it is another one (vlan is 30)", "vlan-add.sh", "plant/lan", "--segment", "lan", "--nic", "lan", "--vlan", "31")
+	d.refuses(1, "it is of segment lan, which does not change: vlan-remove.sh plant/lan", "vlan-add.sh", "plant/lan", "--segment", "den", "--nic", "lan", "--vlan", "30")
+	r.sh(office.Host, "ip link add stub type veth peer name stub-end && ip link set stub up")
+	stub := []string{"office/stub", "--segment", "lan", "--nic", "stub", "--dry-run"}
+	d.refuses(1, "stub of office has no carrier", "vlan-add.sh", stub...)
+	r.sh(office.Host, `ip link set stub-end up && tc qdisc add dev stub clsact &&
+		tc filter add dev stub ingress u32 match u32 0 0 flowid 4c6f:6f6d action mirred egress redirect dev lo`)
+	d.refuses(1, "another daemon on office has taken stub", "vlan-add.sh", stub...)
+	r.sh(plant.Host, "ip link add stub type veth peer name stub-end && ip link set stub up && ip link set stub-end up")
+	_, err = plant.Loom(r.ctx, "mirror", "add", "--from", "attached:lan", "--to", "stub")
+	r.ok(err)
+	d.refuses(1, "copies of a port of plant go to stub", "vlan-add.sh", "plant/stub", "--segment", "lan", "--nic", "stub", "--dry-run")
+	_, err = plant.Loom(r.ctx, "mirror", "remove", "--to", "stub")
+	r.ok(err)
+	r.sh(plant.Host, "ip link del stub")
+	r.sh(office.Host, "ip link del stub")
 	d.unchanged(before, "what was refused")
 	r.sh(office.Host, "ip link add br9 type bridge && ip link set lan master br9")
 	d.refuses(1, "lan of office is a part of br9", "vlan-add.sh", "office/site", "--segment", "lan", "--nic", "lan", "--vlan", "10")

@@ -124,6 +124,20 @@ at() {
   fi
 }
 
+# answers ends the script unless the daemon of a node answers, and is that node's.
+answers() {
+  local node=$1 said name
+  reachable "$node" || die "$(elsewhere "$node")"
+  [[ $node != "$self" ]] || return 0
+  if ! said=$(at "$node" etherloom status --json 2>/dev/null); then
+    said=$(at "$node" etherloom status --json 2>&1 >/dev/null) || true
+    die "node $node does not answer by --reach '$reach' (${said##*$'\n'}): look whether a node is called so (\`etherloom node list\`)," \
+      "whether $reach $node reaches it, and whether its daemon runs"
+  fi
+  name=$(jq -r .name 2>/dev/null <<<"$said") || name=''
+  [[ $name == "$node" ]] || die "--reach '$reach' leads for $node to a machine that is node ${name:-unknown}: mend what $reach makes of that name, or run this at $node"
+}
+
 # does runs a command that changes something, or says that it would.
 does() {
   if [[ -n $dry ]]; then

@@ -37,7 +37,11 @@ look_link() {
   it=$(jq -c --arg l "$link" '.[] | select(.ifname == $l)' <<<"$links")
   if [[ -z $it ]]; then
     problems+=("$node has no $link: \`ip link\` there lists the network devices that it has")
-  elif [[ $kind == bridge ]]; then
+    return
+  fi
+  [[ $kind == bridge ]] || jq -e '.flags | index("NO-CARRIER") | not' <<<"$it" >/dev/null ||
+    problems+=("$link of $node has no carrier, so nothing would pass: plug its cable in, or look at the switch's port")
+  if [[ $kind == bridge ]]; then
     [[ $(jq -r '.linkinfo.info_kind' <<<"$it") == bridge ]] || problems+=("$link of $node is no bridge: give it with --nic")
   elif taken "$node" "$link"; then
     echo "$node has taken $link already; a further VLAN of it needs no free NIC"
@@ -67,6 +71,8 @@ look_nic() {
   [[ -z $found || -n $move ]] || problems+=("$nic of $node has the route $found, by which the machine sends: use another NIC, \`ip route del\` it, or have it moved with --move-host")
   ! at "$node" tc filter show dev "$nic" ingress 2>/dev/null | grep -q 'flowid 4c6f:6f6d' ||
     problems+=("another daemon on $node has taken $nic, or one was killed: \`tc filter show dev $nic ingress\`")
+  ! at "$node" etherloom mirror list --json 2>/dev/null | jq -e --arg n "$nic" 'any(.mirrors[]; .to == $n)' >/dev/null ||
+    problems+=("copies of a port of $node go to $nic: use another, or \`etherloom mirror remove --to $nic\` there")
   look_rivals "$node" "$nic"
 }
 

@@ -10,7 +10,8 @@
 #
 #   --name NAME      the machine's name, as of `etherloom host add`
 #   --behind N/PORT  the attachment behind which it may be; may be repeated
-#   --address A/L    it may use this address and no others; may be repeated
+#   --address A/L    it may use this address and no others; may be repeated. It may lie outside of the segment's own prefix, as those of
+#                    a VLAN that was there before do
 #   --role ROLE      dhcp-server, router or querier; may be repeated
 #   --grant          let it use the segment, as a member
 #   --replace        NAME is there and is another machine, or elsewhere: say all of it anew
@@ -25,6 +26,8 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$here/lib.sh"
+# shellcheck source-path=SCRIPTDIR source=address.sh
+. "$here/address.sh"
 
 mac='' name='' behind=() addresses=() roles=() grant='' replace='' segment='' port='' node='' kind=static remove=''
 
@@ -34,7 +37,7 @@ options() {
     case $1 in
     --name) value "$@" && name=$2 && shift 2 ;;
     --behind) value "$@" && named "$2" && behind+=("$2") && shift 2 ;;
-    --address) value "$@" && addresses+=("$2") && shift 2 ;;
+    --address) value "$@" && address "$2" && addresses+=("$2") && shift 2 ;;
     --role) value "$@" && roles+=("$2") && shift 2 ;;
     --grant) grant=1 && shift ;;
     --replace) replace=1 && shift ;;
@@ -52,8 +55,11 @@ options() {
   done
   [[ -n $mac ]] || misuse "say which MAC"
   mac=$(lower "$mac")
+  # The lowest bit of the first octet marks a group (IEEE 802-2014 section 8.2).
+  [[ $mac == ?[02468ace]:* && $mac != 00:00:00:00:00:00 ]] || misuse "$mac is not the MAC of a machine: expected a unicast one that is not zero"
   if [[ -n $name ]]; then
     [[ -z $segment$port$node ]] || misuse "a machine has a name, or a MAC a port: --name and --behind, or --segment and --port"
+    [[ $name =~ ^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$ ]] || misuse "the name '$name' is not a DNS label: use 1 to 63 of a-z, 0-9 and '-', not at either end"
     [[ -n $remove ]] || ((${#behind[@]} > 0)) || misuse "say behind which attachment $name is: --behind NODE/PORT"
   else
     [[ -n $segment ]] || misuse "say how it is pinned: --name NAME --behind NODE/PORT, or --segment NAME --port PORT"
@@ -91,6 +97,8 @@ pin_host() {
   [[ -n $segment ]] || die "there is no attachment ${behind[0]}: \`etherloom attachment list\` shows those there are"
   other=$(jq -r --arg m "$mac" --arg n "$name" --arg s "$segment" '[.hosts[] | select(.mac == $m and .segment == $s and .name != $n) | .name] | first // ""' <<<"$hosts")
   [[ -z $other ]] || die "$mac is host $other: mac-pin.sh $mac --name $other --remove, or take that name"
+  look_addresses "$segment" "${addresses[@]}"
+  settle
   host_args
   if [[ -z $there ]]; then
     does etherloom host add "$name" "${args[@]}"
@@ -138,6 +146,7 @@ pin_port() {
   local now
   node=${node:-$self}
   [[ -n $node ]] || die "no daemon answers on this machine: say at which node with --node and --reach"
+  answers "$node"
   now=$(at "$node" etherloom fdb --json | jq -r --arg m "$mac" --arg s "$segment" '.fdb[] | select(.mac == $m and .segment == $s) | "\(.kind) \(.port)"')
   if [[ -n $remove ]]; then
     case $now in

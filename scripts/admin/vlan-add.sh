@@ -67,9 +67,10 @@ options() {
 
 # same refuses a port that is there and is another one.
 same() {
-  local differs
-  differs=$(jq -r --argjson p "$wanted" --arg s "$segment" '. as $o | [($p | to_entries[]) | select($o[.key] != .value) | "\(.key) is \($o[.key] | tojson)"]
-    + (if .segment == $s then [] else ["segment is \(.segment)"] end) | join(", ")' <<<"$1")
+  local differs is
+  is=$(jq -r .segment <<<"$1")
+  [[ $is == "$segment" ]] || die "there is a port $name, and it is of segment $is, which does not change: vlan-remove.sh $name removes it, and then this adds it to $segment"
+  differs=$(jq -r --argjson p "$wanted" '. as $o | [($p | to_entries[]) | select($o[.key] != .value) | "\(.key) is \($o[.key] | tojson)"] | join(", ")' <<<"$1")
   [[ -z $differs ]] || die "there is a port $name, and it is another one ($differs): \`etherloom attachment set $name\` changes it, vlan-remove.sh $name removes it"
 }
 
