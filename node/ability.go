@@ -47,13 +47,13 @@ func peerOf(port *vswitch.Port) *transport.Peer { return port.Egress().(*link).p
 // mostAwaited is how many links a gateway opens that begins.
 const mostAwaited = 64
 
-// awaits reports whether this gateway, which has begun, leaves the VLAN to the one that forwards: until its own links are open, or have had
-// the time for it. It opens them. Who took the VLAN first would cut it off until they are.
+// awaits opens the links of a gateway that begins, and reports whether it leaves the VLAN to the one that forwards meanwhile: until they are
+// open, or have had the time for it. Who took the VLAN first would cut it off until they are.
 func (s *sentinel) awaits(p *post, now time.Time) bool {
 	if p.began.IsZero() {
 		p.began = now
 	}
-	if p.opened || now.Sub(p.began) > linkless || !forwarded(p.election.State(now)) {
+	if p.opened || now.Sub(p.began) > linkless {
 		return false
 	}
 	waits, n := false, 0
@@ -71,7 +71,7 @@ func (s *sentinel) awaits(p *post, now time.Time) bool {
 		}
 	}
 	p.opened = n > 0 && !waits
-	return waits
+	return waits && forwarded(p.election.State(now))
 }
 
 // forwarded reports whether another gateway carries the VLAN, as far as is heard.

@@ -414,3 +414,23 @@ func TestRestartedOpensAtOnce(t *testing.T) {
 		}
 	}
 }
+
+// A link can be opened before there is anything to send.
+func TestOpen(t *testing.T) {
+	for _, opens := range []int{1, 2} {
+		inWorld(t, func(w *world) {
+			a, b := w.node(1, w.net.Host("192.0.2.1")), w.node(2, w.net.Host("192.0.2.2"))
+			w.acquaint(a, b)
+			n, other := a, b
+			if opens == 2 {
+				n, other = b, a
+			}
+			p := n.e.Peer(other.id)
+			if p.Live() {
+				t.Fatal("it is open already")
+			}
+			n.e.Open(p)
+			w.await("the link is open", time.Second, p.Live)
+		})
+	}
+}
