@@ -2,11 +2,13 @@ package node
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
 	"github.com/etherloom/etherloom/bridge/election"
 	"github.com/etherloom/etherloom/identity"
+	vswitch "github.com/etherloom/etherloom/switch"
 	"github.com/etherloom/etherloom/transport"
 )
 
@@ -18,25 +20,63 @@ const linkless = 10 * time.Second
 // conditions says what this gateway has of what a forwarder needs. Links that nobody needs are closed, so a gateway may have none
 // although it could have; then a controller shows that its underlay works.
 func (s *sentinel) conditions(p *post, now time.Time) election.Conditions {
-	c := election.Conditions{Carrier: p.a.trunk.wire.Up() && !p.probe.Blocked()}
+	c := election.Conditions{Carrier: p.a.trunk.wire.Up() && !p.probe.Blocked() && p.a.open(now)}
 	controlled := s.d.client.Connected()
 	c.Synced = controlled || now.Sub(s.d.began) > linkless
 	if len(p.others) == 0 {
 		return c // nobody could take over
 	}
+	waits := s.awaits(p, now)
 	for id, port := range *p.a.seg.links.Load() {
 		if slices.Contains(p.others, id) {
 			continue
 		}
 		c.Peers = true
-		c.Peer = c.Peer || port.Egress().(*link).peer.Live() //nolint:forcetypeassert // the ports of links
+		c.Peer = c.Peer || peerOf(port).Live()
 	}
 	s.doubt(p, now)
 	if c.Peer && !p.cut {
 		p.linked = now
 	}
-	c.Peer = c.Peer && !p.cut || controlled && now.Sub(p.linked) > linkless
+	c.Peer = (c.Peer && !p.cut || controlled && now.Sub(p.linked) > linkless) && !waits
 	return c
+}
+
+func peerOf(port *vswitch.Port) *transport.Peer { return port.Egress().(*link).peer } //nolint:forcetypeassert // the ports of links
+
+// mostAwaited is how many links a gateway opens that begins.
+const mostAwaited = 64
+
+// awaits opens the links of a gateway that begins, and reports whether it leaves the VLAN to the one that forwards meanwhile: until they are
+// open, or have had the time for it. Who took the VLAN first would cut it off until they are.
+func (s *sentinel) awaits(p *post, now time.Time) bool {
+	if p.began.IsZero() {
+		p.began = now
+	}
+	if p.opened || now.Sub(p.began) > linkless {
+		return false
+	}
+	waits, n := false, 0
+	links := *p.a.seg.links.Load()
+	for _, id := range slices.Sorted(maps.Keys(links)) {
+		if slices.Contains(p.others, id) {
+			continue
+		}
+		if n++; n > mostAwaited {
+			break
+		}
+		if peer := peerOf(links[id]); !peer.Live() {
+			s.d.endpoint.Open(peer)
+			waits = true
+		}
+	}
+	p.opened = n > 0 && !waits
+	return waits && forwarded(p.election.State(now))
+}
+
+// forwarded reports whether another gateway carries the VLAN, as far as is heard.
+func forwarded(e election.State) bool {
+	return slices.ContainsFunc(e.Gateways, func(g election.Gateway) bool { return g.Alive && g.Claims })
 }
 
 // doubt has somebody ask the peers when another gateway is heard on the VLAN and not in the overlay any more: one of the two has lost
@@ -60,7 +100,7 @@ func (s *sentinel) doubt(p *post, now time.Time) {
 	p.asking, p.asked = true, now
 	var peers []identity.ID
 	for id, port := range *p.a.seg.links.Load() {
-		if len(peers) < mostAsked && !slices.Contains(p.others, id) && port.Egress().(*link).peer.Live() { //nolint:forcetypeassert // the ports of links
+		if len(peers) < mostAsked && !slices.Contains(p.others, id) && peerOf(port).Live() {
 			peers = append(peers, transportID(id))
 		}
 	}

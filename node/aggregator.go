@@ -166,7 +166,7 @@ func (t *trunk) ready(able map[*post]election.Conditions, now time.Time) bool {
 
 // ready reports whether a port could carry its VLAN if the switch let it.
 func (p *post) ready(c election.Conditions, now time.Time) bool {
-	return c.Carrier && c.Synced && (c.Peer || !c.Peers) && !p.a.port.Attributes().Shut && p.a.port.Fault(now) == nil
+	return c.Carrier && c.Synced && (c.Peer || !c.Peers) && p.a.open(now)
 }
 
 // judgeLocked works out what is wrong with the aggregation, for people.

@@ -55,6 +55,8 @@ type post struct {
 	others   []policy.Identity // the other gateways
 	election *election.Election
 	probe    *probe.Port
+	began    time.Time // when its ability was asked for first
+	opened   bool      // its links have been open since
 	linked   time.Time // when a peer was alive last
 	cut      bool      // no peer answers, although the VLAN shows that another gateway lives
 	asking   bool      // somebody finds out

@@ -66,6 +66,11 @@ type attachment struct {
 
 func (a *attachment) String() string { return a.port.Name }
 
+// open reports whether the port is neither shut nor disabled by a fault: then it carries what its gate lets pass.
+func (a *attachment) open(now time.Time) bool {
+	return !a.port.Attributes().Shut && a.port.Fault(now) == nil
+}
+
 // tagWriter writes frames with one tag.
 type tagWriter struct {
 	*bridge.Writer

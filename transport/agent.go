@@ -200,6 +200,9 @@ func (e *Endpoint) selected(p *Peer, agent *ice.Agent, local, remote ice.Candida
 	}
 	now := time.Now()
 	p.ice.connected, p.ice.failures = true, 0
+	if p.pair.initiates() && e.rekeyDueLocked(p, now) {
+		p.try.hurry(now) // a session that is still here may be with a process that has ended; the one that is there now listens to this path
+	}
 	addr := netip.AddrPortFrom(to.Unmap(), uint16(remote.Port())) //nolint:gosec // a port
 	if old := p.direct; old != nil {
 		if old.out == carrier(s) && old.addr == addr {
@@ -210,9 +213,6 @@ func (e *Endpoint) selected(p *Peer, agent *ice.Agent, local, remote ice.Candida
 	}
 	p.direct = e.newPathLocked(p, s, addr, s.local, "")
 	e.chooseLocked(p)
-	if p.current == nil && p.pair.initiates() {
-		p.try.next = now
-	}
 	e.log.Debug("direct path found", "peer", p.cfg.Name, "path", p.direct.String())
 }
 

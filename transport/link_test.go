@@ -376,3 +376,61 @@ func TestSilentRelay(t *testing.T) {
 		}
 	})
 }
+
+// One node was down for a while, in which the other has tried more and more seldom to reach it. The link is open again within a second of its
+// wanting it, whatever the other's turn was.
+func TestRestartedOpensAtOnce(t *testing.T) {
+	for _, restarted := range []int{1, 2} {
+		for _, relayed := range []bool{false, true} {
+			for down := 4 * time.Second; down < 14*time.Second; down += 700 * time.Millisecond {
+				inWorld(t, func(w *world) {
+					if relayed {
+						w.relay("192.0.2.100")
+					}
+					a, b := w.node(1, w.net.Host("192.0.2.1")), w.node(2, w.net.Host("192.0.2.2"))
+					w.acquaint(a, b)
+					a.exchange(b, 2*time.Second)
+					a.awaitPath(b, "direct", 10*time.Second)
+					n, other := a, b
+					if restarted == 2 {
+						n, other = b, a
+					}
+					n.crash()
+					for end := time.Now().Add(down); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+						other.send(n, "nobody is there")
+					}
+					n.start()
+					if err := n.e.SetPeers([]PeerConfig{other.record()}); err != nil {
+						t.Fatal(err)
+					}
+					n.useRelays()
+					began := time.Now()
+					n.deliverRepeatedly(other, 30*time.Second)
+					if took := time.Since(began); took > time.Second {
+						t.Errorf("node %d restarts after %v, relay %t: %v until it can send", restarted, down, relayed, took)
+					}
+				})
+			}
+		}
+	}
+}
+
+// A link can be opened before there is anything to send.
+func TestOpen(t *testing.T) {
+	for _, opens := range []int{1, 2} {
+		inWorld(t, func(w *world) {
+			a, b := w.node(1, w.net.Host("192.0.2.1")), w.node(2, w.net.Host("192.0.2.2"))
+			w.acquaint(a, b)
+			n, other := a, b
+			if opens == 2 {
+				n, other = b, a
+			}
+			p := n.e.Peer(other.id)
+			if p.Live() {
+				t.Fatal("it is open already")
+			}
+			n.e.Open(p)
+			w.await("the link is open", time.Second, p.Live)
+		})
+	}
+}

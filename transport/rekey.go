@@ -25,6 +25,9 @@ func tryDelay(count int) time.Duration {
 	return min(time.Second<<min(count, 3), 5*time.Second)
 }
 
+// hurry has the next try made at once, by the best path, and those after it soon: what has failed before says nothing any more.
+func (t *handshakeTry) hurry(now time.Time) { t.next, t.count = now, 0 }
+
 // initiateLocked sends a first message by one of the peer's paths, another each time.
 func (e *Endpoint) initiateLocked(p *Peer, now time.Time) {
 	paths := p.pathsLocked()

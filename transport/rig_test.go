@@ -53,6 +53,9 @@ func (n *testNode) deliverRepeatedly(to *testNode, within time.Duration) {
 func (n *testNode) crash() {
 	mute := n.host.Addr()
 	n.w.net.SetFilter(func(from, _ netip.AddrPort) bool { return from.Addr() != mute })
+	n.w.mu.Lock()
+	delete(n.w.nodes, n.id) // the controller passes it nothing on
+	n.w.mu.Unlock()
 	n.stop()
 	n.w.net.SetFilter(nil)
 }

@@ -110,6 +110,11 @@ func (e *Endpoint) stage(p *Peer, head, body []byte, now int64) {
 	if !p.staged.add(head, body, now) {
 		e.counts.unstaged.Add(1)
 	}
+	e.Open(p)
+}
+
+// Open begins to open the link to a peer, as a message for it would. It does not block, and may be called again.
+func (e *Endpoint) Open(p *Peer) {
 	select {
 	case e.wakeups <- p:
 	default: // the control loop is about to look anyway

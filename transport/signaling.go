@@ -157,7 +157,7 @@ func (e *Endpoint) takeWakeLocked(p *Peer, noSession bool, now time.Time) {
 		if p.current != nil {
 			p.current.wantRekey.Store(true) // what is here is dead
 		}
-		p.try.next = now
+		p.try.hurry(now)
 	}
 	if p.ice.agent == nil || now.Sub(p.ice.began) > attemptPause {
 		e.startAttemptLocked(p, now)

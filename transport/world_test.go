@@ -113,9 +113,6 @@ func (w *world) node(id identity.ID, host *memnet.Host) *testNode {
 	}
 	n := &testNode{w: w, id: id, host: host, keys: keys, aes: true}
 	n.renew()
-	w.mu.Lock()
-	w.nodes[id] = n
-	w.mu.Unlock()
 	n.start()
 	return n
 }
@@ -155,6 +152,9 @@ func (n *testNode) start() {
 		Remembered:  n.memory,
 		Remember:    func(r Remembered) { n.memory = r },
 	})
+	w.mu.Lock()
+	w.nodes[n.id] = n
+	w.mu.Unlock()
 	n.e.SetAddresses([]netip.Addr{n.host.Addr()})
 	ctx, cancel := context.WithCancel(w.ctx)
 	n.cancel, n.done = cancel, make(chan struct{})

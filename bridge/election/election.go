@@ -62,9 +62,9 @@ type gateway struct {
 
 // Conditions are what a forwarder needs.
 type Conditions struct {
-	Carrier bool // the port can carry frames: link up, and not blocked
+	Carrier bool // the port can carry frames: link up, neither shut nor blocked
 	Synced  bool // this gateway has its state since it has started
-	Peer    bool // a peer in the overlay is alive that is no gateway of this attachment
+	Peer    bool // a peer in the overlay is alive that is no gateway of this attachment, and no link is waited for
 	Peers   bool // there are such peers
 }
 

@@ -32,6 +32,7 @@ func newRedundant(t *testing.T) *redundant {
 	t.Helper()
 	r := &redundant{rig: newRigFor(t, 30*time.Minute)}
 	r.sw = r.vlanSwitch("site")
+	r.far = r.site("far", lab.PortPreserving) // before the gateways, and the silent one after them: whose number is lower begins sessions
 	for i, name := range []string{"gw1", "gw2"} {
 		n := r.site(name, lab.PortPreserving, "--role", "gateway")
 		r.nics = append(r.nics, r.trunk(r.sw, n.Host, "lan", 10))
@@ -43,7 +44,6 @@ func newRedundant(t *testing.T) *redundant {
 			r.ok(err)
 		}
 	}
-	r.far = r.site("far", lab.PortPreserving)
 	r.silent = r.site("silent", lab.PortPreserving)
 	for _, from := range []string{"attachment:gw1/lan", "node:far", "node:silent"} {
 		_, err := r.Grant(r.ctx, from, "segment:lan")
