@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -33,12 +35,19 @@ func explainer(t testing.TB, s *site, expires time.Time, resources ...*controlv1
 		names[policy.Identity(id)] = p.GetName()
 	}
 	for vni, v := range d.viewsLocked() {
-		if len(v.Neighbours(d.self(), now)) == 0 {
+		if len(v.Around(d.self(), now)) == 0 {
 			continue
 		}
 		seg := &segment{d: d, vni: vni, sw: vswitch.NewSegment(vni, d.self(), 1500, fdb.Limits{})}
-		seg.local = vswitch.NewPort("loom0", vswitch.Local, d.self(), nil)
-		seg.sw.AddPort(seg.local)
+		if v.Station(d.self()) != nil {
+			seg.local = vswitch.NewPort("loom0", vswitch.Local, d.self(), nil)
+			seg.sw.AddPort(seg.local)
+		}
+		for _, id := range slices.Sorted(maps.Keys(d.contents.Attachments)) {
+			if a := d.contents.Attachments[id]; policy.VNI(a.GetVni()) == vni {
+				seg.sw.AddPort(vswitch.NewPort(a.GetPort(), vswitch.Attached, policy.Identity(id), nil))
+			}
+		}
 		seg.sw.SetPolicy(v, now)
 		seg.links.Store(&map[policy.Identity]*vswitch.Port{})
 		seg.setLinksLocked(v.Links(d.self(), now), names)
@@ -109,15 +118,15 @@ func TestExplain(t *testing.T) {
 		{name: "to everybody", ask: ExplainRequest{To: "10.64.0.255", Kind: "udp", Port: 67}, check: "pass", on: "b", grant: 3, steps: "self! b? c?"},
 		{
 			name: "to nobody who is known", ask: ExplainRequest{To: "x", Kind: "icmp", Segment: "one"}, check: "not-member", on: "self", steps: "self!",
-			fix: "etherloom grant add --from node:x --to segment:one", note: "told of nobody called x",
+			fix: "etherloom grant add --from node:self --to node:x --segment one --allow icmp", note: "told of nobody called x",
 		},
 		{
 			name: "to nobody's address", ask: ExplainRequest{To: "10.64.0.99", Kind: "icmp"}, check: "not-member", on: "self", steps: "self!",
-			fix: "etherloom grant add --from node:NAME --to segment:one",
+			fix: "etherloom grant add --from node:self --to node:NAME --segment one --allow icmp",
 		},
 		{
 			name: "from nobody who is known", ask: ExplainRequest{From: "x", To: "self", Kind: "icmp", Segment: "one"}, check: "no-grant", on: "x", steps: "x?",
-			fix: "etherloom grant add --from node:x --to segment:one",
+			fix: "etherloom grant add --from node:x --to node:self --segment one --allow icmp",
 		},
 		{
 			name: "from nobody to a group", ask: ExplainRequest{From: "x", To: "224.0.0.251", Kind: "icmp", Segment: "one"}, check: "no-grant", on: "x", steps: "x?",
@@ -240,9 +249,9 @@ func TestExplainErrors(t *testing.T) {
 		{ExplainRequest{To: "b", Kind: "icmp", Grant: 4}, []string{"--hex", "--from"}},
 		{ExplainRequest{To: "b", Frame: frame}, []string{"leave --to"}},
 		{ExplainRequest{Frame: make([]byte, 70000)}, []string{"70000 bytes"}},
-		{ExplainRequest{Frame: frame}, []string{"more than one segment fits: one, two", "--segment"}},
+		{ExplainRequest{Frame: append(slices.Repeat([]byte{0xff}, 6), frame[6:]...)}, []string{"more than one segment fits: one, two", "--segment"}},
 		{ExplainRequest{To: "c", Kind: "icmp"}, []string{"more than one segment fits: one, two"}},
-		{ExplainRequest{To: "b c", Kind: "icmp"}, []string{"expected a node's name", `"b c"`, "etherloom names"}},
+		{ExplainRequest{To: "b c", Kind: "icmp"}, []string{"expected a node's or host's name", `"b c"`, "etherloom names"}},
 		{ExplainRequest{To: "self", Kind: "icmp", Segment: "one"}, []string{"self is on both ends"}},
 		{ExplainRequest{From: "x", To: "y", Kind: "icmp", Segment: "one"}, []string{"neither x nor y"}},
 		{ExplainRequest{To: "c", Kind: "icmp", Segment: "one"}, []string{"c speaks no IP", "address mode none", "etherloom node address c --segment one --mode auto"}},

@@ -18,8 +18,14 @@ import (
 func (q *question) fixes(drop vswitch.Drop, receiver party) []Fix {
 	switch drop {
 	case vswitch.Drop(policy.NoGrant), vswitch.Drop(policy.GrantExpired):
+		if q.from.machine || receiver.machine {
+			return q.narrowFixes(receiver)
+		}
 		return []Fix{q.grantFix(q.from), conditionFix(q.from)}
 	case vswitch.Drop(policy.NotMember):
+		if q.from.machine || receiver.machine {
+			return q.narrowFixes(receiver)
+		}
 		return []Fix{q.grantFix(receiver), conditionFix(receiver)}
 	case vswitch.Drop(policy.NotAllowed):
 		return q.allowFixes(receiver)
@@ -29,7 +35,7 @@ func (q *question) fixes(drop vswitch.Drop, receiver party) []Fix {
 		}
 		return []Fix{{Text: "ask for an address of a node that this one has a grant to: `etherloom names` shows them; somebody else's is not told"}}
 	case vswitch.Drop(policy.WrongGrant):
-		if grant := q.honest(); grant != 0 {
+		if grant := q.honest(receiver.id); grant != 0 {
 			return []Fix{{Text: fmt.Sprintf("%s holds grant %d, which the frame should name", q.from.name, grant)}}
 		}
 		return []Fix{q.grantFix(q.from)}
@@ -110,8 +116,92 @@ func (q *question) allowFixes(receiver party) []Fix {
 	}
 	return []Fix{{
 		"let " + q.from.name + " send " + term.String() + " to " + receiver.name + ", too",
-		fmt.Sprintf("etherloom grant add --from node:%s --to node:%s --segment %s --allow %s", q.from.name, receiver.name, q.on.name, term),
+		q.grantCommand(receiver, term.String()),
 	}}
+}
+
+// grantCommand lets the sender begin something towards a receiver, and nothing else. A machine is on one segment, so that need not be said.
+func (q *question) grantCommand(receiver party, allow string) string {
+	command := "etherloom grant add --from " + q.from.selector() + " --to " + receiver.selector()
+	if !q.from.machine && !receiver.machine {
+		command += " --segment " + firstOr(q.on.name, "SEGMENT")
+	}
+	if allow != "" {
+		command += " --allow " + allow
+	}
+	return command
+}
+
+// allowed is what a grant would have to allow for the question's frame; "" if that cannot be told.
+func (q *question) allowed() string {
+	if q.ask.Kind == "tcp" || q.ask.Kind == "udp" {
+		return fmt.Sprintf("%s:%d", q.ask.Kind, q.ask.Port)
+	}
+	if q.ask.Kind != "" {
+		return "icmp" // ARP passes with whatever is granted
+	}
+	f, err := ether.ParseInside(q.frame)
+	if err != nil || f.Type == ether.TypeARP {
+		return ""
+	}
+	if term, ok := policy.TermOf(&f); ok {
+		return term.String()
+	}
+	return ""
+}
+
+// narrowFixes let a sender reach a machine, or a machine reach somebody, and nothing else of the segment.
+func (q *question) narrowFixes(receiver party) []Fix {
+	if receiver.id == 0 {
+		return []Fix{{Text: q.from.name + " has no grant to anybody who may have this address: `etherloom names` shows whom this node knows, `etherloom grant list` " +
+			"an administrator what there is"}}
+	}
+	out := []Fix{{"let " + q.from.name + " reach " + receiver.name, q.grantCommand(receiver, q.allowed())}}
+	if !q.from.machine {
+		out = append(out, conditionFix(q.from))
+	}
+	return out
+}
+
+// isGrants reports whether a frame was dropped for want of a grant.
+func (q *question) isGrants(drop vswitch.Drop) bool {
+	switch drop {
+	case vswitch.Drop(policy.NoGrant), vswitch.Drop(policy.GrantExpired), vswitch.Drop(policy.NotMember), vswitch.Drop(policy.UnknownAddress), vswitch.DropNoReceiver:
+		return true
+	}
+	return false
+}
+
+// strangerFixes says how to find out who somebody is of whom this node is told nothing, and what lets the two meet then.
+func (q *question) strangerFixes(p party) []Fix {
+	asked := p
+	if asked.addr.IsValid() || asked.mac != (ether.MAC{}) {
+		asked.name = "NAME"
+	}
+	out := []Fix{{
+		"nodes and machines are told only of those whom a grant lets them meet: an administrator sees who there is, and what " + p.name + " is (also `etherloom host list`)",
+		"etherloom node list",
+	}}
+	for _, kind := range []string{"node", "host", "attachment"} {
+		if p.absent != kind && (p.absent != "" || kind == "attachment") {
+			continue
+		}
+		meant := asked
+		meant.name = kind + ":" + asked.name
+		from, to := q.from.selector(), meant.name
+		if q.from.id == 0 && !q.from.addr.IsValid() {
+			from, to = meant.name, q.to.selector()
+		}
+		command := "etherloom grant add --from " + from + " --to " + to
+		if kind == "node" {
+			command += " --segment " + firstOr(q.on.name, "SEGMENT")
+		}
+		if allow := q.allowed(); allow != "" {
+			command += " --allow " + allow
+		}
+		out = append(out, Fix{"if it is " + map[string]string{"node": "a node", "host": "a machine behind a gateway", "attachment": "an attachment"}[kind], command})
+	}
+	return out
 }
 
 // conditionFix reminds of grants that are there and not held. Nodes are told of no conditions.

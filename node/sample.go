@@ -47,6 +47,8 @@ func (q *question) checkEnds() error {
 	switch {
 	case q.from.id == 0 && q.to.id == 0 && !q.to.group():
 		return fmt.Errorf("this node is told of neither %s nor %s: ask on one of them, or look at `etherloom names`", q.from.name, q.to.name)
+	case q.from.unnamed() && q.from.id == q.to.id && q.from.mac != q.to.mac:
+		return fmt.Errorf("both are behind %s, and what machines send each other there stays on its VLAN: name another with --to or --from", q.from.name)
 	case q.from.id != 0 && q.from.id == q.to.id:
 		return fmt.Errorf("%s is on both ends, and what a machine sends to itself never comes to the switch: name another with --to or --from", q.from.name)
 	}
