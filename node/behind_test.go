@@ -9,6 +9,7 @@ import (
 	"github.com/etherloom/etherloom/control/controlv1"
 	"github.com/etherloom/etherloom/ether"
 	"github.com/etherloom/etherloom/internal/sample"
+	"github.com/etherloom/etherloom/node/statedir"
 	"github.com/etherloom/etherloom/policy"
 	vswitch "github.com/etherloom/etherloom/switch"
 )
@@ -246,4 +247,32 @@ func TestExplainFlowOfMachines(t *testing.T) {
 	flow(back, "pass", "self", 12, "self!", "stands by grant 12")
 	_, err = d.Explain(ExplainRequest{Flow: "icmp 10.65.0.51:1 10.65.0.8:1"})
 	wantError(t, err, "at neither end", "ask on gw-b or on b")
+}
+
+// What a machine may not send is answered with what its own record says, and with no command that is about nodes.
+func TestMachineFixes(t *testing.T) {
+	q := &question{d: &Daemon{member: statedir.Membership{ID: selfID}}, on: place{name: "office"}}
+	record := func(mac byte, addresses ...string) party {
+		m := machineRecord(&controlv1.Machine{Id: 21, Name: "ma", Vni: 2, Mac: []byte{2, 0, 0, 0, 0, mac}, Addresses: addresses})
+		return party{name: "ma", id: 21, machine: true, station: m.GetStations()[0], mac: ether.MAC{2, 0, 0, 0, 0, mac}}
+	}
+	unnamed := party{name: "gw/site", id: 20, machine: true, station: machineRecord(&controlv1.Machine{Id: 20, Vni: 2}).GetStations()[0]}
+	for _, c := range []struct {
+		from party
+		drop policy.Verdict
+		want string
+	}{
+		{record(21, "10.65.0.21/24"), policy.IPSource, "ma may use 10.65.0.21/24 alone"},
+		{record(21), policy.ARPSender, "nobody's"},
+		{unnamed, policy.IPSource, "nobody's"},
+		{record(21), policy.NotRouter, "etherloom host set ma ... --role router"},
+		{unnamed, policy.NotRouter, "etherloom host add NAME --mac MAC --attachment gw/site --role router"},
+		{unnamed, policy.SourceMAC, "this MAC is somebody else's"},
+		{record(21), policy.NoStation, "have not signed yet"},
+	} {
+		q.from = c.from
+		if text := fmt.Sprint(q.fixes(vswitch.Drop(c.drop), party{})); !strings.Contains(text, c.want) || strings.Contains(text, "etherloom node") {
+			t.Errorf("%s of %s: %s, want ...%s...", c.drop.Code(), c.from.name, text, c.want)
+		}
+	}
 }

@@ -210,57 +210,74 @@ func (q *question) answer() error {
 
 // received judges the frame again at those who receive it: at the one who is meant, or at everybody.
 func (q *question) received(e vswitch.Explanation) error {
-	by, drop, grant, who := q.out.Steps[0], e.Drop, policy.GrantID(0), q.to
-	if drop == vswitch.Forwarded {
-		drop = vswitch.DropNoReceiver
+	best := ruling{q.out.Steps[0], e.Drop, 0, q.to}
+	if best.drop == vswitch.Forwarded {
+		best.drop = vswitch.DropNoReceiver
 	}
 	// Who is no member has no port here, so no port's judgement says why the frame does not get there.
 	if v := q.on.view.Between(q.from.id, q.to.id, q.now); q.to.station != nil && v != policy.Pass {
-		drop = vswitch.Drop(v)
+		best.drop = vswitch.Drop(v)
 	}
 	left, seen := 0, map[copyTo]bool{}
 	for _, r := range e.Receivers {
 		receiver := q.member(r.Who)
-		switch {
-		case q.to.station != nil && receiver.id != q.to.id && receiver.id != 0:
+		if q.to.station != nil && receiver.id != q.to.id && receiver.id != 0 {
 			continue
-		case r.Drop != vswitch.Forwarded:
-			if drop != vswitch.Forwarded {
-				drop, who = r.Drop, receiver
-			}
+		}
+		if end, ends := q.endOf(r, receiver); ends {
+			best.improve(end)
 			continue
-		case r.Port.Kind != vswitch.Link: // the way ends here
-			if drop != vswitch.Forwarded {
-				drop, grant, who = r.Drop, q.honest(receiver.id), receiver
-			}
+		}
+		if one := (copyTo{r.Port, r.Tag}); seen[one] {
 			continue
-		case r.Tag.Grant == 0:
-			q.note("%s carries the same VLAN and remembers such flows, so it is handed over there to be judged: ask there", r.Port.Name)
-			drop = r.Drop
-			continue
-		case seen[copyTo{r.Port, r.Tag}]:
-			continue
-		case len(q.out.Steps) > maxReceivers:
+		} else if seen[one] = true; len(q.out.Steps) > maxReceivers {
 			left++
 			continue
 		}
-		seen[copyTo{r.Port, r.Tag}] = true
 		sw, in, err := q.switchOf(r.Port.Identity)
 		if err != nil {
 			return err
 		}
 		there := sw.Explain(in, q.frame, r.Tag, q.now)
 		q.judged(r.Port.Identity, in, false, there, r.Tag.Grant)
-		if drop != vswitch.Forwarded {
-			by, drop, grant, who = q.out.Steps[len(q.out.Steps)-1], there.Drop, r.Tag.Grant, receiver
-		}
+		best.improve(ruling{q.out.Steps[len(q.out.Steps)-1], there.Drop, r.Tag.Grant, receiver})
 	}
 	if left > 0 {
 		q.note("%d more would receive it by the same grant", left)
 	}
-	q.decide(by, drop, grant, who)
+	q.decide(best.by, best.drop, best.grant, best.who)
 	q.notes()
 	return nil
+}
+
+// endOf says what becomes of a frame that goes over no link from the node of its sender; false if another node judges it.
+func (q *question) endOf(r vswitch.Receiver, receiver party) (ruling, bool) {
+	end := ruling{q.out.Steps[0], r.Drop, 0, receiver}
+	switch {
+	case r.Drop != vswitch.Forwarded:
+	case r.Port.Kind != vswitch.Link: // the way ends here, so the frame names no grant
+		end.grant = q.honest(receiver.id)
+	case r.Tag.Grant == 0:
+		q.note("%s carries the same VLAN and remembers such flows, so it is handed over there to be judged: ask there", r.Port.Name)
+	default:
+		return end, false
+	}
+	return end, true
+}
+
+// ruling is what one judgement makes the answer.
+type ruling struct {
+	by    Judgement
+	drop  vswitch.Drop
+	grant policy.GrantID
+	who   party // would have the frame
+}
+
+// improve takes another ruling, unless the frame passes by this one.
+func (r *ruling) improve(next ruling) {
+	if r.drop != vswitch.Forwarded {
+		*r = next
+	}
 }
 
 // copyTo is a copy of a frame: those behind one port have one for each grant.

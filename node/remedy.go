@@ -18,15 +18,9 @@ import (
 func (q *question) fixes(drop vswitch.Drop, receiver party) []Fix {
 	switch drop {
 	case vswitch.Drop(policy.NoGrant), vswitch.Drop(policy.GrantExpired):
-		if q.from.machine || receiver.machine {
-			return q.narrowFixes(receiver)
-		}
-		return []Fix{q.grantFix(q.from), conditionFix(q.from)}
+		return q.grantFixes(q.from, receiver)
 	case vswitch.Drop(policy.NotMember):
-		if q.from.machine || receiver.machine {
-			return q.narrowFixes(receiver)
-		}
-		return []Fix{q.grantFix(receiver), conditionFix(receiver)}
+		return q.grantFixes(receiver, receiver)
 	case vswitch.Drop(policy.NotAllowed):
 		return q.allowFixes(receiver)
 	case vswitch.Drop(policy.UnknownAddress):
@@ -59,6 +53,9 @@ func (q *question) plainFix(drop vswitch.Drop) (Fix, bool) {
 		return Fix{Text: "sender and receiver are told different things of the policy, or the grant is gone: compare the policy's version in " +
 			"`etherloom status` on both; `etherloom grant list` shows an administrator what there is"}, true
 	case vswitch.Drop(policy.NoStation):
+		if q.from.machine {
+			return Fix{Text: "the controllers have not signed yet what " + q.from.name + " may use: `etherloom host list` and `etherloom attachment list` show an administrator what there is"}, true
+		}
 		return Fix{"give " + q.from.name + " a place on the segment", fmt.Sprintf("etherloom node address %s --segment %s --mode auto", q.from.name, segment)}, true
 	case vswitch.Drop(policy.PolicyExpired):
 		return Fix{Text: "a controller must be reached, which renews the policy: `etherloom status` says why none is"}, true
@@ -86,6 +83,14 @@ func (q *question) plainFix(drop vswitch.Drop) (Fix, bool) {
 	default:
 		return Fix{}, false
 	}
+}
+
+// grantFixes let a frame pass for which a grant is missing: for want of a member's, or where machines are concerned, of a narrow one.
+func (q *question) grantFixes(member, receiver party) []Fix {
+	if q.from.machine || receiver.machine {
+		return q.narrowFixes(receiver)
+	}
+	return []Fix{q.grantFix(member), conditionFix(member)}
 }
 
 // grantFix lets somebody use the segment.
@@ -165,11 +170,9 @@ func (q *question) narrowFixes(receiver party) []Fix {
 
 // isGrants reports whether a frame was dropped for want of a grant.
 func (q *question) isGrants(drop vswitch.Drop) bool {
-	switch drop {
-	case vswitch.Drop(policy.NoGrant), vswitch.Drop(policy.GrantExpired), vswitch.Drop(policy.NotMember), vswitch.Drop(policy.UnknownAddress), vswitch.DropNoReceiver:
-		return true
-	}
-	return false
+	return slices.Contains([]vswitch.Drop{
+		vswitch.Drop(policy.NoGrant), vswitch.Drop(policy.GrantExpired), vswitch.Drop(policy.NotMember), vswitch.Drop(policy.UnknownAddress), vswitch.DropNoReceiver,
+	}, drop)
 }
 
 // strangerFixes says how to find out who somebody is of whom this node is told nothing, and what lets the two meet then.
@@ -222,6 +225,9 @@ func (q *question) macFix(p party) Fix {
 			fmt.Sprintf("ip link set dev %s address %s", q.on.here.local.Name, p.mac),
 		}
 	}
+	if p.unnamed() {
+		return Fix{Text: fmt.Sprintf("this MAC is somebody else's, so nobody behind %s whom nobody named may use it: `etherloom fdb` shows where it was seen", p.name)}
+	}
 	return Fix{Text: fmt.Sprintf("%s sends from %s alone on segment %s", p.name, p.mac, q.on.name)}
 }
 
@@ -237,6 +243,9 @@ func (q *question) addressFixes(p party) []Fix {
 	}
 	out := []Fix{{Text: text}}
 	claimed := claimedBy(q.frame)
+	if p.machine {
+		return []Fix{q.machineAddressFix(p)}
+	}
 	switch {
 	case !claimed.IsValid() || claimed.IsMulticast() || claimed.IsLinkLocalUnicast() || slices.Contains(p.addresses(), claimed):
 		return out
@@ -252,6 +261,16 @@ func (q *question) addressFixes(p party) []Fix {
 		}
 	}
 	return append(out, Fix{"or give it " + claimed.String() + " besides", q.staticCommand(p, claimed)})
+}
+
+// machineAddressFix says which addresses a machine behind a gateway may use.
+func (q *question) machineAddressFix(p party) Fix {
+	if p.unnamed() || len(p.station.GetAddresses()) == 0 {
+		return Fix{Text: p.name + " may use each address that is nobody's: this one is somebody else's, of the segment's own DHCP service and not leased to it, or none that a " +
+			"machine can have. `etherloom names` and `etherloom host list` show whose it is"}
+	}
+	return Fix{Text: fmt.Sprintf("%s may use %s alone, from %s: send from there, or have an administrator say all anew that it may use (`etherloom host set %s --address ...`)",
+		p.name, strings.Join(p.station.GetAddresses(), ", "), p.mac, p.name)}
 }
 
 // staticCommand gives a node one address more than it has.

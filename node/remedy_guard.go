@@ -38,6 +38,12 @@ func (q *question) guardFixes(drop vswitch.Drop, source party) []Fix {
 
 // roleFix lets somebody be more than a host.
 func (q *question) roleFix(p party, role, what string) Fix {
+	if p.unnamed() {
+		return Fix{Text: "let it " + what + ": give it a name with the role, `etherloom host add NAME --mac MAC --attachment " + p.name + " --role " + role + "`"}
+	}
+	if p.machine {
+		return Fix{Text: "let " + p.name + " " + what + ": `etherloom host set " + p.name + " ... --role " + role + "`, which says all anew that `etherloom host list` shows"}
+	}
 	return Fix{
 		"let " + p.name + " " + what,
 		fmt.Sprintf("etherloom node role %s --segment %s --add %s", p.name, firstOr(q.on.name, "SEGMENT"), role),

@@ -171,16 +171,35 @@ func showExplained(out io.Writer, e *node.Explained) {
 	}
 }
 
+// cameBy says how the frame came to a node.
+func cameBy(j node.Judgement) string {
+	switch {
+	case j.Sends && j.In != "":
+		return "came in by " + j.In
+	case j.Sends:
+		return "sent"
+	case j.Grant != 0:
+		return fmt.Sprintf("received, naming grant %d", j.Grant)
+	}
+	return "received"
+}
+
+// receiverOf says who is behind a port, and behind which.
+func receiverOf(r node.Outcome) string {
+	switch {
+	case r.Kind == "local":
+		return "its host by " + r.Port
+	case r.Kind == "attached":
+		return r.Node + " by " + r.Port
+	case r.Node == r.Port:
+		return r.Node
+	}
+	return r.Node + " by link " + r.Port
+}
+
 // stepLine says in one line what one node does.
 func stepLine(j node.Judgement) string {
-	text := "received"
-	if j.Sends && j.In != "" {
-		text = "came in by " + j.In
-	} else if j.Sends {
-		text = "sent"
-	} else if j.Grant != 0 {
-		text += fmt.Sprintf(", naming grant %d", j.Grant)
-	}
+	text := cameBy(j)
 	switch {
 	case j.Check == vswitch.Answered.Code():
 		text += ": answered here"
@@ -193,14 +212,7 @@ func stepLine(j node.Judgement) string {
 	}
 	var ports []string
 	for _, r := range j.Receivers {
-		to := r.Node + " by link " + r.Port
-		if r.Kind == "local" {
-			to = "its host by " + r.Port
-		} else if r.Kind == "attached" {
-			to = r.Node + " by " + r.Port
-		} else if r.Node == r.Port {
-			to = r.Node
-		}
+		to := receiverOf(r)
 		if !r.Passes {
 			to = "not to " + to + " (" + r.Check + ")"
 		} else if r.Grant != 0 {
