@@ -109,9 +109,15 @@ func (q *question) leases(p party) (out []*controlv1.Lease) {
 	return out
 }
 
-// locate says where this node has seen a machine, and which addresses were heard of it. The port of those whom nobody named is the
+// locate says where this node has seen a machine, and which addresses it has leased or were heard of it. The port of those whom nobody named is the
 // attachment's, if this node has it.
 func (q *question) locate(p party) party {
+	p.spoke = nil
+	for _, l := range q.leases(p) {
+		if p.unnamed() && ether.MAC(l.GetMac()) == p.mac { // a host's are among those that it may use
+			p.spoke = append(p.spoke, addr4(l.GetAddress()))
+		}
+	}
 	if !p.machine || q.on.here == nil {
 		return p
 	}
@@ -125,7 +131,7 @@ func (q *question) locate(p party) party {
 			}
 		}
 	}
-	p.spoke = q.on.here.sw.Heard(p.mac, q.now)
+	p.spoke = append(p.spoke, q.on.here.sw.Heard(p.mac, q.now)...)
 	return p
 }
 

@@ -69,7 +69,7 @@ func nearSite(s *site) []*controlv1.Resource {
 }
 
 // ping is an echo request between stations as station() numbers them, on office.
-func ping(t *testing.T, from, to byte) []byte {
+func ping(t testing.TB, from, to byte) []byte {
 	t.Helper()
 	p := sample.Packet{
 		From: ether.MAC{2, 0, 0, 0, 0, from}, To: ether.MAC{2, 0, 0, 0, 0, to}, Src: addr4(fmt.Sprint("10.65.0.", from)), Dst: addr4(fmt.Sprint("10.65.0.", to)),
@@ -217,6 +217,30 @@ func TestExplainNearMachines(t *testing.T) {
 	}
 	seg.sw.RemovePort(ports["more"], ports["yard"])
 	explainAll(t, d, []behindCase{{ask: ExplainRequest{Frame: ping(t, 88, 8)}, check: "pass", on: "b", grant: 11, steps: "self!site b?"}})
+}
+
+// Who has an address is known by its lease, by what was heard, or because only those may have it whom nobody named.
+func TestExplainByAddress(t *testing.T) {
+	s := newSite(t)
+	lease := leaseTold(2, "10.65.0.101", 20, 99, boundLease)
+	service := &controlv1.Resource{Kind: &controlv1.Resource_Dhcp{Dhcp: &controlv1.DhcpService{
+		Vni: 2, Server: "10.65.0.254", Mac: []byte{2, 0, 0, 0, 0, 0xd}, PoolFrom: "10.65.0.100", PoolTo: "10.65.0.109", LeaseSeconds: 3600,
+	}}}
+	d := explainer(t, s, time.Time{}, append(nearSite(s), service, &controlv1.Resource{Kind: &controlv1.Resource_Lease{Lease: lease}})...)
+	seg := d.segments[2]
+	for _, p := range seg.sw.Ports() {
+		if p.Name == "site" {
+			arp := "\x00\x01\x08\x00\x06\x04\x00\x01" + "\x02\x00\x00\x00\x00\x4d" + "\x0a\x41\x00\x4d" + "\x00\x00\x00\x00\x00\x00\x0a\x41\x00\xc8"
+			seg.sw.Forward(p, rawFrame(88, 0x4d, ether.TypeARP, arp), ether.Offload{}, vswitch.Tag{}, 0, time.Now())
+		}
+	}
+	explainAll(t, d, []behindCase{
+		{ask: ExplainRequest{From: "10.65.0.101", To: "b", Kind: "icmp"}, check: "pass", on: "b", grant: 11, steps: "self!site b?", text: "02:00:00:00:00:63 > "},
+		{ask: ExplainRequest{From: "02:00:00:00:00:63", To: "b", Kind: "icmp"}, check: "pass", on: "b", grant: 11, steps: "self!site b?", text: "10.65.0.101 > "},
+		{ask: ExplainRequest{From: "10.65.0.77", To: "b", Kind: "icmp"}, check: "pass", on: "b", grant: 11, steps: "self!site b?", text: "02:00:00:00:00:4d > "},
+		{ask: ExplainRequest{From: "02:00:00:00:00:4d", To: "b", Kind: "icmp"}, check: "pass", on: "b", grant: 11, steps: "self!site b?", text: "10.65.0.77 > "},
+		{ask: ExplainRequest{From: "10.65.0.66", To: "b", Kind: "icmp"}, check: "pass", on: "b", grant: 11, steps: "self!site b?", text: "10.65.0.66 > "},
+	})
 }
 
 // A flow of machines behind this gateway is one of its own.

@@ -334,8 +334,17 @@ func FuzzExplain(f *testing.F) {
 	}
 	f.Add(rawFrame(selfID, 8, other, ""), "b", uint32(0))
 	f.Add(rawFrame(selfID, 8, ether.TypeIPv6, "\x60"), "d", uint32(99))
+	gateway := explainer(f, newSite(f), time.Time{}, nearSite(s)...)
+	for _, from := range []string{"", "self/site", "ma", "gw-b", "self/more"} {
+		f.Add(ping(f, 21, 8), from, uint32(0))
+		f.Add(ping(f, 8, 41), from, uint32(9))
+		f.Add(rawFrame(21, 88, other, ""), from, uint32(0))
+	}
 	f.Fuzz(func(t *testing.T, frame []byte, from string, grant uint32) {
 		e, err := d.Explain(ExplainRequest{Frame: frame, From: from, Grant: grant, Segment: "one"})
+		if there, err2 := gateway.Explain(ExplainRequest{Frame: frame, From: from, Grant: grant}); err2 == nil && (there.Text == "" || there.On == "" || len(there.Steps) == 0 || there.Passes != (len(there.Fixes) == 0)) {
+			t.Errorf("%x from %q at a gateway: %+v", frame, from, there)
+		}
 		if err != nil {
 			return
 		}

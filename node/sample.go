@@ -54,8 +54,7 @@ func (q *question) checkEnds() error {
 	}
 	for _, p := range []party{q.from, q.to} {
 		if p.id == 0 && !p.group() {
-			q.note("this node is told of nobody called %s: there is none, or it may use no segment that this node is on; which, "+
-				"an administrator sees with `etherloom node list`", p.name)
+			q.note("%s: there is none, or nothing is granted between it and this node or machines behind it", p.missing())
 		}
 	}
 	return nil
