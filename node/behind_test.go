@@ -123,7 +123,7 @@ func explainAll(t *testing.T, d *Daemon, cases []behindCase) {
 // narrow grant.
 func TestExplainFarMachines(t *testing.T) {
 	s := newSite(t)
-	d := explainer(t, s, time.Time{}, farSite(s)...)
+	d := explainer(t, s, time.Time{}, append(farSite(s), onOffice(13, selfID, 22, "udp:53"))...)
 	var cases []behindCase
 	for _, to := range []string{"mb", "host:mb", "mb.etherloom.internal", "10.65.0.21", "02:00:00:00:00:15"} {
 		cases = append(cases, behindCase{ask: ExplainRequest{To: to, Kind: "icmp"}, check: "pass", on: "gw-b", grant: 7, steps: "self! gw-b?", text: "Node:mb"})
@@ -135,7 +135,11 @@ func TestExplainFarMachines(t *testing.T) {
 			text: "etherloom grant add --from node:self --to host:mb --allow tcp:22", not: "segment:",
 		},
 		{
-			ask: ExplainRequest{To: "host:free", Kind: "icmp"}, check: "no-grant", on: "self", steps: "self!",
+			ask: ExplainRequest{To: "10.65.0.99", Kind: "udp", Port: 53}, check: "pass", on: "gw-b", grant: 13, steps: "self! gw-b?",
+			text: "so it is taken to be of free",
+		},
+		{
+			ask: ExplainRequest{To: "host:free", Kind: "icmp"}, check: "not-allowed", on: "self", steps: "self!",
 			text: "etherloom grant add --from node:self --to host:free --allow icmp", not: "segment:",
 		},
 		{
@@ -239,7 +243,7 @@ func TestExplainByAddress(t *testing.T) {
 		{ask: ExplainRequest{From: "02:00:00:00:00:63", To: "b", Kind: "icmp"}, check: "pass", on: "b", grant: 11, steps: "self!site b?", text: "10.65.0.101 > "},
 		{ask: ExplainRequest{From: "10.65.0.77", To: "b", Kind: "icmp"}, check: "pass", on: "b", grant: 11, steps: "self!site b?", text: "02:00:00:00:00:4d > "},
 		{ask: ExplainRequest{From: "02:00:00:00:00:4d", To: "b", Kind: "icmp"}, check: "pass", on: "b", grant: 11, steps: "self!site b?", text: "10.65.0.77 > "},
-		{ask: ExplainRequest{From: "10.65.0.66", To: "b", Kind: "icmp"}, check: "pass", on: "b", grant: 11, steps: "self!site b?", text: "10.65.0.66 > "},
+		{ask: ExplainRequest{From: "10.65.0.66", To: "b", Kind: "icmp"}, check: "pass", on: "b", grant: 11, steps: "self!site b?", text: "so it is taken to be of self/site"},
 	})
 }
 

@@ -185,6 +185,11 @@ func (q *question) answer() error {
 	}
 	if len(q.frame) == 0 {
 		q.from, q.to = q.stranded(q.from), q.stranded(q.to)
+		for _, p := range []party{q.from, q.to} {
+			if p.guessed {
+				q.note("nobody is known to have %s, so it is taken to be of %s, which may have it", p.addr, p.name)
+			}
+		}
 		if done, err := q.sample(); done || err != nil {
 			return err
 		}

@@ -217,17 +217,21 @@ func (q *question) parties() (err error) {
 	return err
 }
 
-// anybody takes an address that nobody is known to have to be of those behind an attachment whom nobody named, if they may have it and
-// there is a grant between them and the other end.
+// anybody takes an address that nobody is known to have to be of a machine that may have every one that is nobody's, if there is a grant
+// between it and the other end.
 func (q *question) anybody(p, other party) party {
 	if p.id != 0 || !p.addr.IsValid() || p.group() {
 		return p
 	}
 	for _, m := range q.machines() {
 		granted := q.on.view.Between(m.id, other.id, q.now) == policy.Pass || q.on.view.Between(other.id, m.id, q.now) == policy.Pass
-		if m.unnamed() && granted && q.on.view.MayHave(m.id, madeUp(m.id), p.addr.As16()) {
+		mac := m.mac
+		if m.unnamed() {
+			mac = madeUp(m.id)
+		}
+		if granted && q.on.view.MayHave(m.id, mac, p.addr.As16()) {
 			m = q.locate(m)
-			m.addr, m.mac, m.guessed = p.addr, madeUp(m.id), true
+			m.addr, m.mac, m.guessed = p.addr, mac, true
 			return m
 		}
 	}
