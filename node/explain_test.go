@@ -212,7 +212,11 @@ func TestExplain(t *testing.T) {
 func TestGuardFixes(t *testing.T) {
 	q := &question{on: place{name: "one"}}
 	source := party{name: "b", mac: ether.MAC{2, 0, 0, 0, 0, 8}}
+	drops := map[vswitch.Drop]string{
+		vswitch.DropIsolated: "etherloom port set PORT isolated=off", vswitch.DropLocked: "etherloom fdb add one", vswitch.DropPort: "etherloom ports",
+	}
 	for v, want := range map[policy.Verdict]string{
+		policy.PinnedMAC:     "etherloom host list",
 		policy.NotDHCPServer: "etherloom node role b --segment one --add dhcp-server",
 		policy.NotRouter:     "etherloom node role b --segment one --add router",
 		policy.NotQuerier:    "etherloom node role b --segment one --add querier",
@@ -223,10 +227,13 @@ func TestGuardFixes(t *testing.T) {
 		policy.ControlRate:   "etherloom run --limits-control",
 		policy.JoinRate:      "etherloom run --limits-joins",
 	} {
+		drops[vswitch.Drop(v)] = want
+	}
+	for drop, want := range drops {
 		q.from = source
-		fixes := q.fixes(vswitch.Drop(v), party{})
+		fixes := q.fixes(drop, party{})
 		if text := fmt.Sprint(fixes); len(fixes) == 0 || !strings.Contains(text, want) || strings.Contains(text, "nothing here") {
-			t.Errorf("%s: %s, want ...%s...", v.Code(), text, want)
+			t.Errorf("%s: %s, want ...%s...", drop.Code(), text, want)
 		}
 	}
 }

@@ -31,6 +31,21 @@ func (q *question) guardFixes(drop vswitch.Drop, source party) []Fix {
 		return []Fix{limitFix(source, "control")}
 	case vswitch.Drop(policy.JoinRate):
 		return []Fix{limitFix(source, "joins")}
+	case vswitch.DropIsolated:
+		return []Fix{{
+			"no grant changes that, for both ports of this node are set to be isolated, or of different communities (`etherloom port show`): take one out of that",
+			"etherloom port set PORT isolated=off",
+		}}
+	case vswitch.DropLocked:
+		return []Fix{{
+			"the port is locked (`etherloom port show`), and takes frames of those machines alone that have a name or are pinned to it: pin this one",
+			"etherloom fdb add " + firstOr(q.on.name, "SEGMENT") + " MAC PORT",
+		}}
+	case vswitch.DropPort:
+		return []Fix{{Text: "a port on the way carries nothing now: `etherloom ports` and `etherloom status` say which, and why"}}
+	case vswitch.Drop(policy.PinnedMAC):
+		return []Fix{{Text: "this MAC is another's, or of a host that is not behind this attachment: `etherloom host list` shows an administrator where it may be, and " +
+			"`etherloom host set` changes that"}}
 	default:
 		return []Fix{{Text: "nothing here: the sender must be what it says it is"}}
 	}
