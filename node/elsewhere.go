@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/etherloom/etherloom/control/controlv1"
+	"github.com/etherloom/etherloom/ether"
 	"github.com/etherloom/etherloom/fdb"
 	"github.com/etherloom/etherloom/policy"
 	vswitch "github.com/etherloom/etherloom/switch"
@@ -37,29 +38,52 @@ func (q *question) placeOf(vni policy.VNI) place {
 	return p
 }
 
-// switchOf is a node's switch, and the port through which a frame of from enters it: this node's own, which carries frames, or
-// one that is built like another's.
-func (q *question) switchOf(node, from party) (*vswitch.Segment, *vswitch.Port, error) {
-	if node.id != q.d.self() {
-		sw, ports := q.elsewhere(node.id)
-		return sw, ports[from.id], nil
+// switchOf is a node's switch, and the port through which the frame enters it: this node's own, which carries frames, or one that is
+// built like another's.
+func (q *question) switchOf(node policy.Identity) (*vswitch.Segment, *vswitch.Port, error) {
+	by := q.carrier(q.from)
+	if node != q.d.self() {
+		sw, ports := q.elsewhere(node)
+		return sw, q.entrance(node, ports), nil
 	}
 	here := q.on.here
 	if here == nil {
-		if len(q.on.view.Neighbours(node.id, q.now)) > 0 {
+		if len(q.on.view.Neighbours(node, q.now)) > 0 {
 			return nil, nil, fmt.Errorf("this node may use segment %s but does not carry it, so nothing passes: %s",
 				q.on.name, firstOr(q.d.problems["segment "+q.on.name], "`etherloom status` says why"))
 		}
-		sw, ports := q.elsewhere(node.id)
-		return sw, ports[from.id], nil
+		sw, ports := q.elsewhere(node)
+		return sw, q.entrance(node, ports), nil
 	}
-	if from.id == node.id {
-		return here.sw, here.local, nil
+	if by == node && q.from.machine {
+		port, err := q.entry(q.from)
+		return here.sw, port, err
 	}
-	if port := (*here.links.Load())[from.id]; port != nil {
+	if by == node {
+		return here.sw, here.local, q.noPort(q.from)
+	}
+	if port := (*here.links.Load())[by]; port != nil {
 		return here.sw, port, nil
 	}
-	return nil, nil, fmt.Errorf("this node has no link to %s on segment %s, so nothing comes from there: `etherloom status` says why", from.name, q.on.name)
+	name := q.from.name
+	if by != q.from.id {
+		name = q.member(by).name
+	}
+	return nil, nil, fmt.Errorf("this node has no link to %s on segment %s, so nothing comes from there: `etherloom status` says why", name, q.on.name)
+}
+
+// entrance is the port of another node through which the frame enters its switch.
+func (q *question) entrance(node policy.Identity, ports map[policy.Identity]*vswitch.Port) *vswitch.Port {
+	by := q.carrier(q.from)
+	if by != node || !q.from.machine {
+		return ports[by]
+	}
+	for _, a := range q.on.view.Station(q.from.id).Attachments {
+		if ports[a] != nil {
+			return ports[a]
+		}
+	}
+	return ports[node] // never: a machine is behind one of its gateway's attachments
 }
 
 func firstOr(text, otherwise string) string {
@@ -69,8 +93,8 @@ func firstOr(text, otherwise string) string {
 	return text
 }
 
-// elsewhere builds the switch of another node as far as this one knows it: the same policy, a link to every member, and every
-// station's address seen where it belongs. It carries nothing.
+// elsewhere builds the switch of another node as far as this one knows it: the same policy, a link to every node that it has to do with,
+// a port for every attachment, and every station's address seen where it belongs. It carries nothing.
 func (q *question) elsewhere(node policy.Identity) (*vswitch.Segment, map[policy.Identity]*vswitch.Port) {
 	mtu := int(q.on.seg.GetMtu())
 	if q.on.seg == nil {
@@ -79,7 +103,10 @@ func (q *question) elsewhere(node policy.Identity) (*vswitch.Segment, map[policy
 	sw := vswitch.NewSegment(q.on.vni, node, mtu, fdb.Limits{})
 	sw.SetTransparent(q.on.seg.GetTransparent())
 	ports := map[policy.Identity]*vswitch.Port{node: vswitch.NewPort("host", vswitch.Local, node, nil)}
-	for _, id := range append(q.on.view.Neighbours(node, q.now), q.from.id) {
+	for _, id := range q.behind(node) {
+		ports[id] = vswitch.NewPort(q.member(id).name, vswitch.Attached, id, nil)
+	}
+	for _, id := range append(q.on.view.Links(node, q.now), q.carrier(q.from)) {
 		if ports[id] == nil {
 			ports[id] = vswitch.NewPort(q.member(id).name, vswitch.Link, id, nil)
 		}
@@ -87,10 +114,25 @@ func (q *question) elsewhere(node policy.Identity) (*vswitch.Segment, map[policy
 	for _, id := range slices.Sorted(maps.Keys(ports)) {
 		port := ports[id]
 		sw.AddPort(port)
-		if st := q.on.view.Station(id); st != nil {
+		if st := q.on.view.Station(id); st != nil && st.MAC != (ether.MAC{}) {
 			sw.FDB().Learn(st.MAC, vswitch.Place{Port: port, Who: id}, q.now)
 		}
 	}
 	sw.SetPolicy(q.on.view, q.now)
+	// Where one is whom nobody named, nobody but his gateway can say.
+	if port := ports[q.to.id]; q.to.unnamed() && port != nil {
+		sw.FDB().Learn(q.to.mac, vswitch.Place{Port: port, Who: q.to.id}, q.now)
+	}
 	return sw, ports
+}
+
+// behind lists the attachments of a node, as far as this one is told of machines that are behind them.
+func (q *question) behind(node policy.Identity) (out []policy.Identity) {
+	for _, id := range q.on.view.Own(node) {
+		if st := q.on.view.Station(id); st != nil && id != node {
+			out = append(out, st.Attachments...)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }

@@ -19,8 +19,8 @@ import (
 
 // ExplainRequest asks what becomes of a frame: of one that is given, or of one of a kind from one party to another.
 type ExplainRequest struct {
-	From    string `json:"from,omitempty"`    // name or address; empty: this node
-	To      string `json:"to,omitempty"`      // name or address
+	From    string `json:"from,omitempty"`    // name, NODE/PORT or address; empty: this node, or of Frame the machine behind it that has its source
+	To      string `json:"to,omitempty"`      // name, NODE/PORT or address
 	Kind    string `json:"kind,omitempty"`    // icmp, tcp, udp or arp
 	Port    uint16 `json:"port,omitempty"`    // of tcp and udp
 	Segment string `json:"segment,omitempty"` // its name; needed when more than one fits
@@ -50,8 +50,9 @@ type Explained struct {
 // Judgement is what one node's switch says of the frame.
 type Judgement struct {
 	Node      string    `json:"node"`
-	Sends     bool      `json:"sends"` // its own host sends the frame; otherwise it has come over a link
-	Here      bool      `json:"here"`  // by the switch of this node as it runs; otherwise by what this node knows of the policy
+	Sends     bool      `json:"sends"`        // its own host sends the frame, or a machine behind it; otherwise it has come over a link
+	In        string    `json:"in,omitempty"` // the port onto a VLAN by which it comes in from a machine
+	Here      bool      `json:"here"`         // by the switch of this node as it runs; otherwise by what this node knows of the policy
 	Passes    bool      `json:"passes"`
 	Check     string    `json:"check"`
 	Text      string    `json:"text"`
@@ -63,8 +64,8 @@ type Judgement struct {
 // Outcome is what a Judgement says of one port.
 type Outcome struct {
 	Port   string `json:"port"`
-	Kind   string `json:"kind"` // local or link
-	Node   string `json:"node"`
+	Kind   string `json:"kind"` // local, link or attached
+	Node   string `json:"node"` // who is meant behind it: a node or a machine
 	Passes bool   `json:"passes"`
 	Check  string `json:"check"`
 	Grant  uint32 `json:"grant,omitempty"` // that the frame will name
@@ -87,6 +88,7 @@ type question struct {
 	frame []byte
 	tuple *tuple // of the flow that is asked about; nil if it is none
 	vlans ether.VLANs
+	lost  error // why nothing can be said of who sends
 	out   *Explained
 }
 
@@ -166,7 +168,11 @@ func (q *question) byPolicy() policy.Verdict {
 	v := q.on.view.Between(q.from.id, q.to.id, q.now)
 	if v != policy.Pass {
 		e := vswitch.Explanation{Drop: vswitch.Drop(v)}
-		q.judged(q.from, true, e, 0)
+		by := q.carrier(q.from)
+		q.judged(by, nil, true, e, 0)
+		if by == 0 {
+			q.out.Steps[0].Node = q.from.name
+		}
 		q.decide(q.out.Steps[0], e.Drop, 0, q.to)
 	}
 	return v
@@ -178,21 +184,28 @@ func (q *question) answer() error {
 		return err
 	}
 	if len(q.frame) == 0 {
+		q.from, q.to = q.stranded(q.from), q.stranded(q.to)
+		for _, p := range []party{q.from, q.to} {
+			if p.guessed {
+				q.note("nobody is known to have %s, so it is taken to be of %s, which may have it", p.addr, p.name)
+			}
+		}
 		if done, err := q.sample(); done || err != nil {
 			return err
 		}
-	} else if q.from.id != q.d.self() {
+	} else if q.carrier(q.from) != q.d.self() {
 		return q.arrived()
 	}
 	if q.tuple != nil {
 		return q.goesOn()
 	}
-	sw, in, err := q.switchOf(q.from, q.from)
+	by := q.carrier(q.from)
+	sw, in, err := q.switchOf(by)
 	if err != nil {
 		return err
 	}
 	e := sw.Explain(in, q.frame, vswitch.Tag{}, q.now)
-	q.judged(q.from, true, e, 0)
+	q.judged(by, in, true, e, 0)
 	if !e.Flooded && len(e.Receivers) == 0 {
 		q.decide(q.out.Steps[0], e.Drop, 0, q.to)
 		return nil
@@ -202,52 +215,87 @@ func (q *question) answer() error {
 
 // received judges the frame again at those who receive it: at the one who is meant, or at everybody.
 func (q *question) received(e vswitch.Explanation) error {
-	by, drop, grant, who := q.out.Steps[0], e.Drop, policy.GrantID(0), q.to
-	if drop == vswitch.Forwarded {
-		drop = vswitch.DropNoReceiver
+	best := ruling{q.out.Steps[0], e.Drop, 0, q.to}
+	if best.drop == vswitch.Forwarded {
+		best.drop = vswitch.DropNoReceiver
 	}
 	// Who is no member has no port here, so no port's judgement says why the frame does not get there.
 	if v := q.on.view.Between(q.from.id, q.to.id, q.now); q.to.station != nil && v != policy.Pass {
-		drop = vswitch.Drop(v)
+		best.drop = vswitch.Drop(v)
 	}
-	left := 0
+	left, seen := 0, map[copyTo]bool{}
 	for _, r := range e.Receivers {
-		receiver := q.member(r.Port.Identity)
-		switch {
-		case q.to.station != nil && receiver.id != q.to.id:
+		receiver := q.member(r.Who)
+		if q.to.station != nil && receiver.id != q.to.id && receiver.id != 0 {
 			continue
-		case r.Drop != vswitch.Forwarded:
-			if drop != vswitch.Forwarded {
-				drop, who = r.Drop, receiver
-			}
+		}
+		if end, ends := q.endOf(r, receiver); ends {
+			best.improve(end)
 			continue
-		case len(q.out.Steps) > maxReceivers:
+		}
+		if one := (copyTo{r.Port, r.Tag}); seen[one] {
+			continue
+		} else if seen[one] = true; len(q.out.Steps) > maxReceivers {
 			left++
 			continue
 		}
-		sw, in, err := q.switchOf(receiver, q.from)
+		sw, in, err := q.switchOf(r.Port.Identity)
 		if err != nil {
 			return err
 		}
 		there := sw.Explain(in, q.frame, r.Tag, q.now)
-		q.judged(receiver, false, there, r.Tag.Grant)
-		if drop != vswitch.Forwarded {
-			by, drop, grant, who = q.out.Steps[len(q.out.Steps)-1], there.Drop, r.Tag.Grant, receiver
-		}
+		q.judged(r.Port.Identity, in, false, there, r.Tag.Grant)
+		best.improve(ruling{q.out.Steps[len(q.out.Steps)-1], there.Drop, r.Tag.Grant, receiver})
 	}
 	if left > 0 {
 		q.note("%d more would receive it by the same grant", left)
 	}
-	q.decide(by, drop, grant, who)
+	q.decide(best.by, best.drop, best.grant, best.who)
 	q.notes()
 	return nil
+}
+
+// endOf says what becomes of a frame that goes over no link from the node of its sender; false if another node judges it.
+func (q *question) endOf(r vswitch.Receiver, receiver party) (ruling, bool) {
+	end := ruling{q.out.Steps[0], r.Drop, 0, receiver}
+	switch {
+	case r.Drop != vswitch.Forwarded:
+	case r.Port.Kind != vswitch.Link: // the way ends here, so the frame names no grant
+		end.grant = q.honest(receiver.id)
+	case r.Tag.Grant == 0:
+		q.note("%s carries the same VLAN and remembers such flows, so it is handed over there to be judged: ask there", r.Port.Name)
+	default:
+		return end, false
+	}
+	return end, true
+}
+
+// ruling is what one judgement makes the answer.
+type ruling struct {
+	by    Judgement
+	drop  vswitch.Drop
+	grant policy.GrantID
+	who   party // would have the frame
+}
+
+// improve takes another ruling, unless the frame passes by this one.
+func (r *ruling) improve(next ruling) {
+	if r.drop != vswitch.Forwarded {
+		*r = next
+	}
+}
+
+// copyTo is a copy of a frame: those behind one port have one for each grant.
+type copyTo struct {
+	port *vswitch.Port
+	tag  vswitch.Tag
 }
 
 // maxReceivers is at how many receivers a frame is judged again; the others are judged alike.
 const maxReceivers = 8
 
-// honest is the grant that a sender which obeys would name for the frame; 0 if it would not send it.
-func (q *question) honest() policy.GrantID {
+// honest is the grant that a sender which obeys would name for the frame to a receiver; 0 if it would not send it.
+func (q *question) honest(receiver policy.Identity) policy.GrantID {
 	parse := ether.Parse
 	if q.on.seg.GetTransparent() {
 		parse = ether.ParseInside
@@ -257,13 +305,16 @@ func (q *question) honest() policy.GrantID {
 		return 0
 	}
 	p := policy.Passage{Frame: f, Source: q.from.id, Flows: policy.NewFlows(), Now: q.now, Dry: true}
-	id, _ := q.on.view.Egress(&p, q.to.id)
+	id, _ := q.on.view.Egress(&p, receiver)
 	return id
 }
 
 // arrived judges a frame as one that has come over a peer's link.
 func (q *question) arrived() error {
-	q.to = q.member(q.d.self())
+	self := q.d.self()
+	if !q.on.view.MaySpeak(self, q.to.id) {
+		q.to = q.mostLikely()
+	}
 	grant := policy.GrantID(q.ask.Grant)
 	if grant == 0 {
 		var v policy.Verdict
@@ -271,14 +322,26 @@ func (q *question) arrived() error {
 			q.byPolicy()
 			return nil
 		}
-		grant = q.honest()
+		grant = q.honest(q.to.id)
 	}
-	sw, in, err := q.switchOf(q.to, q.from)
+	sw, in, err := q.switchOf(self)
 	if err != nil {
 		return err
 	}
 	e := sw.Explain(in, q.frame, vswitch.Tag{Source: q.from.id, Grant: grant}, q.now)
-	q.judged(q.to, false, e, grant)
+	q.judged(self, in, false, e, grant)
 	q.decide(q.out.Steps[0], e.Drop, grant, q.to)
 	return nil
+}
+
+// mostLikely is who here is to have a frame that is for nobody's address: this host, or a machine behind it that may have something of
+// the sender's.
+func (q *question) mostLikely() party {
+	own := q.on.view.Own(q.d.self())
+	for _, id := range own {
+		if q.on.view.Between(q.from.id, id, q.now) == policy.Pass {
+			return q.member(id)
+		}
+	}
+	return q.member(own[0])
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -33,12 +35,19 @@ func explainer(t testing.TB, s *site, expires time.Time, resources ...*controlv1
 		names[policy.Identity(id)] = p.GetName()
 	}
 	for vni, v := range d.viewsLocked() {
-		if len(v.Neighbours(d.self(), now)) == 0 {
+		if len(v.Around(d.self(), now)) == 0 {
 			continue
 		}
 		seg := &segment{d: d, vni: vni, sw: vswitch.NewSegment(vni, d.self(), 1500, fdb.Limits{})}
-		seg.local = vswitch.NewPort("loom0", vswitch.Local, d.self(), nil)
-		seg.sw.AddPort(seg.local)
+		if v.Station(d.self()) != nil {
+			seg.local = vswitch.NewPort("loom0", vswitch.Local, d.self(), nil)
+			seg.sw.AddPort(seg.local)
+		}
+		for _, id := range slices.Sorted(maps.Keys(d.contents.Attachments)) {
+			if a := d.contents.Attachments[id]; policy.VNI(a.GetVni()) == vni {
+				seg.sw.AddPort(vswitch.NewPort(a.GetPort(), vswitch.Attached, policy.Identity(id), nil))
+			}
+		}
 		seg.sw.SetPolicy(v, now)
 		seg.links.Store(&map[policy.Identity]*vswitch.Port{})
 		seg.setLinksLocked(v.Links(d.self(), now), names)
@@ -109,15 +118,15 @@ func TestExplain(t *testing.T) {
 		{name: "to everybody", ask: ExplainRequest{To: "10.64.0.255", Kind: "udp", Port: 67}, check: "pass", on: "b", grant: 3, steps: "self! b? c?"},
 		{
 			name: "to nobody who is known", ask: ExplainRequest{To: "x", Kind: "icmp", Segment: "one"}, check: "not-member", on: "self", steps: "self!",
-			fix: "etherloom grant add --from node:x --to segment:one", note: "told of nobody called x",
+			fix: "etherloom grant add --from node:self --to node:x --segment one --allow icmp", note: "told of nobody called x",
 		},
 		{
 			name: "to nobody's address", ask: ExplainRequest{To: "10.64.0.99", Kind: "icmp"}, check: "not-member", on: "self", steps: "self!",
-			fix: "etherloom grant add --from node:NAME --to segment:one",
+			fix: "etherloom grant add --from node:self --to node:NAME --segment one --allow icmp",
 		},
 		{
 			name: "from nobody who is known", ask: ExplainRequest{From: "x", To: "self", Kind: "icmp", Segment: "one"}, check: "no-grant", on: "x", steps: "x?",
-			fix: "etherloom grant add --from node:x --to segment:one",
+			fix: "etherloom grant add --from node:x --to node:self --segment one --allow icmp",
 		},
 		{
 			name: "from nobody to a group", ask: ExplainRequest{From: "x", To: "224.0.0.251", Kind: "icmp", Segment: "one"}, check: "no-grant", on: "x", steps: "x?",
@@ -203,7 +212,11 @@ func TestExplain(t *testing.T) {
 func TestGuardFixes(t *testing.T) {
 	q := &question{on: place{name: "one"}}
 	source := party{name: "b", mac: ether.MAC{2, 0, 0, 0, 0, 8}}
+	drops := map[vswitch.Drop]string{
+		vswitch.DropIsolated: "etherloom port set PORT isolated=off", vswitch.DropLocked: "etherloom fdb add one", vswitch.DropPort: "etherloom ports",
+	}
 	for v, want := range map[policy.Verdict]string{
+		policy.PinnedMAC:     "etherloom host list",
 		policy.NotDHCPServer: "etherloom node role b --segment one --add dhcp-server",
 		policy.NotRouter:     "etherloom node role b --segment one --add router",
 		policy.NotQuerier:    "etherloom node role b --segment one --add querier",
@@ -214,10 +227,13 @@ func TestGuardFixes(t *testing.T) {
 		policy.ControlRate:   "etherloom run --limits-control",
 		policy.JoinRate:      "etherloom run --limits-joins",
 	} {
+		drops[vswitch.Drop(v)] = want
+	}
+	for drop, want := range drops {
 		q.from = source
-		fixes := q.fixes(vswitch.Drop(v), party{})
+		fixes := q.fixes(drop, party{})
 		if text := fmt.Sprint(fixes); len(fixes) == 0 || !strings.Contains(text, want) || strings.Contains(text, "nothing here") {
-			t.Errorf("%s: %s, want ...%s...", v.Code(), text, want)
+			t.Errorf("%s: %s, want ...%s...", drop.Code(), text, want)
 		}
 	}
 }
@@ -240,9 +256,9 @@ func TestExplainErrors(t *testing.T) {
 		{ExplainRequest{To: "b", Kind: "icmp", Grant: 4}, []string{"--hex", "--from"}},
 		{ExplainRequest{To: "b", Frame: frame}, []string{"leave --to"}},
 		{ExplainRequest{Frame: make([]byte, 70000)}, []string{"70000 bytes"}},
-		{ExplainRequest{Frame: frame}, []string{"more than one segment fits: one, two", "--segment"}},
+		{ExplainRequest{Frame: append(slices.Repeat([]byte{0xff}, 6), frame[6:]...)}, []string{"more than one segment fits: one, two", "--segment"}},
 		{ExplainRequest{To: "c", Kind: "icmp"}, []string{"more than one segment fits: one, two"}},
-		{ExplainRequest{To: "b c", Kind: "icmp"}, []string{"expected a node's name", `"b c"`, "etherloom names"}},
+		{ExplainRequest{To: "b c", Kind: "icmp"}, []string{"expected a node's or host's name", `"b c"`, "etherloom names"}},
 		{ExplainRequest{To: "self", Kind: "icmp", Segment: "one"}, []string{"self is on both ends"}},
 		{ExplainRequest{From: "x", To: "y", Kind: "icmp", Segment: "one"}, []string{"neither x nor y"}},
 		{ExplainRequest{To: "c", Kind: "icmp", Segment: "one"}, []string{"c speaks no IP", "address mode none", "etherloom node address c --segment one --mode auto"}},
@@ -325,8 +341,17 @@ func FuzzExplain(f *testing.F) {
 	}
 	f.Add(rawFrame(selfID, 8, other, ""), "b", uint32(0))
 	f.Add(rawFrame(selfID, 8, ether.TypeIPv6, "\x60"), "d", uint32(99))
+	gateway := explainer(f, newSite(f), time.Time{}, nearSite(s)...)
+	for _, from := range []string{"", "self/site", "ma", "gw-b", "self/more"} {
+		f.Add(ping(f, 21, 8), from, uint32(0))
+		f.Add(ping(f, 8, 41), from, uint32(9))
+		f.Add(rawFrame(21, 88, other, ""), from, uint32(0))
+	}
 	f.Fuzz(func(t *testing.T, frame []byte, from string, grant uint32) {
 		e, err := d.Explain(ExplainRequest{Frame: frame, From: from, Grant: grant, Segment: "one"})
+		if there, err2 := gateway.Explain(ExplainRequest{Frame: frame, From: from, Grant: grant}); err2 == nil && (there.Text == "" || there.On == "" || len(there.Steps) == 0 || there.Passes != (len(there.Fixes) == 0)) {
+			t.Errorf("%x from %q at a gateway: %+v", frame, from, there)
+		}
 		if err != nil {
 			return
 		}

@@ -61,9 +61,42 @@ func (q *question) echo() (id uint16, reply bool) {
 	return q.tuple.src.Port(), f != nil && !opener
 }
 
+// partiesOfFlow takes the two ends from the flow, if this node remembers it: it may have no other way to know who has an address.
+func (q *question) partiesOfFlow() bool {
+	f, opener := q.recorded(func(*policy.Record, bool) bool { return true })
+	if f == nil {
+		return false
+	}
+	from, to := f.Opener, f.Other
+	if !opener {
+		from, to = to, from
+	}
+	q.from, q.to = q.endOfFlow(from, q.tuple.src.Addr()), q.endOfFlow(to, q.tuple.dst.Addr())
+	return true
+}
+
+func (q *question) endOfFlow(id policy.Identity, addr netip.Addr) party {
+	p := q.locate(q.member(id))
+	if heard, ok := q.heard(addr); ok && heard.id == id {
+		p = heard
+	}
+	p.addr = addr
+	return p
+}
+
 // remembered is the flow as this node remembers it, and whether it is asked about in the direction in which it began; nil if
 // nothing is remembered of it.
 func (q *question) remembered() (f *policy.Record, opener bool) {
+	return q.recorded(func(r *policy.Record, opener bool) bool {
+		if !opener {
+			return r.Opener == q.to.id && r.Other == q.from.id
+		}
+		return r.Opener == q.from.id && r.Other == q.to.id
+	})
+}
+
+// recorded is the first flow with the addresses and ports that are asked about which is between the right ones.
+func (q *question) recorded(right func(r *policy.Record, opener bool) bool) (f *policy.Record, opener bool) {
 	if q.on.here == nil {
 		return nil, false
 	}
@@ -74,20 +107,21 @@ func (q *question) remembered() (f *policy.Record, opener bool) {
 		if r.VLANs != q.vlans {
 			continue
 		}
-		if r.Tuple == t && r.Opener == q.from.id && r.Other == q.to.id {
+		if r.Tuple == t && right(&r, true) {
 			return &r, true
 		}
-		if r.Tuple == t.Reverse() && r.Opener == q.to.id && r.Other == q.from.id {
+		if r.Tuple == t.Reverse() && right(&r, false) {
 			return &r, false
 		}
 	}
 	return nil, false
 }
 
-// own refuses a question about a flow of others: of these, this node remembers nothing.
+// own refuses a question about a flow of others: of these, this node remembers nothing. It remembers those of machines for which it
+// is a gateway.
 func (q *question) own() error {
-	if self := q.d.self(); q.tuple != nil && q.from.id != self && q.to.id != self {
-		return fmt.Errorf("this node is at neither end of the flow, and remembers only its own: ask on %s or on %s", q.from.name, q.to.name)
+	if self := q.d.self(); q.tuple != nil && !q.on.view.MaySpeak(self, q.from.id) && !q.on.view.MaySpeak(self, q.to.id) {
+		return fmt.Errorf("this node is at neither end of the flow, and remembers only its own: ask on %s or on %s", q.member(q.carrier(q.from)).name, q.member(q.carrier(q.to)).name)
 	}
 	return nil
 }
@@ -102,25 +136,28 @@ func (q *question) goesOn() error {
 		q.note("the flow stands by grant %d since %s; its last packet came at %s", f.Grant, f.Began.Format(time.RFC3339), f.Last.Format(time.RFC3339))
 	}
 	grant := policy.GrantID(0)
-	node := q.member(self)
-	if q.from.id != self {
+	sends := q.carrier(q.from) == self
+	if !sends {
 		if f != nil {
 			grant = f.Grant
 		} else {
-			grant = q.honest()
+			grant = q.honest(q.to.id)
 		}
 	}
-	sw, in, err := q.switchOf(node, q.from)
+	sw, in, err := q.switchOf(self)
 	if err != nil {
 		return err
 	}
 	e := sw.Explain(in, q.frame, vswitch.Tag{Source: q.from.id, Grant: grant}, q.now)
-	q.judged(node, q.from.id == self, e, grant)
-	if q.from.id == self {
+	q.judged(self, in, sends, e, grant)
+	if sends {
 		for _, r := range e.Receivers {
-			if r.Port.Identity == q.to.id {
+			if r.Who == q.to.id {
 				grant = r.Tag.Grant
 			}
+		}
+		if grant == 0 && f != nil {
+			grant = f.Grant // it stays at this gateway, so it names none
 		}
 	}
 	q.decide(q.out.Steps[0], e.Drop, grant, q.to)

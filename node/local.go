@@ -93,7 +93,7 @@ func (d *Daemon) localPing(w http.ResponseWriter, r *http.Request) {
 	}
 	id, ok := d.peerNamed(strings.TrimSuffix(strings.TrimSuffix(req.Peer, "."), "."+d.member.Zone))
 	if !ok {
-		http.Error(w, fmt.Sprintf("no peer is called %q: `etherloom peers` lists those that this node shares a grant with", req.Peer), http.StatusNotFound)
+		http.Error(w, d.noPing(req.Peer), http.StatusNotFound)
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), min(max(req.Wait, 100*time.Millisecond), time.Minute))
@@ -104,6 +104,22 @@ func (d *Daemon) localPing(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	reply(w, results)
+}
+
+// noPing says why there is nothing to probe. A host has no daemon that would answer.
+func (d *Daemon) noPing(name string) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.contents != nil {
+		plain := strings.TrimPrefix(strings.TrimSuffix(strings.TrimSuffix(name, "."), "."+d.member.Zone), "host:")
+		for _, m := range d.contents.Machines {
+			if m.GetName() == plain {
+				return fmt.Sprintf("%s is no node but behind a gateway, so there is no link of its own to measure: `ping %s` asks the host itself, `etherloom ping` its gateway, "+
+					"and `etherloom explain --to %s` says what becomes of a frame", plain, plain, plain)
+			}
+		}
+	}
+	return fmt.Sprintf("no peer is called %q: `etherloom peers` lists those that this node shares a grant with", name)
 }
 
 func (d *Daemon) localExplain(w http.ResponseWriter, r *http.Request) {

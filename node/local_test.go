@@ -41,7 +41,10 @@ func TestLocal(t *testing.T) {
 	if status.Schema != Schema || status.Name != "self" || status.ID != selfID || status.Policy.Held || len(status.Problems) == 0 || status.Problems[0].About != "controllers" {
 		t.Errorf("status is %+v", status)
 	}
-	must(t, d.take(s.delta(told{version: 5, resources: []*controlv1.Resource{netSettings(), self(), s.peer(8, "b")}})))
+	must(t, d.take(s.delta(told{version: 5, resources: []*controlv1.Resource{
+		netSettings(), self(), s.peer(8, "b"),
+		aMachine(&controlv1.Machine{Id: 21, Name: "mb", Mac: []byte{2, 0, 0, 0, 0, 21}, Gateways: []uint32{8}, Attachments: []uint32{20}}),
+	}})))
 	must(t, local.Get(t.Context(), "status", &status))
 	if !status.Policy.Held || status.Policy.Version != 5 || status.Zone != "etherloom.internal" {
 		t.Errorf("status is %+v", status)
@@ -59,6 +62,10 @@ func TestLocal(t *testing.T) {
 	wantError(t, local.Get(t.Context(), "nothing", &peers), "404")
 	_, err = local.Ping(t.Context(), PingRequest{Peer: "c"})
 	wantError(t, err, `no peer is called "c"`, "etherloom peers")
+	for _, name := range []string{"mb", "host:mb", "mb.etherloom.internal."} {
+		_, err = local.Ping(t.Context(), PingRequest{Peer: name})
+		wantError(t, err, "mb is no node but behind a gateway", "`ping mb`")
+	}
 	cancel()
 	must(t, <-done)
 }

@@ -18,9 +18,9 @@ import (
 func (q *question) fixes(drop vswitch.Drop, receiver party) []Fix {
 	switch drop {
 	case vswitch.Drop(policy.NoGrant), vswitch.Drop(policy.GrantExpired):
-		return []Fix{q.grantFix(q.from), conditionFix(q.from)}
+		return q.grantFixes(q.from, receiver)
 	case vswitch.Drop(policy.NotMember):
-		return []Fix{q.grantFix(receiver), conditionFix(receiver)}
+		return q.grantFixes(receiver, receiver)
 	case vswitch.Drop(policy.NotAllowed):
 		return q.allowFixes(receiver)
 	case vswitch.Drop(policy.UnknownAddress):
@@ -29,7 +29,7 @@ func (q *question) fixes(drop vswitch.Drop, receiver party) []Fix {
 		}
 		return []Fix{{Text: "ask for an address of a node that this one has a grant to: `etherloom names` shows them; somebody else's is not told"}}
 	case vswitch.Drop(policy.WrongGrant):
-		if grant := q.honest(); grant != 0 {
+		if grant := q.honest(receiver.id); grant != 0 {
 			return []Fix{{Text: fmt.Sprintf("%s holds grant %d, which the frame should name", q.from.name, grant)}}
 		}
 		return []Fix{q.grantFix(q.from)}
@@ -53,6 +53,9 @@ func (q *question) plainFix(drop vswitch.Drop) (Fix, bool) {
 		return Fix{Text: "sender and receiver are told different things of the policy, or the grant is gone: compare the policy's version in " +
 			"`etherloom status` on both; `etherloom grant list` shows an administrator what there is"}, true
 	case vswitch.Drop(policy.NoStation):
+		if q.from.machine {
+			return Fix{Text: "the controllers have not signed yet what " + q.from.name + " may use: `etherloom host list` and `etherloom attachment list` show an administrator what there is"}, true
+		}
 		return Fix{"give " + q.from.name + " a place on the segment", fmt.Sprintf("etherloom node address %s --segment %s --mode auto", q.from.name, segment)}, true
 	case vswitch.Drop(policy.PolicyExpired):
 		return Fix{Text: "a controller must be reached, which renews the policy: `etherloom status` says why none is"}, true
@@ -80,6 +83,14 @@ func (q *question) plainFix(drop vswitch.Drop) (Fix, bool) {
 	default:
 		return Fix{}, false
 	}
+}
+
+// grantFixes let a frame pass for which a grant is missing: for want of a member's, or where machines are concerned, of a narrow one.
+func (q *question) grantFixes(member, receiver party) []Fix {
+	if q.from.machine || receiver.machine {
+		return q.narrowFixes(receiver)
+	}
+	return []Fix{q.grantFix(member), conditionFix(member)}
 }
 
 // grantFix lets somebody use the segment.
@@ -110,8 +121,90 @@ func (q *question) allowFixes(receiver party) []Fix {
 	}
 	return []Fix{{
 		"let " + q.from.name + " send " + term.String() + " to " + receiver.name + ", too",
-		fmt.Sprintf("etherloom grant add --from node:%s --to node:%s --segment %s --allow %s", q.from.name, receiver.name, q.on.name, term),
+		q.grantCommand(receiver, term.String()),
 	}}
+}
+
+// grantCommand lets the sender begin something towards a receiver, and nothing else. A machine is on one segment, so that need not be said.
+func (q *question) grantCommand(receiver party, allow string) string {
+	command := "etherloom grant add --from " + q.from.selector() + " --to " + receiver.selector()
+	if !q.from.machine && !receiver.machine {
+		command += " --segment " + firstOr(q.on.name, "SEGMENT")
+	}
+	if allow != "" {
+		command += " --allow " + allow
+	}
+	return command
+}
+
+// allowed is what a grant would have to allow for the question's frame; "" if that cannot be told.
+func (q *question) allowed() string {
+	if q.ask.Kind == "tcp" || q.ask.Kind == "udp" {
+		return fmt.Sprintf("%s:%d", q.ask.Kind, q.ask.Port)
+	}
+	if q.ask.Kind != "" {
+		return "icmp" // ARP passes with whatever is granted
+	}
+	f, err := ether.ParseInside(q.frame)
+	if err != nil || f.Type == ether.TypeARP {
+		return ""
+	}
+	if term, ok := policy.TermOf(&f); ok {
+		return term.String()
+	}
+	return ""
+}
+
+// narrowFixes let a sender reach a machine, or a machine reach somebody, and nothing else of the segment.
+func (q *question) narrowFixes(receiver party) []Fix {
+	if receiver.id == 0 {
+		return []Fix{{Text: q.from.name + " has no grant to anybody who may have this address: `etherloom names` shows whom this node knows, `etherloom grant list` " +
+			"an administrator what there is"}}
+	}
+	out := []Fix{{"let " + q.from.name + " reach " + receiver.name, q.grantCommand(receiver, q.allowed())}}
+	if !q.from.machine {
+		out = append(out, conditionFix(q.from))
+	}
+	return out
+}
+
+// isGrants reports whether a frame was dropped for want of a grant.
+func (q *question) isGrants(drop vswitch.Drop) bool {
+	return slices.Contains([]vswitch.Drop{
+		vswitch.Drop(policy.NoGrant), vswitch.Drop(policy.GrantExpired), vswitch.Drop(policy.NotMember), vswitch.Drop(policy.UnknownAddress), vswitch.DropNoReceiver,
+	}, drop)
+}
+
+// strangerFixes says how to find out who somebody is of whom this node is told nothing, and what lets the two meet then.
+func (q *question) strangerFixes(p party) []Fix {
+	asked := p
+	if asked.addr.IsValid() || asked.mac != (ether.MAC{}) {
+		asked.name = "NAME"
+	}
+	out := []Fix{{
+		"nodes and machines are told only of those whom a grant lets them meet: an administrator sees who there is, and what " + p.name + " is (also `etherloom host list`)",
+		"etherloom node list",
+	}}
+	for _, kind := range []string{"node", "host", "attachment"} {
+		if p.absent != kind && (p.absent != "" || kind == "attachment") {
+			continue
+		}
+		meant := asked
+		meant.name = kind + ":" + asked.name
+		from, to := q.from.selector(), meant.name
+		if q.from.id == 0 && !q.from.addr.IsValid() {
+			from, to = meant.name, q.to.selector()
+		}
+		command := "etherloom grant add --from " + from + " --to " + to
+		if kind == "node" {
+			command += " --segment " + firstOr(q.on.name, "SEGMENT")
+		}
+		if allow := q.allowed(); allow != "" {
+			command += " --allow " + allow
+		}
+		out = append(out, Fix{"if it is " + map[string]string{"node": "a node", "host": "a machine behind a gateway", "attachment": "an attachment"}[kind], command})
+	}
+	return out
 }
 
 // conditionFix reminds of grants that are there and not held. Nodes are told of no conditions.
@@ -132,6 +225,9 @@ func (q *question) macFix(p party) Fix {
 			fmt.Sprintf("ip link set dev %s address %s", q.on.here.local.Name, p.mac),
 		}
 	}
+	if p.unnamed() {
+		return Fix{Text: fmt.Sprintf("this MAC is somebody else's, so nobody behind %s whom nobody named may use it: `etherloom fdb` shows where it was seen", p.name)}
+	}
 	return Fix{Text: fmt.Sprintf("%s sends from %s alone on segment %s", p.name, p.mac, q.on.name)}
 }
 
@@ -147,6 +243,9 @@ func (q *question) addressFixes(p party) []Fix {
 	}
 	out := []Fix{{Text: text}}
 	claimed := claimedBy(q.frame)
+	if p.machine {
+		return []Fix{q.machineAddressFix(p)}
+	}
 	switch {
 	case !claimed.IsValid() || claimed.IsMulticast() || claimed.IsLinkLocalUnicast() || slices.Contains(p.addresses(), claimed):
 		return out
@@ -162,6 +261,16 @@ func (q *question) addressFixes(p party) []Fix {
 		}
 	}
 	return append(out, Fix{"or give it " + claimed.String() + " besides", q.staticCommand(p, claimed)})
+}
+
+// machineAddressFix says which addresses a machine behind a gateway may use.
+func (q *question) machineAddressFix(p party) Fix {
+	if p.unnamed() || len(p.station.GetAddresses()) == 0 {
+		return Fix{Text: p.name + " may use each address that is nobody's: this one is somebody else's, of the segment's own DHCP service and not leased to it, or none that a " +
+			"machine can have. `etherloom names` and `etherloom host list` show whose it is"}
+	}
+	return Fix{Text: fmt.Sprintf("%s may use %s alone, from %s: send from there, or have an administrator say all anew that it may use (`etherloom host set %s --address ...`)",
+		p.name, strings.Join(p.station.GetAddresses(), ", "), p.mac, p.name)}
 }
 
 // staticCommand gives a node one address more than it has.

@@ -31,6 +31,21 @@ func (q *question) guardFixes(drop vswitch.Drop, source party) []Fix {
 		return []Fix{limitFix(source, "control")}
 	case vswitch.Drop(policy.JoinRate):
 		return []Fix{limitFix(source, "joins")}
+	case vswitch.DropIsolated:
+		return []Fix{{
+			"no grant changes that, for both ports of this node are set to be isolated, or of different communities (`etherloom port show`): take one out of that",
+			"etherloom port set PORT isolated=off",
+		}}
+	case vswitch.DropLocked:
+		return []Fix{{
+			"the port is locked (`etherloom port show`), and takes frames of those machines alone that have a name or are pinned to it: pin this one",
+			"etherloom fdb add " + firstOr(q.on.name, "SEGMENT") + " MAC PORT",
+		}}
+	case vswitch.DropPort:
+		return []Fix{{Text: "a port on the way carries nothing now: `etherloom ports` and `etherloom status` say which, and why"}}
+	case vswitch.Drop(policy.PinnedMAC):
+		return []Fix{{Text: "this MAC is another's, or of a host that is not behind this attachment: `etherloom host list` shows an administrator where it may be, and " +
+			"`etherloom host set` changes that"}}
 	default:
 		return []Fix{{Text: "nothing here: the sender must be what it says it is"}}
 	}
@@ -38,6 +53,12 @@ func (q *question) guardFixes(drop vswitch.Drop, source party) []Fix {
 
 // roleFix lets somebody be more than a host.
 func (q *question) roleFix(p party, role, what string) Fix {
+	if p.unnamed() {
+		return Fix{Text: "let it " + what + ": give it a name with the role, `etherloom host add NAME --mac MAC --attachment " + p.name + " --role " + role + "`"}
+	}
+	if p.machine {
+		return Fix{Text: "let " + p.name + " " + what + ": `etherloom host set " + p.name + " ... --role " + role + "`, which says all anew that `etherloom host list` shows"}
+	}
 	return Fix{
 		"let " + p.name + " " + what,
 		fmt.Sprintf("etherloom node role %s --segment %s --add %s", p.name, firstOr(q.on.name, "SEGMENT"), role),

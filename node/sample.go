@@ -47,13 +47,14 @@ func (q *question) checkEnds() error {
 	switch {
 	case q.from.id == 0 && q.to.id == 0 && !q.to.group():
 		return fmt.Errorf("this node is told of neither %s nor %s: ask on one of them, or look at `etherloom names`", q.from.name, q.to.name)
+	case q.from.unnamed() && q.from.id == q.to.id && q.from.mac != q.to.mac:
+		return fmt.Errorf("both are behind %s, and what machines send each other there stays on its VLAN: name another with --to or --from", q.from.name)
 	case q.from.id != 0 && q.from.id == q.to.id:
 		return fmt.Errorf("%s is on both ends, and what a machine sends to itself never comes to the switch: name another with --to or --from", q.from.name)
 	}
 	for _, p := range []party{q.from, q.to} {
 		if p.id == 0 && !p.group() {
-			q.note("this node is told of nobody called %s: there is none, or it may use no segment that this node is on; which, "+
-				"an administrator sees with `etherloom node list`", p.name)
+			q.note("%s: there is none, or nothing is granted between it and this node or machines behind it", p.missing())
 		}
 	}
 	return nil

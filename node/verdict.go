@@ -16,14 +16,21 @@ func (q *question) note(format string, args ...any) {
 }
 
 // judged adds what a node's switch says of the frame.
-func (q *question) judged(node party, sends bool, e vswitch.Explanation, grant policy.GrantID) {
+func (q *question) judged(node policy.Identity, in *vswitch.Port, sends bool, e vswitch.Explanation, grant policy.GrantID) {
 	j := Judgement{
-		Node: node.name, Sends: sends, Here: node.id == q.d.self(), Passes: served(e.Drop), Check: e.Drop.Code(), Text: e.Drop.String(),
+		Node: q.member(node).name, Sends: sends, Here: node == q.d.self(), Passes: served(e.Drop), Check: e.Drop.Code(), Text: e.Drop.String(),
 		Grant: uint32(grant), Flooded: e.Flooded, Receivers: []Outcome{},
 	}
+	if in != nil && in.Kind == vswitch.Attached {
+		j.In = in.Name
+	}
 	for _, r := range e.Receivers {
+		who := r.Who
+		if who == 0 {
+			who = r.Port.Identity
+		}
 		j.Receivers = append(j.Receivers, Outcome{
-			Port: r.Port.Name, Kind: r.Port.Kind.String(), Node: q.member(r.Port.Identity).name, Passes: r.Drop == vswitch.Forwarded,
+			Port: r.Port.Name, Kind: r.Port.Kind.String(), Node: q.member(who).name, Passes: r.Drop == vswitch.Forwarded,
 			Check: r.Drop.Code(), Grant: uint32(r.Tag.Grant),
 		})
 	}
@@ -44,6 +51,11 @@ func (q *question) decide(by Judgement, drop vswitch.Drop, grant policy.GrantID,
 	}
 	if o.Passes {
 		o.Grant = uint32(grant)
+		return
+	}
+	if p, nobody := q.nobody(); nobody && q.isGrants(drop) {
+		o.Text = p.missing()
+		o.Fixes = append(o.Fixes, q.strangerFixes(p)...)
 		return
 	}
 	o.Fixes = append(o.Fixes, q.fixes(drop, receiver)...)
@@ -68,18 +80,19 @@ func (q *question) ended(receiver party) {
 // notes says what the answer rests on, and what is no check but may stop the frame all the same.
 func (q *question) notes() {
 	self := q.d.self()
-	far := q.to
+	from, to := q.carrier(q.from), q.carrier(q.to)
+	far := q.member(to)
 	switch {
-	case q.from.id != self && q.to.id != self:
+	case from != self && to != self && q.to.id != 0:
 		q.note("the frame goes from %s to %s and does not touch this node, which judges by what it knows of the policy", q.from.name, q.to.name)
 		return
-	case q.from.id == self && q.to.id == self:
+	case from == self && to == self:
 		return
-	case q.from.id == self:
+	case from == self:
 		q.note("a receiver judges by its own state, which this node cannot see: `etherloom explain` there is certain, `etherloom drops` counts")
 	default:
-		far = q.from
-		q.note("%s judges what it sends by its own state, which this node cannot see: `etherloom explain` there is certain", q.from.name)
+		far = q.member(from)
+		q.note("%s judges what it sends by its own state, which this node cannot see: `etherloom explain` there is certain", far.name)
 	}
 	for _, p := range q.d.endpoint.Peers() {
 		if policy.Identity(p.ID) != far.id || p.Link == "open" {

@@ -1,6 +1,8 @@
 package vswitch
 
 import (
+	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -170,6 +172,24 @@ func (s *Segment) knows(l *layout, addr [16]byte, now time.Time) (ether.MAC, pol
 		return ether.MAC{}, 0, false
 	}
 	return x.mac, x.who, true
+}
+
+// Knows says whose an IP address is, and by which MAC it is reached, as far as this is listed or was heard; IPv4 is mapped.
+func (s *Segment) Knows(addr [16]byte, now time.Time) (ether.MAC, policy.Identity, bool) {
+	return s.knows(s.layout.Load(), addr, now)
+}
+
+// Heard lists the IP addresses that were heard of a MAC, in order.
+func (s *Segment) Heard(mac ether.MAC, now time.Time) (out []netip.Addr) {
+	s.neighbours.mu.RLock()
+	defer s.neighbours.mu.RUnlock()
+	for addr, x := range s.neighbours.of {
+		if x.mac == mac && now.Sub(x.seen) < neighbourAge {
+			out = append(out, netip.AddrFrom16(addr).Unmap())
+		}
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return out
 }
 
 // announces reports whether a question tells everybody something, or asks whether an address is free: nobody is to answer for

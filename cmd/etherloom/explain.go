@@ -20,11 +20,14 @@ func explainCommand() *cobra.Command {
 	var tcp, udp int
 	var icmp, arp bool
 	cmd := &cobra.Command{
-		Use:   "explain [--from X] --to Y [--icmp|--arp|--tcp PORT|--udp PORT] | --hex FRAME [--from PEER] | --flow FLOW",
+		Use:   "explain [--from X] --to Y [--icmp|--arp|--tcp PORT|--udp PORT] | --hex FRAME [--from X] | --flow FLOW",
 		Short: "Say what becomes of a frame, which grant or check decides, where, and what would change it",
-		Long: "A frame is made and judged by the checks that every frame passes, and goes nowhere. X and Y are nodes' names or addresses\n" +
-			"on a segment; without --from it is this node. With --hex the frame is given, from the destination address on; - reads it\n" +
-			"from the standard input. It is judged as one of this host's, or with --from as one that came over that peer's link.\n\n" +
+		Long: "A frame is made and judged by the checks that every frame passes, and goes nowhere. X and Y are names of nodes or\n" +
+			"hosts, NODE/PORT for those behind an attachment whom nobody named, or IP or MAC addresses; without --from it is this node.\n" +
+			"host:NAME, node:NAME and attachment:NODE/PORT are understood, too.\n\n" +
+			"With --hex the frame is given, from the destination address on; - reads it from the standard input. Without --from it is\n" +
+			"judged as one of this host's, or of a machine behind this gateway, by its source address; with --from as one that came over\n" +
+			"that peer's link, or in by that attachment.\n\n" +
 			"The exit code is 0 only if the frame passes, or is a question that the sender's own node answers.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -54,8 +57,8 @@ func explainCommand() *cobra.Command {
 	}
 	l.flags(cmd)
 	f := cmd.Flags()
-	f.StringVar(&ask.From, "from", "", "who sends: name or address; this node if left out")
-	f.StringVar(&ask.To, "to", "", "who is to receive: name or address, also of a group")
+	f.StringVar(&ask.From, "from", "", "who sends: name, NODE/PORT or address; this node if left out")
+	f.StringVar(&ask.To, "to", "", "who is to receive: name, NODE/PORT or address, also of a group")
 	f.StringVar(&ask.Segment, "segment", "", "segment, if more than one fits")
 	f.BoolVar(&icmp, "icmp", false, "an echo request, as of ping; the default")
 	f.BoolVar(&arp, "arp", false, "an ARP request")
@@ -63,7 +66,7 @@ func explainCommand() *cobra.Command {
 	f.IntVar(&udp, "udp", 0, "a UDP datagram to this port")
 	f.StringVar(&text, "hex", "", "a whole frame, in hex; - reads it from the standard input")
 	f.StringVar(&ask.VLAN, "vlan", "", "VLAN inside a transparent segment, such as 10, or 20.10 with the outer one first; s20 if its tag is 802.1ad's")
-	f.StringVar(&ask.Flow, "flow", "", "the next packet of a flow of this node's, such as \"tcp 192.0.2.1:4242 192.0.2.2:22\": see `etherloom flows`")
+	f.StringVar(&ask.Flow, "flow", "", "the next packet of a `FLOW` of this node's, or of a machine's behind it, such as \"tcp 192.0.2.1:4242 192.0.2.2:22\": see etherloom flows")
 	f.Uint32Var(&ask.Grant, "grant", 0, "with --hex and --from: the grant that the frame names; default: what an honest sender would name")
 	return cmd
 }
@@ -168,14 +171,35 @@ func showExplained(out io.Writer, e *node.Explained) {
 	}
 }
 
+// cameBy says how the frame came to a node.
+func cameBy(j node.Judgement) string {
+	switch {
+	case j.Sends && j.In != "":
+		return "came in by " + j.In
+	case j.Sends:
+		return "sent"
+	case j.Grant != 0:
+		return fmt.Sprintf("received, naming grant %d", j.Grant)
+	}
+	return "received"
+}
+
+// receiverOf says who is behind a port, and behind which.
+func receiverOf(r node.Outcome) string {
+	switch {
+	case r.Kind == "local":
+		return "its host by " + r.Port
+	case r.Kind == "attached":
+		return r.Node + " by " + r.Port
+	case r.Node == r.Port:
+		return r.Node
+	}
+	return r.Node + " by link " + r.Port
+}
+
 // stepLine says in one line what one node does.
 func stepLine(j node.Judgement) string {
-	text := "received"
-	if j.Sends {
-		text = "sent"
-	} else if j.Grant != 0 {
-		text += fmt.Sprintf(", naming grant %d", j.Grant)
-	}
+	text := cameBy(j)
 	switch {
 	case j.Check == vswitch.Answered.Code():
 		text += ": answered here"
@@ -188,12 +212,7 @@ func stepLine(j node.Judgement) string {
 	}
 	var ports []string
 	for _, r := range j.Receivers {
-		to := r.Node + " by link " + r.Port
-		if r.Kind == "local" {
-			to = "its host by " + r.Port
-		} else if r.Node == r.Port {
-			to = r.Node
-		}
+		to := receiverOf(r)
 		if !r.Passes {
 			to = "not to " + to + " (" + r.Check + ")"
 		} else if r.Grant != 0 {

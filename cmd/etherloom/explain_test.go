@@ -86,6 +86,12 @@ note      N
 	if out.String() != want {
 		t.Errorf("%s\nwant\n%s", out.String(), want)
 	}
+	machine := node.Judgement{Node: "gw", Sends: true, In: "site", Here: true, Passes: true, Receivers: []node.Outcome{
+		{Port: "gw-b", Kind: "link", Node: "mb", Passes: true, Grant: 3}, {Port: "yard", Kind: "attached", Node: "mi", Check: "private-vlan"},
+	}}
+	if got, want := stepLine(machine), "came in by site: passes; to mb by link gw-b (grant 3), not to mi by yard (private-vlan)"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
 	out.Reset()
 	showExplained(&out, &node.Explained{Passes: true, Grant: 3})
 	answered := node.Judgement{Node: "a", Sends: true, Here: true, Passes: true, Check: "answered"}

@@ -119,7 +119,7 @@ func fdbFlushCommand() *cobra.Command {
 		},
 	}
 	l.flags(cmd)
-	cmd.Flags().StringVar(&ask.Port, "port", "", "only those of one port, as `etherloom ports` calls it")
+	cmd.Flags().StringVar(&ask.Port, "port", "", "only those of one port, as etherloom ports calls it")
 	cmd.Flags().BoolVar(&dynamic, "dynamic", false, "all that were learned (the default)")
 	cmd.Flags().BoolVar(&ask.Frozen, "frozen", false, "only those that are frozen because they moved too often")
 	cmd.MarkFlagsMutuallyExclusive("dynamic", "frozen")

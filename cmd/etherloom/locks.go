@@ -120,7 +120,7 @@ func nodeUnlock(a *admin) *cobra.Command {
 		},
 	}
 	t.flags(cmd)
-	cmd.Flags().StringVar(&number, "lock", "", "the lock of this number; `etherloom node locks` shows them")
+	cmd.Flags().StringVar(&number, "lock", "", "the lock of this number; etherloom node locks shows them")
 	return cmd
 }
 

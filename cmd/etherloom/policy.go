@@ -176,7 +176,7 @@ func policyApply(a *admin) *cobra.Command {
 			return a.show(cmd, r, func() error { return printApplied(cmd, r) })
 		},
 	}
-	cmd.Flags().DurationVar(&confirm, "confirm", 0, "take it back after this time unless `policy confirm` comes first, such as 60s")
+	cmd.Flags().DurationVar(&confirm, "confirm", 0, "take it back after this time unless policy confirm comes first, such as 60s")
 	cmd.Flags().BoolVar(&req.Force, "force", false, "apply it also if tests fail")
 	cmd.Flags().BoolVar(&req.AnyVersion, "any-version", false, "apply it also if it is made from another version, or names none")
 	return cmd
