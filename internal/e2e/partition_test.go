@@ -35,7 +35,7 @@ func TestPartitionG13(t *testing.T) {
 	r := newRedundant(t)
 	r.settled()
 	gw1, gw2 := r.gateways[0], r.gateways[1]
-	cut := append(lab.Address("203.0.113.22"), lab.Address(world.ControllerAddr)...) // gw2's site; the controller, and the relay beside it
+	cut := append(lab.Address("203.0.113.23"), lab.Address(world.ControllerAddr)...) // the third site, gw2's; the controller, and the relay beside it
 	var rule *lab.Rule
 	gap := r.through("cut", func() {
 		var err error
