@@ -79,6 +79,7 @@ generate: ## Generate control/controlv1 anew
 check: lint ## What CI runs: lint, unit tests with the race detector, end to end, demo
 	@scripts/ensure.sh gcc:gcc $(E2E_PROGRAMS)
 	ETHERLOOM_E2E=1 $(REPEAT) --packages="$$(go list ./... | grep -v /internal/e2e | tr '\n' ' ')" -- -race -count=1 -timeout 25m
+	$(REPEAT) --packages="./control/compile ./control/server ./policy" -- -count=1 -run 'TestLarge|TestLongChains' # what the race detector makes too slow
 	$(MAKE) e2e-only demo
 
 .PHONY: e2e-only

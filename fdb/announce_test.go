@@ -73,7 +73,7 @@ func TestAnnouncedStays(t *testing.T) {
 		tab.Announce(m, 11, 1, now, lower)
 	}
 	later := now.Add(time.Hour)
-	if n := tab.Age(later) + tab.FlushDynamic(); n != 0 {
+	if n := tab.Age(later) + flushDynamic(tab); n != 0 {
 		t.Errorf("%d are gone", n)
 	}
 	want(t, tab, mac(1), later, 11)
@@ -197,7 +197,7 @@ func TestPast(t *testing.T) {
 		if list, _, _ := tab.Changes(0); list[len(list)-1].Seq != seq {
 			t.Errorf("address %d has %+v, want number %d", i, list, seq)
 		}
-		tab.FlushDynamic()
+		flushDynamic(tab)
 	}
 	if n := len(tab.past.young) + len(tab.past.old); n > 8 {
 		t.Errorf("%d numbers are kept", n)

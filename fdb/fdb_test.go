@@ -16,6 +16,16 @@ func mac(n int) ether.MAC {
 	return m
 }
 
+// flushPort forgets everything about a port that is gone.
+func flushPort[P comparable](tab *Table[P], port P) int {
+	return tab.FlushWhere(func(p P) bool { return p == port })
+}
+
+// flushDynamic forgets what frames have taught, whether its time is over or not.
+func flushDynamic[P comparable](tab *Table[P]) int {
+	return tab.Flush(func(e Entry[P]) bool { return e.Kind.ages() }, tab.start)
+}
+
 func want(t *testing.T, tab *Table[int], m ether.MAC, now time.Time, port int) {
 	t.Helper()
 	got, ok := tab.Lookup(m, now)
@@ -67,8 +77,8 @@ func TestFlushPort(t *testing.T) {
 	tab.Learn(mac(1), 1, now)
 	tab.Learn(mac(2), 2, now)
 	tab.AddStatic(mac(3), 1)
-	if n := tab.FlushPort(1); n != 2 {
-		t.Errorf("FlushPort = %d, want 2", n)
+	if n := flushPort(tab, 1); n != 2 {
+		t.Errorf("flushPort = %d, want 2", n)
 	}
 	want(t, tab, mac(1), now, 0)
 	want(t, tab, mac(2), now, 2)
@@ -97,7 +107,7 @@ func TestStatic(t *testing.T) {
 		t.Errorf("Age = %d, want 16", n)
 	}
 	tab.Learn(mac(200), 1, now)
-	tab.FlushDynamic()
+	flushDynamic(tab)
 	if s := tab.Stats(); s.Entries != 17 || s.Refused != 1 {
 		t.Errorf("Stats = %+v", s)
 	}
@@ -112,7 +122,7 @@ func TestStaticReplacesDynamic(t *testing.T) {
 	tab.Learn(mac(1), 1, now)
 	tab.AddStatic(mac(1), 2)
 	want(t, tab, mac(1), now, 2)
-	if n := tab.FlushPort(1); n != 0 {
+	if n := flushPort(tab, 1); n != 0 {
 		t.Errorf("the old port still has %d entries", n)
 	}
 }
@@ -189,7 +199,7 @@ func TestConcurrent(t *testing.T) {
 				case 0:
 					tab.Age(at)
 				case 1:
-					tab.FlushPort(w)
+					flushPort(tab, w)
 				case 2:
 					tab.Withdraw(func(p int) bool { return p == w })
 				case 3:

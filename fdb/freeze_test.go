@@ -111,8 +111,8 @@ func TestFreezeEnds(t *testing.T) {
 			}
 			return now
 		},
-		"flush dynamic": func(tab *Table[int], now time.Time) time.Time { tab.FlushDynamic(); return now },
-		"the port goes": func(tab *Table[int], now time.Time) time.Time { tab.FlushPort(1); return now },
+		"flush dynamic": func(tab *Table[int], now time.Time) time.Time { flushDynamic(tab); return now },
+		"the port goes": func(tab *Table[int], now time.Time) time.Time { flushPort(tab, 1); return now },
 		"silence":       func(_ *Table[int], now time.Time) time.Time { return now.Add(DefaultAge) },
 	} {
 		tab := New[int](Limits{})
@@ -158,7 +158,7 @@ func TestWarnOnly(t *testing.T) {
 // Nothing goes home to a place that is gone.
 func TestHomeIsGone(t *testing.T) {
 	for name, gone := range map[string]func(*Table[int]){
-		"port": func(tab *Table[int]) { tab.FlushPort(1) }, "withdrawn": func(tab *Table[int]) { tab.Withdraw(func(p int) bool { return p == 1 }) },
+		"port": func(tab *Table[int]) { flushPort(tab, 1) }, "withdrawn": func(tab *Table[int]) { tab.Withdraw(func(p int) bool { return p == 1 }) },
 	} {
 		tab, now := New[int](Limits{}), time.Now()
 		tab.Learn(mac(1), 1, now)

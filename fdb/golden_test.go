@@ -227,13 +227,13 @@ func (g *golden) step(t *testing.T, r *rand.Rand, tab *Table[int], now time.Time
 		tab.Withdraw(func(p int) bool { return p == port })
 		g.depart(func(p int) bool { return p == port }, false)
 	case op < 959:
-		tab.FlushPort(port)
+		flushPort(tab, port)
 		g.depart(func(p int) bool { return p == port }, true)
 	case op < 960:
 		tab.FlushWhere(announcing)
 		g.depart(announcing, true)
 	case op < 961:
-		tab.FlushDynamic()
+		flushDynamic(tab)
 		g.forgetIf(func(e *goldenEntry) bool { return e.kind == Dynamic || e.kind == Sticky })
 	case op < 964:
 		tab.Flush(func(e Entry[int]) bool { return e.Frozen && e.Port == port }, now)

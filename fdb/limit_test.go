@@ -126,13 +126,13 @@ func TestSticky(t *testing.T) {
 		t.Errorf("Stats = %+v", s)
 	}
 	tab.AddSticky(mac(2), 2, at(19))
-	if n := tab.FlushDynamic(); n != 2 {
-		t.Errorf("FlushDynamic = %d", n)
+	if n := flushDynamic(tab); n != 2 {
+		t.Errorf("flushDynamic = %d", n)
 	}
 	tab.AddSticky(mac(3), 2, at(19))
 	tab.AddSticky(mac(4), 3, at(19))
-	if n := tab.FlushPort(2); n != 1 {
-		t.Errorf("FlushPort = %d", n)
+	if n := flushPort(tab, 2); n != 1 {
+		t.Errorf("flushPort = %d", n)
 	}
 	if e := tab.Entries(at(20)); len(e) != 1 || e[0].Kind != Sticky || e[0].Kind.String() != "sticky" || e[0].Idle != time.Second {
 		t.Errorf("Entries = %+v", e)

@@ -51,11 +51,6 @@ func (t *Table[P]) Remove(mac ether.MAC) bool {
 	return e != nil
 }
 
-// FlushPort forgets everything about a place that is gone, and says how much that was.
-func (t *Table[P]) FlushPort(port P) int {
-	return t.FlushWhere(func(p P) bool { return p == port })
-}
-
 // FlushWhere forgets everything about the places that match, because they are gone, and says how much that was.
 func (t *Table[P]) FlushWhere(match func(P) bool) int {
 	t.mu.Lock()
@@ -63,14 +58,6 @@ func (t *Table[P]) FlushWhere(match func(P) bool) int {
 	n := t.removeIfLocked(func(e *entry[P]) bool { return match(e.port) })
 	t.forsakeLocked(match)
 	return n
-}
-
-// FlushDynamic forgets what frames have taught, sticky entries included, and says how much that was. What was announced stays: it is
-// said only once.
-func (t *Table[P]) FlushDynamic() int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.removeIfLocked(func(e *entry[P]) bool { return e.kind.ages() })
 }
 
 // Flush forgets the entries that match, of whatever kind, and says how many that were. match must not call the table.

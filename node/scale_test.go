@@ -2,14 +2,12 @@ package node
 
 import (
 	"fmt"
-	"runtime"
 	"slices"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/etherloom/etherloom/control/controlv1"
+	"github.com/etherloom/etherloom/internal/cputime"
 	vswitch "github.com/etherloom/etherloom/switch"
 )
 
@@ -73,22 +71,6 @@ func (s *site) large() []*controlv1.Resource {
 	return append(out, &controlv1.Resource{Kind: &controlv1.Resource_Grant{Grant: &controlv1.Grant{Id: 1, Vni: 1, Sources: append(members, selfID)}}})
 }
 
-// took is how long something takes, in time of this thread's processor: a busy machine does not count.
-func took(do func()) time.Duration {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	clock := func() time.Duration {
-		var now unix.Timespec
-		if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &now); err != nil {
-			panic(err)
-		}
-		return time.Duration(now.Nano())
-	}
-	start := clock()
-	do()
-	return clock() - start
-}
-
 // What a gateway does when policy changes, and where its VLAN's switches are to look for whom, does not take seconds in a large network. Each is a
 // tenth of what is allowed, or less, on a machine of 2026, and took seconds when it was done for each machine by itself.
 func TestLargeNetwork(t *testing.T) {
@@ -100,7 +82,7 @@ func TestLargeNetwork(t *testing.T) {
 	delta := s.delta(told{version: 1, resources: s.large()})
 	within := func(what string, most time.Duration, do func()) {
 		t.Helper()
-		if d := took(do); d > most {
+		if d := cputime.Took(do); d > most {
 			t.Errorf("%s takes %v, want at most %v", what, d, most)
 		}
 	}

@@ -2,13 +2,11 @@ package policy
 
 import (
 	"fmt"
-	"runtime"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/etherloom/etherloom/ether"
+	"github.com/etherloom/etherloom/internal/cputime"
 )
 
 // shapes are ways in which a policy can be large. Each makes so many grants, by one of which 1 may send to 2 on TCP port 5.
@@ -117,22 +115,11 @@ func manyToMany() Rules {
 	return r
 }
 
-// best is the shortest of some times that something takes, in time of this thread's processor: a busy machine does not count.
+// best is the shortest of some times that something takes.
 func best(rounds int, do func()) time.Duration {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	clock := func() time.Duration {
-		var now unix.Timespec
-		if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &now); err != nil {
-			panic(err)
-		}
-		return time.Duration(now.Nano())
-	}
 	shortest := time.Hour
 	for range rounds {
-		start := clock()
-		do()
-		shortest = min(shortest, clock()-start)
+		shortest = min(shortest, cputime.Took(do))
 	}
 	return shortest
 }

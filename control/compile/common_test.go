@@ -6,17 +6,15 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/netip"
-	"runtime"
 	"slices"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/etherloom/etherloom/control/controlv1"
 	"github.com/etherloom/etherloom/control/model"
 	"github.com/etherloom/etherloom/control/state"
 	"github.com/etherloom/etherloom/identity"
+	"github.com/etherloom/etherloom/internal/cputime"
 )
 
 // plain works out what a node is told, for this node alone.
@@ -213,22 +211,6 @@ func large() model.Facts {
 	return facts(more...)
 }
 
-// took is how long something takes, in time of this thread's processor: a busy machine does not count.
-func took(do func()) time.Duration {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	clock := func() time.Duration {
-		var now unix.Timespec
-		if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &now); err != nil {
-			panic(err)
-		}
-		return time.Duration(now.Nano())
-	}
-	start := clock()
-	do()
-	return clock() - start
-}
-
 // To tell a thousand nodes what has become of one of ten thousand leases takes half a second, not the forty that it takes to work it out for each of
 // them. Who is cut off meanwhile would wait for it.
 func TestLargeNetwork(t *testing.T) {
@@ -240,7 +222,7 @@ func TestLargeNetwork(t *testing.T) {
 	told := map[identity.ID]*Result{}
 	round := func(m *model.Model, each int) {
 		t.Helper()
-		d := took(func() {
+		d := cputime.Took(func() {
 			for id := range m.Nodes {
 				r, err := c.Compile(m, id, told[id])
 				must(t, err)

@@ -13,7 +13,7 @@ func targets() []target {
 		{"ether", []string{"ether.go", "arp.go", "ip.go", "nd.go", "fragment.go", "route.go", "dhcp.go", "offload.go", "join.go", "vlan.go", "inner.go"}, ""},
 		{"bridge", []string{"trunk.go"}, "Access|Golden|InnerTags|NoTag|PriorityIsKept|Trunk"},
 		{"policy", []string{
-			"station.go", "ipv4.go", "ipv6.go", "dhcp.go", "beyond.go", "limit.go", "role.go", "view.go", "class.go", "flow.go", "fragment.go",
+			"around.go", "station.go", "ipv4.go", "ipv6.go", "dhcp.go", "beyond.go", "limit.go", "role.go", "view.go", "class.go", "flow.go", "fragment.go",
 			"grant.go", "machine.go", "matcher.go", "passage.go", "seek.go", "term.go", "lease.go", "secondary.go", "fellow.go",
 		}, ""},
 		{"bridge/election", []string{"hello.go", "hear.go", "judge.go"}, ""},
@@ -35,6 +35,7 @@ func elsewhere() map[string]string {
 	return map[string]string{
 		"ether/ether.go ParseMAC":            "it reads settings",
 		"ether/offload.go UDP":               describes,
+		"policy/around.go joins":             "it works out whom a grant concerns, not what it lets pass",
 		"ether/offload.go Cover":             describes,
 		"ether/offload.go Complete":          computes,
 		"ether/offload.go finish":            computes,
